@@ -1,0 +1,275 @@
+"""The skeleton that all De-focus backbones share: everything but the token mixer.
+
+Shapes: B batch, H and W rows and columns of the token grid, L tokens (class token included), C embed_dims.
+"""
+
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn.bricks import DropPath
+from mmcv.cnn.bricks.transformer import PatchEmbed
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..norms import LayerNorm, RMSNorm
+from ..positions import token_positions
+from ..precision import at_least_float32, autocast_off
+from ..token_order import image_to_sequence, sequence_to_image
+
+TOKEN_ORDERS = ('raster', 'window')
+OUT_TYPES = ('raw', 'cls_token', 'featmap')
+BLOCK_NORM_EPS = 1e-5
+
+Scale = float | Literal['auto']
+
+
+class DefocusBlock(nn.Module):
+    """Pre-norm residual block x + DropPath(mixer(RMSNorm(x))), (B, L, C) → (B, L, C), residual at least float32.
+
+    Args:
+        mixer: Module called as ``mixer(tokens, positions, delta_scale)``.
+        embed_dims: C.
+        drop_path_rate: Probability of dropping the mixer for a sample in training; ``drop_path.drop_prob`` may be
+            changed later.
+    """
+
+    def __init__(self, mixer: nn.Module, embed_dims: int, drop_path_rate: float) -> None:
+        super().__init__()
+        self.norm = RMSNorm(embed_dims, eps=BLOCK_NORM_EPS)
+        self.mixer = mixer
+        self.drop_path = DropPath(drop_path_rate)
+
+    def forward(self, x: Tensor, positions: Tensor, delta_scale: float) -> Tensor:
+        """Map tokens (B, L, C) to tokens; ``positions`` (L,) and ``delta_scale`` go to the mixer."""
+        mixed = self.mixer(self.norm(x), positions, delta_scale)
+        return x + self.drop_path(mixed.to(x.dtype))
+
+
+class DefocusBackbone(BaseModule):
+    """Patch embedding, token order, class token last, blocks, final norm and outputs (sections 3 and 4 of the paper).
+
+    Images of any size from one patch up are accepted. They are padded with zeros at the bottom and the right: in
+    raster order to a multiple of ``patch_size``, in window order to a multiple of ``pretrain_size``. Padding tokens
+    take part in the sequence.
+
+    Args:
+        make_mixer: Called once per block, returns the block's mixer.
+        embed_dims: C.
+        num_layers: Number of blocks.
+        img_size: Nominal side, or (height, width), of the input in pixels. The network has no absolute positions and
+            takes any other size as well.
+        patch_size: Side of a patch in pixels.
+        in_channels: Channels of the image.
+        token_order: ``'raster'`` (row by row) or ``'window'`` (window by window, each of the pretraining's size).
+        pretrain_size: Image side of the pretraining in pixels, a multiple of ``patch_size``; needed by window order
+            and by the scale ``'auto'``.
+        rope_scale: Divides token positions. ``'auto'`` is (s / pretrain_size)², where s = sqrt(height · width) of the
+            padded image: the ratio of the numbers of tokens.
+        delta_scale: Divides step sizes. ``'auto'`` is s / pretrain_size.
+        drop_path_rate: Drop path of the last block; it grows linearly from 0 at the first one.
+        final_norm_eps: Epsilon of the final layer norm; 1e-6 in the published classifiers, 1e-5 in the detectors.
+        out_type: ``'cls_token'``: (B, C). ``'raw'``: the whole sequence (B, L, C) in token order, padding tokens
+            included, class token last. ``'featmap'``: (B, C, ceil(height / patch_size), ceil(width / patch_size));
+            here the blocks run without autocast, as detectors need.
+        with_cp: Recompute the blocks in the backward pass instead of keeping their activations.
+        frozen_stages: -1 freezes nothing, 0 the patch embedding and the class token, k also the first k blocks, and
+            ``num_layers`` also the final norm.
+        init_cfg: MMEngine's initialisation, applied after the published initial values.
+
+    Raises:
+        ValueError: An argument is outside its range.
+    """
+
+    def __init__(
+        self,
+        make_mixer: Callable[[], nn.Module],
+        embed_dims: int,
+        num_layers: int,
+        img_size: int | tuple[int, int] = 224,
+        patch_size: int = 16,
+        in_channels: int = 3,
+        token_order: str = 'raster',
+        pretrain_size: int | None = None,
+        rope_scale: Scale = 1.0,
+        delta_scale: Scale = 1.0,
+        drop_path_rate: float = 0.0,
+        final_norm_eps: float = 1e-6,
+        out_type: str = 'cls_token',
+        with_cp: bool = False,
+        frozen_stages: int = -1,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        self.img_size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+        if len(self.img_size) != 2 or min(self.img_size) < patch_size:
+            raise ValueError(f'img_size must be a side or (height, width) of at least one patch ({patch_size} pixels), '
+                             f'got {img_size}')
+        _check_choice('token_order', token_order, TOKEN_ORDERS)
+        _check_choice('out_type', out_type, OUT_TYPES)
+        _check_pretrain_size(pretrain_size, patch_size, token_order, rope_scale, delta_scale)
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(f'drop_path_rate must be in [0, 1), got {drop_path_rate}')
+        if not -1 <= frozen_stages <= num_layers:
+            raise ValueError(f'frozen_stages must be from -1 to num_layers ({num_layers}), got {frozen_stages}')
+
+        self.embed_dims = embed_dims
+        self.num_layers = num_layers
+        self.patch_size = patch_size
+        self.in_channels = in_channels
+        self.pretrain_size = pretrain_size
+        self.window = pretrain_size // patch_size if token_order == 'window' and pretrain_size else None
+        self.rope_scale = rope_scale
+        self.delta_scale = delta_scale
+        self.out_type = out_type
+        self.with_cp = with_cp
+        self.frozen_stages = frozen_stages
+
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dims))
+        self.patch_embed = PatchEmbed(in_channels, embed_dims, kernel_size=patch_size, stride=patch_size, padding=0)
+        rates = [drop_path_rate * i / max(num_layers - 1, 1) for i in range(num_layers)]
+        self.layers = nn.ModuleList(DefocusBlock(make_mixer(), embed_dims, rate) for rate in rates)
+        self.norm = LayerNorm(embed_dims, eps=final_norm_eps)
+        self._reset_stem()
+        self._freeze_stages()
+
+    def init_weights(self) -> None:
+        """Set the published initial values, then what ``init_cfg`` asks for (such as a checkpoint)."""
+        if not self.is_init:
+            self._reset_stem()
+            for block in self.layers:
+                block.norm.reset_parameters()
+                block.mixer.reset_parameters()
+            self.norm.reset_parameters()
+        super().init_weights()
+
+    def _reset_stem(self) -> None:
+        nn.init.trunc_normal_(self.cls_token, std=0.02)
+        projection = self.patch_embed.projection
+        projection.reset_parameters()
+        # Published detectors and classifiers differ here.
+        if self.out_type == 'featmap':
+            nn.init.normal_(projection.weight, std=math.sqrt(2 / (self.patch_size**2 * self.embed_dims)))
+            nn.init.zeros_(projection.bias)
+
+    def forward(self, images: Tensor) -> tuple[Tensor]:
+        """Compute the output named by ``out_type``.
+
+        Args:
+            images: (B, in_channels, height, width), floating point, already normalised.
+
+        Returns:
+            One tensor in a tuple; see ``out_type``.
+
+        Raises:
+            TypeError: The images are not floating point.
+            ValueError: Wrong rank or number of channels, or an image smaller than a patch.
+        """
+        self._check_images(images)
+        height, width = images.shape[-2:]
+        unit = self.pretrain_size if self.window else self.patch_size
+        images = F.pad(images, (0, -width % unit, 0, -height % unit))
+        rope_scale, delta_scale = self._scales(images.shape[-2], images.shape[-1])
+
+        tokens, grid = self.patch_embed(images)
+        sequence = image_to_sequence(at_least_float32(tokens).unflatten(1, grid), self.window)  # (B, H * W, C)
+        cls_token = self.cls_token.to(sequence.dtype).expand(sequence.shape[0], -1, -1)
+        sequence = torch.cat((sequence, cls_token), dim=1)  # (B, L, C)
+        positions = token_positions(sequence.shape[1], rope_scale, like=sequence)
+
+        with autocast_off(images.device) if self.out_type == 'featmap' else nullcontext():
+            for block in self.layers:
+                if self.with_cp and torch.is_grad_enabled():
+                    sequence = checkpoint(block, sequence, positions, delta_scale, use_reentrant=False)
+                else:
+                    sequence = block(sequence, positions, delta_scale)
+        sequence = self.norm(sequence)
+
+        if self.out_type == 'cls_token':
+            return (sequence[:, -1],)
+        if self.out_type == 'raw':
+            return (sequence,)
+        grid_tokens = sequence_to_image(sequence[:, :-1], grid, self.window)  # (B, H, W, C)
+        rows, columns = -(-height // self.patch_size), -(-width // self.patch_size)
+        return (grid_tokens[:, :rows, :columns].permute(0, 3, 1, 2).contiguous(),)
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Depth of a parameter for layer-wise learning-rate decay.
+
+        Args:
+            param_name: Name of the parameter, with ``prefix``.
+            prefix: Name of the backbone in the model, such as ``'backbone.'``.
+
+        Returns:
+            (depth, count): 0 for the patch embedding and the class token, 1 … num_layers for the blocks and
+            count - 1 = num_layers + 1 for the final norm and everything outside the backbone.
+        """
+        count = self.num_layers + 2
+        if not param_name.startswith(prefix):
+            return count - 1, count
+        name = param_name[len(prefix):]
+        if name == 'cls_token' or name.startswith('patch_embed.'):
+            return 0, count
+        if name.startswith('layers.'):
+            return int(name.split('.')[1]) + 1, count
+        return count - 1, count
+
+    def train(self, mode: bool = True) -> 'DefocusBackbone':
+        """Set training mode, but keep frozen stages in evaluation mode (no drop path in them)."""
+        super().train(mode)
+        for module in self._frozen_modules():
+            module.eval()
+        return self
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        if self.frozen_stages < 0:
+            return []
+        modules = [self.patch_embed, *self.layers[: self.frozen_stages]]
+        return [*modules, self.norm] if self.frozen_stages == self.num_layers else modules
+
+    def _freeze_stages(self) -> None:
+        if self.frozen_stages >= 0:
+            self.cls_token.requires_grad_(False)
+        for module in self._frozen_modules():
+            module.eval().requires_grad_(False)
+
+    def _scales(self, height: int, width: int) -> tuple[float, float]:
+        """Numbers for ``rope_scale`` and ``delta_scale`` at a padded image of ``height`` × ``width`` pixels."""
+        ratio = height * width / self.pretrain_size**2 if self.pretrain_size else 1.0
+        rope_scale = ratio if self.rope_scale == 'auto' else self.rope_scale
+        delta_scale = math.sqrt(ratio) if self.delta_scale == 'auto' else self.delta_scale
+        return rope_scale, delta_scale
+
+    def _check_images(self, images: Tensor) -> None:
+        if images.ndim != 4 or images.shape[1] != self.in_channels:
+            raise ValueError(f'expected images of shape (batch, {self.in_channels}, height, width), '
+                             f'got {tuple(images.shape)}')
+        if not images.is_floating_point():
+            raise TypeError(f'expected floating-point images, got {images.dtype}; normalise them first '
+                            '(data_preprocessor)')
+        if min(images.shape[-2:]) < self.patch_size:
+            raise ValueError(f'expected images of at least one patch ({self.patch_size} x {self.patch_size} pixels), '
+                             f'got {images.shape[-2]} x {images.shape[-1]}; resize or pad them')
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f'{name} must be one of {list(choices)}, got {value!r}')
+
+
+def _check_pretrain_size(
+    pretrain_size: int | None, patch_size: int, token_order: str, rope_scale: Scale, delta_scale: Scale
+) -> None:
+    for name, scale in (('rope_scale', rope_scale), ('delta_scale', delta_scale)):
+        if scale != 'auto' and (isinstance(scale, str) or not 0 < scale < math.inf):
+            raise ValueError(f"{name} must be a positive number or 'auto', got {scale!r}")
+        if scale == 'auto' and pretrain_size is None:
+            raise ValueError(f"{name}='auto' needs pretrain_size, the image side of the pretraining in pixels")
+    if token_order == 'window' and pretrain_size is None:
+        raise ValueError("token_order='window' needs pretrain_size, the image side of the pretraining in pixels")
+    if pretrain_size is not None and (pretrain_size < patch_size or pretrain_size % patch_size):
+        raise ValueError(f'pretrain_size must be a positive multiple of patch_size ({patch_size}), got {pretrain_size}')

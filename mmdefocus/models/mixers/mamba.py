@@ -1,0 +1,118 @@
+"""The De-focus Mamba mixer: a selective state space whose decay and positions form a learnable band-pass filter.
+
+Shapes: B batch, L tokens, C embed_dims, E inner_dims, N state_dims, R dt_rank, K conv_kernel.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmdefocus.ops import causal_conv1d, selective_scan
+
+from ..norms import group_rms_norm
+from ..positions import apply_learnable_rotary, initial_frequencies
+from ..precision import at_least_float32, autocast_off
+
+DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4
+
+
+class MambaMixer(nn.Module):
+    """De-focus Mamba mixer (section 3 of the paper, arXiv 2406.04342), (B, L, C) → (B, L, C), causal.
+
+    Projections follow autocast; convolution, softplus, phases, scan and group norm are at least float32.
+
+    Args:
+        embed_dims: C.
+        inner_dims: E, a multiple of ``group_size``.
+        state_dims: N, even when ``rotary`` is on.
+        conv_kernel: K, width of the causal depthwise convolution.
+        dt_rank: R, rank of the step size's projection.
+        group_size: Channels per group of the norm after the scan.
+        rotary: Whether a learnable rotary position embedding acts on B and C of the state space.
+
+    Raises:
+        ValueError: ``group_size`` does not divide ``inner_dims``, or ``state_dims`` is odd with ``rotary``.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        inner_dims: int,
+        state_dims: int,
+        conv_kernel: int,
+        dt_rank: int,
+        group_size: int,
+        rotary: bool = True,
+    ) -> None:
+        super().__init__()
+        if inner_dims % group_size:
+            raise ValueError(f'inner_dims must be a multiple of group_size ({group_size}), got {inner_dims}')
+        if rotary and state_dims % 2:
+            raise ValueError(f'state_dims must be even with rotary=True (channels turn in pairs), got {state_dims}')
+        self.dt_rank = dt_rank
+        self.state_dims = state_dims
+        self.group_size = group_size
+
+        self.A_log = nn.Parameter(torch.empty(inner_dims, state_dims))
+        self.D = nn.Parameter(torch.empty(inner_dims))
+        self.freq = nn.Parameter(torch.empty(state_dims)) if rotary else None
+        self.conv1d = nn.Conv1d(inner_dims, inner_dims, conv_kernel, groups=inner_dims)
+        self.in_proj = nn.Linear(embed_dims, 2 * inner_dims, bias=False)
+        self.x_proj = nn.Linear(inner_dims, dt_rank + 2 * state_dims, bias=False)
+        self.dt_proj = nn.Linear(dt_rank, inner_dims)
+        self.out_proj = nn.Linear(inner_dims, embed_dims, bias=False)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Set the published initial values."""
+        inner_dims = self.D.shape[0]
+        for projection in (self.in_proj, self.x_proj, self.out_proj):
+            nn.init.trunc_normal_(projection.weight, std=0.02)
+        self.conv1d.reset_parameters()
+        self.A_log.copy_(torch.arange(1, self.state_dims + 1).log().expand(inner_dims, -1))
+        self.D.fill_(1.0)
+        if self.freq is not None:
+            self.freq.copy_(initial_frequencies(self.state_dims))
+        bound = self.dt_rank**-0.5
+        nn.init.uniform_(self.dt_proj.weight, -bound, bound)
+        dt = torch.linspace(math.log(DT_MIN), math.log(DT_MAX), inner_dims).exp().clamp(min=DT_FLOOR)
+        # Inverse of softplus, in the form that does not lose the digits of a small dt.
+        self.dt_proj.bias.copy_(dt + (-torch.expm1(-dt)).log())
+
+    def forward(self, x: Tensor, positions: Tensor, delta_scale: float) -> Tensor:
+        """Mix the tokens of a sequence.
+
+        Args:
+            x: (B, L, C).
+            positions: (L,), at least float32; see :func:`mmdefocus.models.positions.token_positions`.
+            delta_scale: Divides the step size Δ; side in use / side of the training.
+
+        Returns:
+            (B, L, C), in the dtype of the projections.
+        """
+        u, gate = self.in_proj(x).chunk(2, dim=-1)  # (B, L, E)
+        with autocast_off(x.device):
+            kernel, bias = at_least_float32(self.conv1d.weight.squeeze(1)), at_least_float32(self.conv1d.bias)
+            u = causal_conv1d(at_least_float32(u).transpose(1, 2), kernel, bias, activation='silu').transpose(1, 2)
+        selected = self.x_proj(u.to(gate.dtype)).split((self.dt_rank, self.state_dims, self.state_dims), dim=-1)
+        dt = F.linear(selected[0], self.dt_proj.weight)
+        with autocast_off(x.device):
+            y = self._scan(u, dt, selected[1], selected[2], positions, delta_scale)
+            y = group_rms_norm(y, self.group_size)
+            y = (y + at_least_float32(self.D) * u) * F.silu(at_least_float32(gate))
+        return self.out_proj(y.to(gate.dtype))
+
+    def _scan(self, u: Tensor, dt: Tensor, b: Tensor, c: Tensor, positions: Tensor, delta_scale: float) -> Tensor:
+        """Selective scan of u (B, L, E) with steps dt (B, L, E), input b and output c (B, L, N) → (B, L, E)."""
+        delta = F.softplus(at_least_float32(dt) + at_least_float32(self.dt_proj.bias)) / delta_scale
+        b, c = at_least_float32(b), at_least_float32(c)
+        if self.freq is not None:
+            b = apply_learnable_rotary(b, positions, self.freq)
+            c = apply_learnable_rotary(c, positions, self.freq)
+        decay = -at_least_float32(self.A_log).exp()  # (E, N)
+        channels_first = (tensor.transpose(1, 2) for tensor in (u, delta))
+        y = selective_scan(*channels_first, decay, b.transpose(1, 2), c.transpose(1, 2))
+        return y.transpose(1, 2)

@@ -1,0 +1,69 @@
+"""Normalisations of the De-focus networks; statistics are at least float32.
+
+Shapes: B batch, L tokens, C channels, H and W rows and columns of a map.
+"""
+
+import torch.nn.functional as F
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from .precision import at_least_float32
+
+
+class RMSNorm(nn.RMSNorm):
+    """Root-mean-square norm over the last dimension, (..., C) → (..., C).
+
+    Statistics and scaling are at least float32; the result has the dtype of the weight, so that a float32 residual
+    can feed projections held in a half type.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = at_least_float32(self.weight)
+        return F.rms_norm(at_least_float32(x), self.normalized_shape, weight, self.eps).to(self.weight.dtype)
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer norm over the last dimension, (..., C) → (..., C); dtypes as in :class:`RMSNorm`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = at_least_float32(self.weight), at_least_float32(self.bias)
+        return F.layer_norm(at_least_float32(x), self.normalized_shape, weight, bias, self.eps).to(self.weight.dtype)
+
+
+def group_rms_norm(x: Tensor, group_size: int, eps: float = 1e-6) -> Tensor:
+    """Divide every group of channels of every token by its root mean square; there is no weight.
+
+    Args:
+        x: (..., C), at least float32.
+        group_size: Channels per group; must divide C.
+        eps: Added to the mean square.
+
+    Returns:
+        (..., C), in the dtype of ``x``.
+    """
+    return F.rms_norm(x.unflatten(-1, (-1, group_size)), (group_size,), eps=eps).flatten(-2)
+
+
+@MODELS.register_module()
+class DefocusLN2d(nn.LayerNorm):
+    """Layer norm over the channels of every pixel of a map, (B, C, H, W) → (B, C, H, W).
+
+    Statistics are at least float32; the result has the dtype of the input. ``build_norm_layer`` of mmcv builds it
+    from ``dict(type='DefocusLN2d', eps=1e-5)``.
+
+    Args:
+        num_channels: C.
+        eps: Added to the variance.
+    """
+
+    # The name that mmcv's ConvModule gives to the layer: the one in the published detection checkpoints.
+    _abbr_ = 'norm_layer'
+
+    def __init__(self, num_channels: int, eps: float = 1e-5) -> None:
+        super().__init__(num_channels, eps=eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = at_least_float32(self.weight), at_least_float32(self.bias)
+        channels_last = at_least_float32(x).permute(0, 2, 3, 1)
+        normed = F.layer_norm(channels_last, self.normalized_shape, weight, bias, self.eps)
+        return normed.permute(0, 3, 1, 2).to(x.dtype)
