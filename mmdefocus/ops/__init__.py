@@ -1,0 +1,7 @@
+"""Operators of De-focus networks. Importing this package needs torch and nothing else."""
+
+from mmdefocus.ops.backends import available_backends
+from mmdefocus.ops.causal_conv1d import causal_conv1d
+from mmdefocus.ops.selective_scan import selective_scan
+
+__all__ = ['available_backends', 'causal_conv1d', 'selective_scan']

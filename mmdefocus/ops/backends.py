@@ -1,0 +1,80 @@
+"""Which implementations of the operators can run here, and the choice between them.
+
+* ``reference``: plain PyTorch, any device; a Python loop over time, so slow. It is the specification of the others.
+* ``cpp``: the compiled extension ``mmdefocus._ext``, on CPU tensors.
+"""
+
+import importlib
+
+import torch
+
+__all__ = ['available_backends', 'choose_backend']
+
+BACKENDS = ('reference', 'cpp')
+
+
+def _load_extension() -> str | None:
+    """Registers the compiled operators; returns why that is impossible."""
+    try:
+        importlib.import_module('mmdefocus._ext')
+    except ModuleNotFoundError:
+        return (
+            'the extension mmdefocus._ext is not built; run "make setup", or '
+            '"pip install --no-build-isolation -e ." with a C++ compiler'
+        )
+    except ImportError as error:
+        return (
+            f'the extension mmdefocus._ext does not load ({error}); it was probably built for another torch than '
+            f'{torch.__version__}: rebuild it with "pip install --no-build-isolation -e ."'
+        )
+    return None
+
+
+_EXTENSION_OBSTACLE = _load_extension()
+
+
+def can_run_reference(device: torch.device | None = None) -> str | None:
+    """None: plain PyTorch runs on every device."""
+    return None
+
+
+def can_run_cpp(device: torch.device | None = None) -> str | None:
+    """None where the compiled CPU kernels run, else the reason why they do not.
+
+    Args:
+        device: where the tensors are; None asks for the machine as such.
+    """
+    if _EXTENSION_OBSTACLE is not None:
+        return _EXTENSION_OBSTACLE
+    if device is not None and device.type != 'cpu':
+        return f'its kernels run on CPU tensors, got tensors on {device}'
+    return None
+
+
+_PREDICATES = {'reference': can_run_reference, 'cpp': can_run_cpp}
+
+
+def available_backends() -> dict[str, str | None]:
+    """All backends by name, each with None where it can run or with the reason why it cannot."""
+    return {name: _PREDICATES[name]() for name in BACKENDS}
+
+
+def choose_backend(name: str | None, device: torch.device) -> str:
+    """The backend for tensors on ``device``.
+
+    Args:
+        name: a backend to use whatever its speed, or None for the fastest that can run.
+        device: where the tensors are.
+
+    Raises:
+        ValueError: there is no backend of this name.
+        RuntimeError: the named backend cannot run here; the message says why.
+    """
+    if name is None:
+        return 'cpp' if can_run_cpp(device) is None else 'reference'
+    if name not in _PREDICATES:
+        raise ValueError(f'expected backend to be None or one of {", ".join(BACKENDS)}, got {name!r}')
+    obstacle = _PREDICATES[name](device)
+    if obstacle is not None:
+        raise RuntimeError(f'backend {name!r} cannot run: {obstacle}')
+    return name

@@ -1,0 +1,93 @@
+"""Depthwise causal convolution over tokens.
+
+Legend: B batch, E channels, L time, K kernel width.
+"""
+
+import torch
+from torch import Tensor
+
+from mmdefocus.ops.backends import can_run_cpp, choose_backend
+from mmdefocus.ops.reference import causal_conv1d_reference
+from mmdefocus.ops.validation import check_rank, check_shape, compute_dtype
+
+
+def _fake_forward(x, weight, bias, silu):
+    return torch.empty_like(x)
+
+
+def _fake_backward(grad_y, x, weight, bias, silu):
+    grad_bias = x.new_empty(0) if bias is None else x.new_empty(x.shape[1])
+    return torch.empty_like(x), torch.empty_like(weight, memory_format=torch.contiguous_format), grad_bias
+
+
+def _save(ctx, inputs, output):
+    *tensors, ctx.silu = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _differentiate(ctx, grad_y):
+    x, weight, bias = ctx.saved_tensors
+    backward = torch.ops.mmdefocus.causal_conv1d_backward
+    grad_x, grad_weight, grad_bias = backward(grad_y, x, weight, bias, ctx.silu)
+    return grad_x, grad_weight, None if bias is None else grad_bias, None
+
+
+if can_run_cpp() is None:
+    torch.library.register_fake('mmdefocus::causal_conv1d', _fake_forward)
+    torch.library.register_fake('mmdefocus::causal_conv1d_backward', _fake_backward)
+    torch.library.register_autograd('mmdefocus::causal_conv1d', _differentiate, setup_context=_save)
+
+
+def _causal_conv1d_cpp(x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool) -> Tensor:
+    return torch.ops.mmdefocus.causal_conv1d(x, weight, bias, silu)
+
+
+_IMPLEMENTATIONS = {'reference': causal_conv1d_reference, 'cpp': _causal_conv1d_cpp}
+
+
+def causal_conv1d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    activation: str | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """Depthwise causal convolution, with the arguments of causal-conv1d's ``causal_conv1d_fn``.
+
+    ``y_t = activation(bias + sum over k of weight_k x_{t - K + 1 + k})`` per channel, x being zero before its start, so
+    that y_t sees nothing later than x_t. Half types compute in float32. Any strides are read without a copy.
+
+    Args:
+        x: (B, E, L), float16, bfloat16, float32 or float64.
+        weight: (E, K), any width.
+        bias: (E).
+        activation: None, or 'silu' (also called 'swish').
+        backend: 'reference' or 'cpp' (see :func:`mmdefocus.ops.available_backends`); None chooses by the device.
+
+    Returns:
+        (B, E, L), of the type of ``x``.
+
+    Raises:
+        TypeError: complex, integer or mixed float64 and other types.
+        ValueError: shapes that do not fit, an empty sequence, tensors on several devices, an unknown activation or
+            backend.
+        RuntimeError: the named backend cannot run here.
+    """
+    op = 'causal_conv1d'
+    compute = compute_dtype(op, {'x': x, 'weight': weight, 'bias': bias})
+    if activation not in (None, 'silu', 'swish'):
+        raise ValueError(f"{op}: expected activation None, 'silu' or 'swish', got {activation!r}")
+    check_rank(op, 'x', x, '(batch, channels, length)')
+    check_rank(op, 'weight', weight, '(channels, width)')
+    channels = x.shape[1]
+    if x.shape[2] == 0:
+        raise ValueError(f'{op}: expected a sequence of at least one step, got x of shape {tuple(x.shape)}')
+    if weight.shape[1] == 0:
+        raise ValueError(f'{op}: expected a kernel of at least one step, got weight of shape {tuple(weight.shape)}')
+    check_shape(op, 'weight', weight, (channels, weight.shape[1]), '(channels, width)')
+    check_shape(op, 'bias', bias, (channels,), '(channels)')
+    implementation = _IMPLEMENTATIONS[choose_backend(backend, x.device)]
+    y = implementation(
+        x.to(compute), weight.to(compute), None if bias is None else bias.to(compute), activation is not None
+    )
+    return y.to(x.dtype)

@@ -1,0 +1,26 @@
+// The kernels, compiled once per instruction set, and the choice between them at run time.
+#pragma once
+
+#include "cpu/causal_conv1d.h"
+#include "cpu/selective_scan.h"
+
+namespace mmdefocus::cpu {
+
+struct Kernels {
+  const char* name;
+  ScanKernels<float> scan_float;
+  ScanKernels<double> scan_double;
+  ConvKernels<float> conv_float;
+  ConvKernels<double> conv_double;
+};
+
+Kernels baseline_kernels();
+#if defined(__x86_64__)
+Kernels avx2_kernels();
+Kernels avx512_kernels();
+#endif
+
+// The best kernels that this processor runs.
+const Kernels& kernels();
+
+}  // namespace mmdefocus::cpu

@@ -1,0 +1,10 @@
+// The standard headers of the vectorised kernels. They are included before any `#pragma GCC target`, so that their inline
+// functions never hold instructions that the processor may lack.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <type_traits>

@@ -1,0 +1,26 @@
+// Schemas of the operators. The public Python functions validate their arguments and say what is wrong in the user's
+// terms; the checks of the host functions keep memory safe for whoever calls the operators directly.
+#include <Python.h>
+#include <torch/library.h>
+
+TORCH_LIBRARY(mmdefocus, m) {
+  // u, delta (B, E, L); A (E, N); B, C (B, G, N, L) or, constant, (E, N).
+  // Returns y (B, E, L), the state after the last step (B, E, N), and the states that the backward pass starts from.
+  m.def("selective_scan(Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "selective_scan_backward(Tensor grad_y, Tensor? grad_last_state, Tensor u, Tensor delta, Tensor A, Tensor B, "
+      "Tensor C, Tensor chunk_states) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+  // x (B, E, L), weight (E, K), bias (E).
+  m.def("causal_conv1d(Tensor x, Tensor weight, Tensor? bias, bool silu) -> Tensor");
+  m.def(
+      "causal_conv1d_backward(Tensor grad_y, Tensor x, Tensor weight, Tensor? bias, bool silu) -> "
+      "(Tensor, Tensor, Tensor)");
+  m.def("cpu_instruction_set() -> str");
+}
+
+// `import mmdefocus._ext` loads the library, which registers the operators; the module itself is empty.
+PyMODINIT_FUNC PyInit__ext(void) {
+  static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_ext", nullptr, -1, nullptr, nullptr, nullptr, nullptr,
+                                   nullptr};
+  return PyModule_Create(&definition);
+}
