@@ -1,0 +1,1 @@
+"""What the command-line tools share: reading configs, building runners, reporting metrics."""

@@ -1,0 +1,56 @@
+"""Metrics of a test as readable tables."""
+
+from collections.abc import Mapping
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+_BOX_COLUMNS = dict(AP='mAP', AP50='mAP_50', AP75='mAP_75', APs='mAP_s', APm='mAP_m', APl='mAP_l')
+_CLASS_SUFFIX = '_precision'
+
+
+def format_metrics(metrics: Mapping[str, float]) -> str:
+    """Lay out what ``runner.test()`` returned.
+
+    Args:
+        metrics: Names and values as MMDetection's ``CocoMetric`` (fractions; -1 or NaN where no such box exists) or
+            MMPreTrain's ``Accuracy`` (percent) report them; others are listed as they are.
+
+    Returns:
+        Tables as text: COCO box AP in one line with one line per class below it if the evaluator ran with
+        ``classwise=True``, then everything else.
+    """
+    rest = dict(metrics)
+    tables: dict[str, Table] = {}
+    boxes = {
+        column: rest.pop(f'coco/bbox_{name}') for column, name in _BOX_COLUMNS.items() if f'coco/bbox_{name}' in rest
+    }
+    if boxes:
+        table = Table(box=box.ASCII2)
+        for column in boxes:
+            table.add_column(column, justify='right')
+        table.add_row(*(_fraction(value) for value in boxes.values()))
+        tables['COCO box AP'] = table
+    classes = [key for key in rest if key.startswith('coco/') and key.endswith(_CLASS_SUFFIX)]
+    if classes:
+        table = Table('class', box=box.ASCII2)
+        table.add_column('AP', justify='right')
+        for key in classes:
+            table.add_row(key.removeprefix('coco/').removesuffix(_CLASS_SUFFIX), _fraction(rest.pop(key)))
+        tables['COCO box AP per class'] = table
+    if rest:
+        table = Table('metric', box=box.ASCII2)
+        table.add_column('value', justify='right')
+        for key, value in rest.items():
+            table.add_row(key, f'{value:.2f}' if key.startswith('accuracy/') else f'{value:.4g}')
+        tables['Other metrics' if tables else 'Metrics'] = table
+    console = Console(width=100, color_system=None, force_terminal=False)
+    with console.capture() as capture:
+        for title, table in tables.items():
+            console.print(title, table, sep='\n', end='\n')
+    return capture.get()
+
+
+def _fraction(value: float) -> str:
+    return f'{value:.3f}' if value >= 0 else '-'

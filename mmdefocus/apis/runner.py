@@ -1,0 +1,316 @@
+"""From a config file and command-line options to an MMEngine runner, for detection and classification alike.
+
+The ``default_scope`` of a config says which it is: ``mmdet`` or ``mmpretrain``.
+"""
+
+import copy
+import difflib
+import importlib
+import inspect
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+# Top-level settings that are read from the config rather than passed to the runner's constructor.
+_OTHER_SETTINGS = (
+    'runner_type',
+    'tta_model',
+    'tta_pipeline',
+    'compile',
+    'sync_bn',
+    'find_unused_parameters',
+    'model_wrapper_cfg',
+)
+
+
+class UsageError(ValueError):
+    """A mistake in what was asked for. Its message is for the user; a tool shows it without a traceback."""
+
+
+def load_config(
+    path: str | Path, cfg_options: Mapping[str, Any] | None = None, work_dir: str | None = None, launcher: str = 'none'
+) -> Config:
+    """Read a config file and apply what the command line changes in it.
+
+    Args:
+        path: Config file.
+        cfg_options: Dotted keys and new values. The last part of a key may be new, as an argument that the config
+            leaves at its default; everything before it must exist.
+        work_dir: Overrides the config's own; without either it is ``work_dirs/<name of the config>``.
+        launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
+
+    Returns:
+        The complete config.
+
+    Raises:
+        UsageError: If the file is missing, a key is unknown or would have no effect, or MMCV has no compiled ops.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UsageError(f"config file '{path}' does not exist{_suggest(path.name, path.parent, path.suffix)}")
+    check_mmcv_ops()
+    cfg = Config.fromfile(path)
+    options = dict(cfg_options or {})
+    for key in options:
+        _check_option(cfg, key)
+    cfg.merge_from_dict(options)
+    cfg.launcher = launcher
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs') / path.stem)
+    return cfg
+
+
+def check_mmcv_ops() -> None:
+    """Make sure that MMCV's compiled operators can be imported.
+
+    Raises:
+        UsageError: If they cannot; the message says why and how to install them.
+    """
+    try:
+        importlib.import_module('mmcv._ext')
+    except ImportError as error:
+        raise UsageError(
+            f'MMCV has no usable compiled operators ({error}), and the detectors need them. Install MMCV with operators '
+            f'built for this PyTorch ({torch.__version__}): run "make setup", or '
+            '"MMCV_WITH_OPS=1 pip install --no-build-isolation --no-cache-dir --force-reinstall --no-deps onedl-mmcv"'
+        ) from error
+
+
+def apply_train_options(cfg: Config, amp: bool = False, auto_scale_lr: bool = False, resume: str | None = None) -> None:
+    """Apply the training tool's options to ``cfg`` in place.
+
+    Args:
+        cfg: Config from :func:`load_config`.
+        amp: Train in mixed precision; dtype and loss scale of the config are kept where it names them.
+        auto_scale_lr: Scale the learning rate by total batch size over the config's ``base_batch_size``.
+        resume: ``'auto'`` for the newest checkpoint of the work directory, or a checkpoint.
+
+    Raises:
+        UsageError: If an option cannot be had with this config or machine.
+    """
+    if cfg.get('train_dataloader') is None or cfg.get('train_cfg') is None:
+        raise UsageError('the config has no train_dataloader and train_cfg, so there is nothing to train')
+    if amp:
+        if not torch.cuda.is_available():
+            raise UsageError('--amp needs a GPU and PyTorch sees none; leave it out to train in float32')
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if auto_scale_lr:
+        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+            raise UsageError(
+                '--auto-scale-lr needs the batch size that the learning rate was chosen for; write '
+                'auto_scale_lr = dict(base_batch_size=...) into the config'
+            )
+        cfg.auto_scale_lr.enable = True
+    if resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if resume == 'auto' else _existing_checkpoint(resume)
+
+
+def apply_test_options(
+    cfg: Config,
+    checkpoint: str,
+    show: bool = False,
+    show_dir: str | None = None,
+    wait_time: float = 2.0,
+    tta: bool = False,
+) -> None:
+    """Apply the test tool's options to ``cfg`` in place.
+
+    Args:
+        cfg: Config from :func:`load_config`.
+        checkpoint: Checkpoint to test: a file, or a URL that MMEngine can open.
+        show: Show every picture in a window.
+        show_dir: Directory that receives every picture, with predicted and true boxes or labels.
+        wait_time: Seconds that a window stays open.
+        tta: Test-time augmentation with ``tta_model`` and ``tta_pipeline`` of the config, else with flipped images.
+
+    Raises:
+        UsageError: If an option cannot be had with this config.
+    """
+    if cfg.get('test_dataloader') is None or cfg.get('test_evaluator') is None:
+        raise UsageError('the config has no test_dataloader and test_evaluator, so there is nothing to test')
+    cfg.load_from = _existing_checkpoint(checkpoint)
+    cfg.resume = False
+    if show or show_dir:
+        hook = (cfg.get('default_hooks') or {}).get('visualization')
+        if hook is None:
+            raise UsageError(
+                '--show and --show-dir need a visualization hook; write default_hooks = '
+                "dict(visualization=dict(type='DetVisualizationHook')) into the config (classification: "
+                "'VisualizationHook')"
+            )
+        directory = os.path.abspath(show_dir) if show_dir else None
+        if cfg.get('default_scope') == 'mmpretrain':
+            hook.update(enable=True, show=show, wait_time=wait_time, out_dir=directory, interval=1)
+        else:
+            hook.update(draw=True, show=show, wait_time=wait_time, test_out_dir=directory)
+    if tta:
+        _use_tta(cfg)
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build the runner, on the distributed backend that this machine has.
+
+    Args:
+        cfg: Config from :func:`load_config`.
+
+    Returns:
+        A runner of the config's ``runner_type``, MMEngine's own by default.
+
+    Raises:
+        UsageError: If ``launcher`` asks for processes that were not started or GPUs that are not there.
+    """
+    _prepare_launcher(cfg)
+    if cfg.get('default_scope') == 'mmpretrain':
+        _complete_dataloaders(cfg)
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def dump_predictions(runner: Runner, out: str) -> None:
+    """Have ``runner.test()`` write all predictions to the pickle file ``out``.
+
+    Raises:
+        UsageError: If ``out`` does not end in ``.pkl`` or ``.pickle``.
+    """
+    if not out.endswith(('.pkl', '.pickle')):
+        raise UsageError(f"--out takes a file that ends in .pkl or .pickle, got '{out}'")
+    if runner.cfg.get('default_scope') == 'mmdet':
+        from mmdet.evaluation import DumpDetResults as Dump
+    else:
+        from mmengine.evaluator import DumpResults as Dump
+    runner.test_evaluator.metrics.append(Dump(out_file_path=out))
+
+
+def _suggest(name: str, directory: Path, suffix: str) -> str:
+    names = [entry.name for entry in directory.glob(f'*{suffix}')] if directory.is_dir() else []
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+    if close:
+        return f'; did you mean {", ".join(str(directory / match) for match in close)}?'
+    return '' if directory.is_dir() else f': there is no directory {directory} here ({Path.cwd()})'
+
+
+def _existing_checkpoint(checkpoint: str) -> str:
+    path = Path(checkpoint)
+    if '://' not in checkpoint and not path.is_file():
+        raise UsageError(f"checkpoint '{checkpoint}' does not exist{_suggest(path.name, path.parent, '.pth')}")
+    return checkpoint
+
+
+def _check_option(cfg: Config, key: str) -> None:
+    first, *rest = key.split('.')
+    settings = [*list(inspect.signature(Runner).parameters), *_OTHER_SETTINGS]
+    if first not in settings:
+        if first in cfg:
+            raise UsageError(
+                f"--cfg-options {key} would have no effect: '{first}' is a helper variable that the config file has "
+                f'already used; set the places where it is used{_uses(cfg, cfg[first])}'
+            )
+        close = difflib.get_close_matches(first, [*settings, *cfg], n=3)
+        raise UsageError(f"--cfg-options {key}: the config has no '{first}'{_did_you_mean(close)}")
+    node: Any = cfg
+    for depth, part in enumerate([first, *rest[:-1]] if rest else []):
+        if isinstance(node, (list, tuple)):
+            known = [str(index) for index in range(len(node))]
+        else:
+            known = [str(name) for name in node] if isinstance(node, Mapping | Config) else []
+        if part not in known:
+            where = '.'.join([first, *rest][:depth]) or 'the config'
+            close = difflib.get_close_matches(part, known, n=3)
+            raise UsageError(f"--cfg-options {key}: {where} has no '{part}'{_did_you_mean(close)}")
+        node = node[int(part)] if isinstance(node, (list, tuple)) else node[part]
+
+
+def _did_you_mean(close: list[str]) -> str:
+    return f'; did you mean {", ".join(close)}?' if close else ''
+
+
+def _uses(cfg: Config, value: Any) -> str:
+    """Dotted keys below the dataloaders and evaluators whose text begins with ``value``."""
+    found: list[str] = []
+
+    def visit(node: Any, key: str) -> None:
+        if isinstance(node, Mapping):
+            for name, child in node.items():
+                visit(child, f'{key}.{name}')
+        elif isinstance(node, str) and isinstance(value, str) and value and node.startswith(value):
+            found.append(key)
+
+    for split in ('train', 'val', 'test'):
+        for name in (f'{split}_dataloader', f'{split}_evaluator'):
+            visit(cfg.get(name), name)
+    return f': {" ".join(found)}' if found else ''
+
+
+def _use_tta(cfg: Config) -> None:
+    dataset = cfg.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    classify = cfg.get('default_scope') == 'mmpretrain'
+    if 'tta_model' not in cfg:
+        cfg.tta_model = (
+            dict(type='mmpretrain.AverageClsScoreTTA')
+            if classify
+            else dict(type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))
+        )
+    if 'tta_pipeline' not in cfg:
+        *steps, pack = copy.deepcopy(dataset.pipeline)
+        if not classify:
+            keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
+            pack['meta_keys'] = keys
+        flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
+        cfg.tta_pipeline = [*steps, dict(type='TestTimeAug', transforms=[flips, [pack]])]
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    dataset.pipeline = cfg.tta_pipeline
+
+
+def _prepare_launcher(cfg: Config) -> None:
+    launcher = cfg.get('launcher', 'none')
+    if launcher == 'none':
+        return
+    rank_variable = dict(pytorch='RANK', slurm='SLURM_PROCID', mpi='OMPI_COMM_WORLD_LOCAL_RANK')[launcher]
+    if rank_variable not in os.environ:
+        started_by = dict(pytorch='tools/dist_train.sh or torchrun', slurm='tools/slurm_train.sh or srun', mpi='mpirun')
+        raise UsageError(
+            f'--launcher {launcher} expects to be started by {started_by[launcher]}, but {rank_variable} is not set'
+        )
+    if torch.cuda.is_available():
+        local_rank = int(os.environ.get('LOCAL_RANK', 0))
+        if local_rank >= torch.cuda.device_count():
+            raise UsageError(
+                f'process {local_rank} of this machine has no GPU of its own: PyTorch sees {torch.cuda.device_count()}; '
+                'start at most that many processes'
+            )
+        return
+    if launcher != 'pytorch':
+        raise UsageError(
+            f'--launcher {launcher} needs GPUs and PyTorch sees none; use --launcher pytorch (gloo) instead'
+        )
+    # MMEngine would select a GPU before joining the group; a group that exists is taken as it is.
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group('gloo')
+    cfg.setdefault('env_cfg', {}).setdefault('dist_cfg', {})['backend'] = 'gloo'
+    wrapper = cfg.get('model_wrapper_cfg') or dict(
+        type='MMDistributedDataParallel',
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False),
+    )
+    cfg.model_wrapper_cfg = dict(wrapper, device_ids=None)
+
+
+def _complete_dataloaders(cfg: Config) -> None:
+    """Fill in the dataloader settings that MMPreTrain's configs leave to its own tools."""
+    for split in ('train', 'val', 'test'):
+        dataloader = cfg.get(f'{split}_dataloader')
+        if dataloader is not None:
+            dataloader.setdefault('collate_fn', dict(type='default_collate'))
+            dataloader.setdefault('pin_memory', torch.cuda.is_available())
+            dataloader.setdefault('persistent_workers', dataloader.get('num_workers', 0) > 0)

@@ -1,0 +1,5 @@
+"""Data sets. Importing this package registers them with MMEngine."""
+
+from mmdefocus.datasets.coco import DefocusCocoDataset, LoadImageStrict
+
+__all__ = ['DefocusCocoDataset', 'LoadImageStrict']

@@ -1,0 +1,40 @@
+"""Test a checkpoint of a detector or a classifier and print its metrics."""
+
+import argparse
+
+from mmengine.dist import is_main_process
+
+from mmdefocus.apis.arguments import add_common_arguments, parse_arguments
+from mmdefocus.apis.report import format_metrics
+from mmdefocus.apis.runner import UsageError, apply_test_options, build_runner, dump_predictions, load_config
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file or URL')
+    parser.add_argument('--out', metavar='FILE.pkl', help='pickle file for all predictions')
+    parser.add_argument('--show', action='store_true', help='show every picture in a window')
+    parser.add_argument('--show-dir', help='directory for pictures with predictions and ground truth')
+    parser.add_argument('--wait-time', type=float, default=2.0, help='seconds that a window stays open')
+    parser.add_argument('--tta', action='store_true', help='test-time augmentation')
+    add_common_arguments(parser)
+    args = parse_arguments(parser)
+    try:
+        cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
+        apply_test_options(cfg, args.checkpoint, args.show, args.show_dir, args.wait_time, args.tta)
+        runner = build_runner(cfg)
+        if args.out is not None:
+            dump_predictions(runner, args.out)
+    except UsageError as error:
+        parser.exit(2, f'error: {error}\n')
+    metrics = runner.test()
+    if is_main_process():
+        print(format_metrics(metrics))
+        for what, where in (('predictions', args.out), ('pictures', args.show_dir)):
+            if where is not None:
+                print(f'{what}: {where}')
+
+
+if __name__ == '__main__':
+    main()

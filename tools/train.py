@@ -1,0 +1,33 @@
+"""Train a detector or a classifier from a config file."""
+
+import argparse
+
+from mmdefocus.apis.arguments import add_common_arguments, parse_arguments
+from mmdefocus.apis.runner import UsageError, apply_train_options, build_runner, load_config
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--amp', action='store_true', help='mixed precision (needs a GPU)')
+    parser.add_argument('--auto-scale-lr', action='store_true', help='learning rate by total batch / base_batch_size')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from this checkpoint; without a name from the newest one in the work directory',
+    )
+    add_common_arguments(parser)
+    args = parse_arguments(parser)
+    try:
+        cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
+        apply_train_options(cfg, args.amp, args.auto_scale_lr, args.resume)
+        runner = build_runner(cfg)
+    except UsageError as error:
+        parser.exit(2, f'error: {error}\n')
+    runner.train()
+
+
+if __name__ == '__main__':
+    main()
