@@ -16,6 +16,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..checkpoint import official_backbone_key
 from ..norms import LayerNorm, RMSNorm
 from ..positions import token_positions
 from ..precision import at_least_float32, autocast_off
@@ -107,8 +108,10 @@ class DefocusBackbone(BaseModule):
         super().__init__(init_cfg=init_cfg)
         self.img_size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
         if len(self.img_size) != 2 or min(self.img_size) < patch_size:
-            raise ValueError(f'img_size must be a side or (height, width) of at least one patch ({patch_size} pixels), '
-                             f'got {img_size}')
+            raise ValueError(
+                f'img_size must be a side or (height, width) of at least one patch ({patch_size} pixels), '
+                f'got {img_size}'
+            )
         _check_choice('token_order', token_order, TOKEN_ORDERS)
         _check_choice('out_type', out_type, OUT_TYPES)
         _check_pretrain_size(pretrain_size, patch_size, token_order, rope_scale, delta_scale)
@@ -136,6 +139,7 @@ class DefocusBackbone(BaseModule):
         self.norm = LayerNorm(embed_dims, eps=final_norm_eps)
         self._reset_stem()
         self._freeze_stages()
+        self._register_load_state_dict_pre_hook(_rename_official_keys)
 
     def init_weights(self) -> None:
         """Set the published initial values, then what ``init_cfg`` asks for (such as a checkpoint)."""
@@ -211,7 +215,7 @@ class DefocusBackbone(BaseModule):
         count = self.num_layers + 2
         if not param_name.startswith(prefix):
             return count - 1, count
-        name = param_name[len(prefix):]
+        name = param_name[len(prefix) :]
         if name == 'cls_token' or name.startswith('patch_embed.'):
             return 0, count
         if name.startswith('layers.'):
@@ -246,14 +250,24 @@ class DefocusBackbone(BaseModule):
 
     def _check_images(self, images: Tensor) -> None:
         if images.ndim != 4 or images.shape[1] != self.in_channels:
-            raise ValueError(f'expected images of shape (batch, {self.in_channels}, height, width), '
-                             f'got {tuple(images.shape)}')
+            raise ValueError(
+                f'expected images of shape (batch, {self.in_channels}, height, width), got {tuple(images.shape)}'
+            )
         if not images.is_floating_point():
-            raise TypeError(f'expected floating-point images, got {images.dtype}; normalise them first '
-                            '(data_preprocessor)')
+            raise TypeError(
+                f'expected floating-point images, got {images.dtype}; normalise them first (data_preprocessor)'
+            )
         if min(images.shape[-2:]) < self.patch_size:
-            raise ValueError(f'expected images of at least one patch ({self.patch_size} x {self.patch_size} pixels), '
-                             f'got {images.shape[-2]} x {images.shape[-1]}; resize or pad them')
+            raise ValueError(
+                f'expected images of at least one patch ({self.patch_size} x {self.patch_size} pixels), '
+                f'got {images.shape[-2]} x {images.shape[-1]}; resize or pad them'
+            )
+
+
+def _rename_official_keys(state_dict: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Let official state dicts load without conversion."""
+    for key in [key for key in state_dict if key.startswith(prefix)]:
+        state_dict[prefix + official_backbone_key(key[len(prefix) :])] = state_dict.pop(key)
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
+from typing import ClassVar
 
 from mmengine.registry import MODELS
 
@@ -31,7 +32,7 @@ class DefocusMamba(DefocusBackbone):
         ValueError: Unknown ``arch``, missing or unknown keys in it, or an argument outside its range.
     """
 
-    arch_zoo = {
+    arch_zoo: ClassVar[dict[str, dict[str, int]]] = {
         'nano': _arch(96, 4, 192, 16, 4, 6, 64),
         'small': _arch(384, 24, 768, 16, 4, 48, 64),
         'base': _arch(768, 24, 1536, 16, 4, 48, 64),

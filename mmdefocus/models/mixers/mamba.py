@@ -95,24 +95,26 @@ class MambaMixer(nn.Module):
         """
         u, gate = self.in_proj(x).chunk(2, dim=-1)  # (B, L, E)
         with autocast_off(x.device):
-            kernel, bias = at_least_float32(self.conv1d.weight.squeeze(1)), at_least_float32(self.conv1d.bias)
-            u = causal_conv1d(at_least_float32(u).transpose(1, 2), kernel, bias, activation='silu').transpose(1, 2)
-        selected = self.x_proj(u.to(gate.dtype)).split((self.dt_rank, self.state_dims, self.state_dims), dim=-1)
-        dt = F.linear(selected[0], self.dt_proj.weight)
+            u = self._convolve(at_least_float32(u))
+        sizes = (self.dt_rank, self.state_dims, self.state_dims)
+        dt, b, c = self.x_proj(u.to(gate.dtype)).split(sizes, dim=-1)
+        dt = F.linear(dt, self.dt_proj.weight)  # (B, L, E); the bias waits for float32
         with autocast_off(x.device):
-            y = self._scan(u, dt, selected[1], selected[2], positions, delta_scale)
+            delta = F.softplus(at_least_float32(dt) + at_least_float32(self.dt_proj.bias)) / delta_scale
+            y = self._scan(u, delta, at_least_float32(b), at_least_float32(c), positions)
             y = group_rms_norm(y, self.group_size)
             y = (y + at_least_float32(self.D) * u) * F.silu(at_least_float32(gate))
         return self.out_proj(y.to(gate.dtype))
 
-    def _scan(self, u: Tensor, dt: Tensor, b: Tensor, c: Tensor, positions: Tensor, delta_scale: float) -> Tensor:
-        """Selective scan of u (B, L, E) with steps dt (B, L, E), input b and output c (B, L, N) → (B, L, E)."""
-        delta = F.softplus(at_least_float32(dt) + at_least_float32(self.dt_proj.bias)) / delta_scale
-        b, c = at_least_float32(b), at_least_float32(c)
+    def _convolve(self, u: Tensor) -> Tensor:
+        weight = self.conv1d.weight.squeeze(1)  # (E, K)
+        return causal_conv1d(u.transpose(1, 2), weight, self.conv1d.bias, activation='silu').transpose(1, 2)
+
+    def _scan(self, u: Tensor, delta: Tensor, b: Tensor, c: Tensor, positions: Tensor) -> Tensor:
+        """Scan u (B, L, E) with steps delta (B, L, E), input b and output c (B, L, N); the result is (B, L, E)."""
         if self.freq is not None:
             b = apply_learnable_rotary(b, positions, self.freq)
             c = apply_learnable_rotary(c, positions, self.freq)
         decay = -at_least_float32(self.A_log).exp()  # (E, N)
-        channels_first = (tensor.transpose(1, 2) for tensor in (u, delta))
-        y = selective_scan(*channels_first, decay, b.transpose(1, 2), c.transpose(1, 2))
+        y = selective_scan(u.transpose(1, 2), delta.transpose(1, 2), decay, b.transpose(1, 2), c.transpose(1, 2))
         return y.transpose(1, 2)

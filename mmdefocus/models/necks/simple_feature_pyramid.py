@@ -46,7 +46,7 @@ class SimpleFeaturePyramid(BaseModule):
             raise ValueError(f'num_outs must be from 1 to {MAX_OUTS} (strides 4 to 64), got {num_outs}')
         if in_channels < 4 or in_channels % 4:
             raise ValueError(f'in_channels must be a positive multiple of 4, got {in_channels}')
-        norm_cfg = norm_cfg or dict(type='DefocusLN2d', eps=1e-5)
+        norm_cfg = norm_cfg or {'type': 'DefocusLN2d', 'eps': 1e-5}
         self.in_channels = in_channels
         self.num_outs = num_outs
         half, quarter = in_channels // 2, in_channels // 4
@@ -62,10 +62,12 @@ class SimpleFeaturePyramid(BaseModule):
             self.fpn2 = nn.Sequential(nn.ConvTranspose2d(in_channels, half, 2, stride=2))
             widths.append(half)
         widths += [in_channels] * (min(num_outs, 4) - len(widths))
-        self.lateral_convs = nn.ModuleList(ConvModule(width, out_channels, 1, norm_cfg=norm_cfg, act_cfg=None)
-                                           for width in widths)
-        self.fpn_convs = nn.ModuleList(ConvModule(out_channels, out_channels, 3, padding=1, norm_cfg=norm_cfg,
-                                                  act_cfg=None) for _ in widths)
+        self.lateral_convs = nn.ModuleList(
+            ConvModule(width, out_channels, 1, norm_cfg=norm_cfg, act_cfg=None) for width in widths
+        )
+        self.fpn_convs = nn.ModuleList(
+            ConvModule(out_channels, out_channels, 3, padding=1, norm_cfg=norm_cfg, act_cfg=None) for _ in widths
+        )
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Compute the pyramid.
@@ -100,9 +102,12 @@ class SimpleFeaturePyramid(BaseModule):
             raise ValueError(f'expected exactly one feature map (out_type=featmap), got {len(inputs)}')
         level = inputs[0]
         if level.ndim != 4 or level.shape[1] != self.in_channels:
-            raise ValueError(f'expected a map of shape (batch, {self.in_channels}, rows, columns), '
-                             f'got {tuple(level.shape)}')
+            raise ValueError(
+                f'expected a map of shape (batch, {self.in_channels}, rows, columns), got {tuple(level.shape)}'
+            )
         if self.num_outs > 3 and min(level.shape[-2:]) < 2:
-            raise ValueError(f'expected a map of at least 2 x 2 for the level of stride 32, '
-                             f'got {level.shape[-2]} x {level.shape[-1]}; use larger images')
+            raise ValueError(
+                f'expected a map of at least 2 x 2 for the level of stride 32, '
+                f'got {level.shape[-2]} x {level.shape[-1]}; use larger images'
+            )
         return level

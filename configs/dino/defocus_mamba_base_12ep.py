@@ -1,0 +1,41 @@
+_base_ = 'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py'
+custom_imports = dict(imports=['mmdefocus.models', 'mmdefocus.datasets'], allow_failed_imports=False)
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='DefocusMamba',
+        arch='base',
+        token_order='window',
+        pretrain_size=224,
+        # Sides 224 -> 1024: about (1024 / 224)**2 and 1024 / 224, hand-rounded where the model was published.
+        rope_scale=20.0,
+        delta_scale=4.57,
+        drop_path_rate=0.5,
+        final_norm_eps=1e-5,
+        out_type='featmap',
+        init_cfg=None,  # the classification checkpoint: see README.md
+    ),
+    neck=dict(
+        _delete_=True,
+        type='SimpleFeaturePyramid',
+        in_channels=768,
+        out_channels=256,
+        num_outs=4,
+        norm_cfg=dict(type='DefocusLN2d', eps=1e-5),
+    ),
+)
+
+train_dataloader = dict(dataset=dict(type='DefocusCocoDataset'))
+val_dataloader = dict(dataset=dict(type='DefocusCocoDataset'))
+test_dataloader = val_dataloader
+
+optim_wrapper = dict(
+    optimizer=dict(lr=2e-4),
+    paramwise_cfg=dict(
+        custom_keys=dict(
+            sampling_offsets=dict(lr_mult=0.1),
+            reference_points=dict(lr_mult=0.1),
+        )
+    ),
+)
