@@ -1,0 +1,273 @@
+#!/usr/bin/env bash
+# Creates .venv with everything that mmdefocus needs. Safe to repeat: what is there stays, what is missing is made.
+#
+#   bash tools/setup.sh            set up, or finish an interrupted set-up
+#   bash tools/setup.sh --check    only look whether the prerequisites are there
+#
+# PYTHON=python3.11       the Python to use (default: the first of python3, python3.12, python3.11, python3.10 that fits)
+# FORCE_CUDA=1            compile CUDA code although no GPU is visible; 0: do not, although one is
+# TORCH_CUDA_ARCH_LIST    the GPU architectures to compile for
+# MAX_JOBS=2              parallel compiler processes (default: the cores, as far as there are 2 GB of memory for each)
+set -euo pipefail
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+VENV=$ROOT/.venv
+PY=$VENV/bin/python
+BUILD=$ROOT/build/setup
+LOG=$BUILD/setup.log
+STAMP=$VENV/.mmdefocus-setup
+DISK_GB=10 # 6 for .venv, 3 for downloads while they are unpacked, 1 for the compiler
+
+BUILD_TOOLS=(setuptools wheel packaging ninja)
+OPENMMLAB=(onedl-mmengine onedl-mmdetection onedl-mmpretrain opencv-python-headless scikit-learn)
+DEVELOPMENT=(pytest hypothesis ruff mypy clang-format)
+
+fail() {
+    printf '\nset-up failed: %s\n' "$1" >&2
+    exit 1
+}
+
+# ---- prerequisites
+
+python_version() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
+is_supported() { [[ $1 =~ ^3\.(10|11|12)$ ]]; }
+
+find_python() {
+    local candidate version found=
+    for candidate in ${PYTHON:-python3 python3.12 python3.11 python3.10}; do
+        version=$(python_version "$candidate") || continue
+        found+="${found:+, }$candidate is Python $version"
+        if is_supported "$version"; then
+            PYTHON=$candidate
+            return
+        fi
+    done
+    fail "Python 3.10, 3.11 or 3.12 is needed, but ${found:-no Python was found}; install one (apt install python3 python3-dev python3-venv) or name one: PYTHON=/path/to/python3.11 make setup"
+}
+
+check_headers() {
+    "$PYTHON" -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' ||
+        fail "the C headers of $PYTHON (Python.h) are missing, and compiled operators need them; install them (apt install python3-dev)"
+}
+
+check_compiler() {
+    local program='#include <vector>
+int main() { return std::vector<int>{}.size(); }'
+    # Unquoted: CXX may hold a launcher too, as in "ccache g++".
+    ${CXX:-c++} -std=c++17 -x c++ -fsyntax-only - <<<"$program" >/dev/null 2>&1 ||
+        fail "no working C++17 compiler: '${CXX:-c++}' cannot compile a five-word program; install one (apt install g++) or name one in CXX"
+}
+
+check_disk() {
+    local free_kb used_kb needed_kb
+    free_kb=$(df -Pk "$ROOT" | awk 'NR == 2 { print $4 }')
+    used_kb=$(du -sk "$VENV" 2>/dev/null | awk '{ print $1 }') || used_kb=0
+    needed_kb=$((DISK_GB * 1024 * 1024 - ${used_kb:-0}))
+    ((free_kb >= needed_kb)) ||
+        fail "too little disk: $((needed_kb / 1024 / 1024)) GB more are needed in $ROOT, $((free_kb / 1024 / 1024)) GB are free; free some or put the checkout elsewhere"
+}
+
+# ---- steps
+
+# Debian keeps `ensurepip` in the package python3-venv; virtualenv and a recent pip can do without it.
+create_venv() {
+    "$PYTHON" -m venv --clear "$VENV" ||
+        "$PYTHON" -m virtualenv --clear "$VENV" ||
+        { "$PYTHON" -m venv --clear --without-pip "$VENV" && "$PYTHON" -m pip --python "$PY" install pip; }
+}
+
+pip_install() { "$PY" -m pip install --constraint "$ROOT/requirements/constraints.txt" "$@"; }
+
+install_build_tools() { pip_install --retries 1 "${BUILD_TOOLS[@]}"; }
+
+install_torch() { pip_install torch torchvision; }
+
+install_packages() {
+    pip_install --no-build-isolation --no-deps "$ROOT/requirements/opencv-python" &&
+        pip_install "${OPENMMLAB[@]}" "${DEVELOPMENT[@]}"
+}
+
+cuda_is_usable() {
+    "$PY" - <<'PYTHON'
+import os, re, subprocess, sys, torch
+from torch.utils.cpp_extension import CUDA_HOME
+if not torch.cuda.is_available() or CUDA_HOME is None:
+    sys.exit(1)
+nvcc = subprocess.run([os.path.join(CUDA_HOME, 'bin', 'nvcc'), '--version'], capture_output=True, text=True).stdout
+release = re.search(r'release (\d+)', nvcc)
+sys.exit(release is None or release[1] != torch.version.cuda.split('.')[0])
+PYTHON
+}
+
+# Compiles for CPU only unless a GPU can be used or FORCE_CUDA=1: a visible GPU without a matching nvcc would otherwise
+# stop the build of mmcv.
+choose_device() {
+    : "${FORCE_CUDA:=$(cuda_is_usable 2>>"$LOG" && echo 1 || echo 0)}"
+    export FORCE_CUDA
+    if [[ $FORCE_CUDA == 1 ]]; then
+        echo "      compiling for CPU and CUDA"
+    else
+        export CUDA_VISIBLE_DEVICES=
+        echo "      compiling for CPU (no GPU with a CUDA toolkit that fits this torch; FORCE_CUDA=1 compiles for CUDA all the same)"
+    fi
+}
+
+# Two thirds of the compiler's time is spent on torch's headers: read them once. -O1 halves the rest; nothing that runs
+# on the CPU during training or evaluation is slower for it.
+build_mmcv() {
+    local header flags='-O1 -g0' status=0
+    rm -rf "$BUILD/wheels"
+    if header=$(CFLAGS=$flags "$PY" "$ROOT/tools/precompile_torch_header.py" "$BUILD/header"); then
+        flags+=" -include $header"
+    fi
+    CFLAGS=$flags "$PY" -m pip wheel --verbose --no-build-isolation --no-deps --wheel-dir "$BUILD/wheels" \
+        --constraint "$ROOT/requirements/constraints.txt" "$@" onedl-mmcv || status=$?
+    rm -rf "$BUILD/header"
+    return $status
+}
+
+install_mmcv() {
+    pip_install --no-deps --force-reinstall "$BUILD"/wheels/onedl_mmcv-*.whl && rm -rf "$BUILD/wheels"
+}
+
+# In a fresh process; runs one operator, because pip may hold a wheel that was compiled for another torch ("undefined
+# symbol") or without operators at all.
+mmcv_works() {
+    "$PY" - <<'PYTHON'
+import os, torch, mmcv._ext
+from mmcv.ops import get_compiling_cuda_version, nms
+nms(torch.tensor([[0.0, 0, 2, 2], [0, 0, 2, 2]]), torch.tensor([0.5, 0.4]), 0.5)
+if os.environ['FORCE_CUDA'] == '1' and 'not' in get_compiling_cuda_version():
+    raise ImportError('mmcv was compiled without CUDA')
+PYTHON
+}
+
+install_mmdefocus() { "$PY" -m pip install --no-build-isolation --no-deps --editable "$ROOT"; }
+
+extension_is_current() {
+    local library
+    library=$("$PY" -c 'import importlib.util as u; print(u.find_spec("mmdefocus._ext").origin)' 2>/dev/null) &&
+        [[ -z $(find "$ROOT/setup.py" "$ROOT/pyproject.toml" "$ROOT/mmdefocus/ops/csrc" -newer "$library" -print -quit) ]]
+}
+
+# ---- showing what happens
+
+STEP=0
+STEPS=6
+announce() {
+    STEP=$((STEP + 1))
+    printf '[%d/%d] %s … ' "$STEP" "$STEPS" "$1"
+    printf '\n==== %s\n' "$1" >>"$LOG"
+    STARTED=$SECONDS
+}
+done_in() { printf 'done in %d s\n' $((SECONDS - STARTED)); }
+
+# step TITLE COMMAND…: runs the command into the log; $ADVICE is what to tell when it fails.
+step() {
+    announce "$1"
+    "${@:2}" >>"$LOG" 2>&1 || stop
+    done_in
+}
+
+stop() {
+    printf 'failed\n\nThe last lines of %s:\n' "$LOG" >&2
+    tail -n 15 "$LOG" >&2
+    fail "$ADVICE"
+}
+
+# What set-up depends on: where any of it changes, it runs again.
+fingerprint() {
+    {
+        echo "$ROOT ${FORCE_CUDA:-auto}"
+        cat "$ROOT/tools/setup.sh" "$ROOT/tools/precompile_torch_header.py" "$ROOT/requirements/constraints.txt"
+        "$PY" -c 'import sys; print(sys.version)'
+        cat "$VENV"/lib/python*/site-packages/torch/version.py
+    } 2>/dev/null | cksum
+}
+
+main() {
+    cd "$ROOT"
+    mkdir -p "$BUILD/tmp"
+    exec 9>"$BUILD/lock"
+    if command -v flock >/dev/null && ! flock -n 9; then
+        echo "another set-up is running in this checkout; waiting for it"
+        flock 9
+    fi
+    export TMPDIR=$BUILD/tmp PATH=$VENV/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1
+
+    if [[ ${1:-} != --check && -f $STAMP && $(cat "$STAMP") == "$(fingerprint)" ]] && extension_is_current; then
+        echo "set-up is complete: $VENV"
+        return
+    fi
+    find_python
+    check_headers
+    check_compiler
+    check_disk
+    if [[ ${1:-} == --check ]]; then
+        echo "all prerequisites are here: $PYTHON, ${CXX:-c++}, $DISK_GB GB of disk"
+        return
+    fi
+
+    local memory_kb cores
+    memory_kb=$(awk '/MemAvailable/ { print $2 }' /proc/meminfo 2>/dev/null || true)
+    cores=$(getconf _NPROCESSORS_ONLN)
+    local jobs=$((${memory_kb:-4000000} / 2000000))
+    jobs=$((jobs < cores ? jobs : cores))
+    export MAX_JOBS=${MAX_JOBS:-$((jobs < 1 ? 1 : jobs))}
+
+    echo "setting up $VENV (about 4 minutes on 2 cores, all output in $LOG)"
+    date >"$LOG"
+    local began=$SECONDS version packages
+    version=$(python_version "$PY") || version=none
+    if [[ $version == none || $version != "$(python_version "$PYTHON")" ]] || ! "$PY" -m pip --version >>"$LOG" 2>&1; then
+        ADVICE="$PYTHON cannot create a virtual environment with pip; install the module for it (apt install python3-venv)"
+        step "create a virtual environment with $PYTHON (a few seconds)" create_venv
+    else
+        step "virtual environment: there already" true
+    fi
+
+    ADVICE="pip could not install ${BUILD_TOOLS[*]}: the package index is unreachable or lacks them; check the network and pip's own settings (pip config list)"
+    step "reach the package index, install build tools (a few seconds)" install_build_tools
+    ADVICE="pip could not install torch and torchvision in the versions of requirements/constraints.txt; if the lines above speak of a connection, check the network and run the same command again"
+    step "install torch and torchvision (about 1 min)" install_torch
+    choose_device
+
+    # Compiling keeps the processor busy, downloading the network: at the same time. The job has a process group of its
+    # own, so that nothing of it outlives an interrupted set-up.
+    set -m
+    install_packages >"$BUILD/packages.log" 2>&1 9>&- &
+    packages=$!
+    set +m
+    trap 'kill -- -'"$packages"' 2>/dev/null || true' EXIT
+    if mmcv_works >>"$LOG" 2>&1; then
+        step "operators of mmcv: there already" true
+    else
+        ADVICE="the operators of mmcv could not be compiled; the lines above name the compiler's first complaint or the connection that failed"
+        step "compile the operators of mmcv and download the other packages (about 2 min)" build_mmcv
+    fi
+    announce "install the other packages (a few seconds more)"
+    local status=0
+    wait "$packages" || status=$?
+    trap - EXIT
+    cat "$BUILD/packages.log" >>"$LOG"
+    ADVICE="pip could not install the OpenMMLab packages and their tools; if the lines above speak of a connection, check the network and run the same command again"
+    ((status == 0)) || stop
+    if compgen -G "$BUILD/wheels/onedl_mmcv-*.whl" >/dev/null; then
+        install_mmcv >>"$LOG" 2>&1 || stop
+    fi
+    done_in
+    if ! mmcv_works >>"$LOG" 2>&1; then
+        announce "mmcv came from pip's cache but does not fit this torch: compile it afresh (about 2 min)"
+        ADVICE="mmcv is installed, but its compiled operators do not work (see the lines above); remove $VENV, check that the compiler is the one that this Python was built for, and run the same command again"
+        { build_mmcv --no-cache-dir --no-binary onedl-mmcv && install_mmcv && mmcv_works; } >>"$LOG" 2>&1 || stop
+        done_in
+    fi
+
+    ADVICE="the operators of mmdefocus could not be compiled; the lines above name the compiler's complaint"
+    step "compile and install mmdefocus (about 1 min)" install_mmdefocus
+    fingerprint >"$STAMP"
+    rm -rf "$BUILD/tmp"
+    printf 'set-up is complete after %d s: %s\n' $((SECONDS - began)) "$VENV"
+}
+
+main "$@"
