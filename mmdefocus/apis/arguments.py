@@ -26,7 +26,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         nargs='+',
         action=ConfigOptions,
         metavar='KEY=VALUE',
-        help='settings to change in the config, such as train_cfg.max_epochs=3 or key="[(a,b),(c,d)]" (quoted, no blanks)',
+        help='settings to change, such as train_cfg.max_epochs=3 or key="[(a,b),(c,d)]" (quoted, no blanks)',
     )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by torch.distributed.launch')

@@ -78,7 +78,7 @@ def check_mmcv_ops() -> None:
         importlib.import_module('mmcv._ext')
     except ImportError as error:
         raise UsageError(
-            f'MMCV has no usable compiled operators ({error}), and the detectors need them. Install MMCV with operators '
+            f'MMCV has no usable compiled operators ({error}), which detectors need. Install MMCV with operators '
             f'built for this PyTorch ({torch.__version__}): run "make setup", or '
             '"MMCV_WITH_OPS=1 pip install --no-build-isolation --no-cache-dir --force-reinstall --no-deps onedl-mmcv"'
         ) from error
@@ -286,8 +286,8 @@ def _prepare_launcher(cfg: Config) -> None:
         local_rank = int(os.environ.get('LOCAL_RANK', 0))
         if local_rank >= torch.cuda.device_count():
             raise UsageError(
-                f'process {local_rank} of this machine has no GPU of its own: PyTorch sees {torch.cuda.device_count()}; '
-                'start at most that many processes'
+                f'process {local_rank} on this machine has no GPU of its own: PyTorch sees '
+                f'{torch.cuda.device_count()}; start at most that many processes'
             )
         return
     if launcher != 'pytorch':

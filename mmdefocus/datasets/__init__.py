@@ -1,5 +1,6 @@
 """Data sets. Importing this package registers them with MMEngine."""
 
-from mmdefocus.datasets.coco import DefocusCocoDataset, LoadImageStrict
+from mmdefocus.datasets.coco import DefocusCocoDataset
+from mmdefocus.datasets.loading import DefocusLoadImage
 
-__all__ = ['DefocusCocoDataset', 'LoadImageStrict']
+__all__ = ['DefocusCocoDataset', 'DefocusLoadImage']

@@ -1,15 +1,132 @@
-"""COCO-format data that says what is wrong with it."""
+"""COCO-format data that says what is wrong with it instead of losing images or boxes."""
+
+import logging
+import os
+from collections import defaultdict
+from typing import Any
 
 from mmcv.transforms import LoadImageFromFile
 from mmdet.datasets import CocoDataset
-from mmengine.registry import DATASETS, TRANSFORMS
+from mmengine import fileio
+from mmengine.logging import print_log
+from mmengine.registry import DATASETS
+
+from mmdefocus.datasets.coco_checks import check_classes, is_degenerate, read_coco
+from mmdefocus.datasets.loading import DefocusLoadImage
 
 
 @DATASETS.register_module()
 class DefocusCocoDataset(CocoDataset):
-    """MMDetection's ``CocoDataset``."""
+    """MMDetection's ``CocoDataset`` with checks where that one drops data without a word.
+
+    Annotations are checked once, when they are read (see :mod:`mmdefocus.datasets.coco_checks`); images when they are
+    loaded: ``LoadImageFromFile`` in the pipeline acts as :class:`DefocusLoadImage`. Boxes that are smaller than a
+    pixel, have no area or lie outside of their image are dropped as in MMDetection, with a warning that counts them.
+
+    Args:
+        *args: As for MMDetection's ``CocoDataset``.
+        allow_missing_categories: Train or test on some of the file's categories on purpose: those that are not in
+            ``metainfo['classes']`` are left out. Off, they are an error.
+        **kwargs: As for MMDetection's ``CocoDataset``.
+
+    Raises:
+        FileNotFoundError: If the annotation file is missing.
+        TypeError: If ``metainfo['classes']`` is not a list or tuple of names.
+        ValueError: If the annotations are unreadable, contradictory, do not fit the classes, or hold no usable box to
+            train on. To test on images without boxes is possible; every AP is then -1.
+    """
+
+    def __init__(self, *args: Any, allow_missing_categories: bool = False, **kwargs: Any) -> None:
+        self.allow_missing_categories = allow_missing_categories
+        if 'pipeline' in kwargs:
+            kwargs['pipeline'] = [_strict(step) for step in kwargs['pipeline']]
+        super().__init__(*args, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """Read, check and parse the annotation file.
+
+        Returns:
+            One dict per image, as MMDetection's ``CocoDataset`` gives it.
+        """
+        name = repr(self.ann_file)
+        if not fileio.exists(self.ann_file, backend_args=self.backend_args):
+            raise FileNotFoundError(
+                f'annotation file {name} does not exist (data_root={self.data_root!r}, current directory '
+                f'{os.getcwd()!r}); make or download the data, or set data_root and ann_file of the data set'
+            )
+        with fileio.get_local_path(self.ann_file, backend_args=self.backend_args) as path:
+            content = read_coco(path, name, self.test_mode)
+        categories = content['categories']
+        classes = self.metainfo['classes']
+        check_classes(name, [entry['name'] for entry in categories], classes, self.allow_missing_categories)
+        self.cat_ids = [entry['id'] for entry in categories if entry['name'] in classes]
+        self.cat2label = {cat_id: label for label, cat_id in enumerate(self.cat_ids)}
+
+        self.cat_img_map = defaultdict(list)
+        by_image = defaultdict(list)
+        for ann in content['annotations']:
+            by_image[ann['image_id']].append(ann)
+            self.cat_img_map[ann['category_id']].append(ann['image_id'])
+        self._report_boxes(name, content, by_image)
+        return [
+            self.parse_data_info(dict(raw_img_info=dict(image, img_id=image['id']), raw_ann_info=by_image[image['id']]))
+            for image in content['images']
+        ]
+
+    def filter_data(self) -> list[dict]:
+        """Apply ``filter_cfg`` as MMDetection does.
+
+        Returns:
+            The images that are left.
+
+        Raises:
+            ValueError: If none is.
+        """
+        kept = super().filter_data()
+        if not kept:
+            raise ValueError(
+                f'{self.ann_file!r}: filter_cfg={self.filter_cfg} leaves none of {len(self.data_list)} images'
+            )
+        return kept
+
+    def _report_boxes(self, name: str, content: dict[str, Any], by_image: dict[Any, list[dict]]) -> None:
+        total = len(content['annotations'])
+        degenerate = [
+            ann['id']
+            for image in content['images']
+            for ann in by_image[image['id']]
+            if is_degenerate(ann, image['width'], image['height'])
+        ]
+        others = sum(ann['category_id'] not in self.cat2label for ann in content['annotations'])
+        if degenerate:
+            _warn(
+                f'{name}: {len(degenerate)} of {total} boxes are smaller than a pixel, have no area or lie outside of '
+                f'their image, and are left out (the first is annotation {degenerate[0]})'
+            )
+        if others:
+            _warn(f'{name}: {others} of {total} boxes are left out, of categories that are not in the classes')
+        usable = any(
+            not is_degenerate(ann, image['width'], image['height']) and ann['category_id'] in self.cat2label
+            for image in content['images']
+            for ann in by_image[image['id']]
+        )
+        if not usable and not self.test_mode:
+            scaled = '; boxes are given in pixels, not as fractions of the image' if degenerate else ''
+            raise ValueError(
+                f'{name} has no usable box to train on: {total} annotations, {len(degenerate)} of them degenerate{scaled}'
+            )
+        if not usable:
+            _warn(f'{name} has no usable box ({total} annotations): every AP will be -1')
 
 
-@TRANSFORMS.register_module()
-class LoadImageStrict(LoadImageFromFile):
-    """MMCV's ``LoadImageFromFile``."""
+def _strict(step: Any) -> Any:
+    """Let the stock loading step, however it is written, raise on images that it would pass over."""
+    if isinstance(step, dict):
+        kind = step.get('type')
+        if kind is LoadImageFromFile or (isinstance(kind, str) and kind.rpartition('.')[2] == 'LoadImageFromFile'):
+            return dict(step, type=DefocusLoadImage)
+    return step
+
+
+def _warn(message: str) -> None:
+    print_log(message, logger='current', level=logging.WARNING)

@@ -1,8 +1,6 @@
 """Detection images composed of scikit-learn's real 8x8 handwritten digits on textured backgrounds."""
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -12,6 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
+
+from mmdefocus.datasets.staging import staged_directory
 
 # Raised whenever the same options begin to give other pixels or boxes, so that an old set is not taken for a new one.
 FORMAT_VERSION = 1
@@ -105,16 +105,8 @@ def make_digits_coco(
             return False
         if not force:
             raise FileExistsError(f'{out} {problem}; use --force to replace it, or another --out')
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f'.{out.name}-', dir=out.parent))
-    try:
-        fresh = staging / 'new'
+    with staged_directory(out) as fresh:
         _write_set(fresh, options, progress)
-        if out.exists():
-            out.rename(staging / 'old')
-        fresh.rename(out)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return True
 
 
@@ -173,7 +165,7 @@ def _describe(options: DigitsOptions) -> dict[str, Any]:
 
 def _write_set(out: Path, options: DigitsOptions, progress: Callable[[int, int], None] | None) -> None:
     total, done = options.train_images + options.val_images, 0
-    (out / 'annotations').mkdir(parents=True)
+    (out / 'annotations').mkdir()
     for split in SPLITS:
         (out / split).mkdir()
         content: dict[str, Any] = dict(

@@ -1,0 +1,172 @@
+"""Checks of COCO-format annotations, each with a message that says what was expected, what came and what to do."""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+_IMAGE_KEYS = ('id', 'file_name', 'height', 'width')
+_BOX_KEYS = ('id', 'image_id', 'category_id', 'bbox', 'area')
+
+
+def read_coco(path: str | Path, name: str, test_mode: bool) -> dict[str, Any]:
+    """Read a COCO-format annotation file and check everything that can be checked without images.
+
+    Args:
+        path: Local file.
+        name: What to call the file in messages.
+        test_mode: Whether the file is for testing: it may then have no annotations (as COCO's ``image_info`` files),
+            and those that it has need ``iscrowd``, which the evaluation reads.
+
+    Returns:
+        The content with the lists ``images``, ``annotations`` and ``categories``.
+
+    Raises:
+        ValueError: If the file is not JSON, not in COCO format, or contradicts itself.
+    """
+    try:
+        content = json.loads(Path(path).read_bytes())
+    except ValueError as error:
+        start = Path(path).read_bytes()[:40]
+        raise ValueError(f'annotation file {name} is not valid JSON ({error}); it begins with {start!r}') from error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f'annotation file {name} is not in COCO format: expected an object with images, annotations and '
+            f'categories, got a {type(content).__name__}'
+        )
+    if test_mode:
+        content.setdefault('annotations', [])
+    keys = ('images', 'annotations', 'categories')
+    missing = [key for key in keys if not isinstance(content.get(key), list)]
+    if missing:
+        raise ValueError(
+            f'annotation file {name} is not in COCO format: expected the lists {", ".join(keys)}; '
+            f'no list {", ".join(missing)}, found {", ".join(map(str, content)) or "nothing"}'
+        )
+    check_keys(name, 'image', content['images'], _IMAGE_KEYS)
+    check_keys(name, 'category', content['categories'], ('id', 'name'))
+    check_keys(name, 'annotation', content['annotations'], (*_BOX_KEYS, 'iscrowd') if test_mode else _BOX_KEYS)
+    if not content['images']:
+        raise ValueError(f'annotation file {name} lists no images')
+    check_unique(name, 'image', 'id', content['images'])
+    check_unique(name, 'category', 'id', content['categories'])
+    check_unique(name, 'category', 'name', content['categories'])
+    check_unique(name, 'annotation', 'id', content['annotations'])
+    check_references(name, content)
+    check_boxes(name, content['annotations'])
+    return content
+
+
+def check_keys(name: str, kind: str, entries: Sequence[Any], keys: Sequence[str]) -> None:
+    """Raise ``ValueError`` unless every entry is an object with all ``keys``."""
+    for position, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            raise ValueError(f'{name}: {kind} {position} must be an object, got {type(entry).__name__}')
+        missing = [key for key in keys if key not in entry]
+        if missing:
+            remedy = ''
+            if 'area' in missing:
+                remedy = '; area may be the width times the height of the box'
+            elif 'iscrowd' in missing:
+                remedy = '; iscrowd is 0 for a single object'
+            raise ValueError(
+                f'{name}: {kind} {position} has no {", ".join(missing)}; each needs {", ".join(keys)}{remedy}'
+            )
+
+
+def check_unique(name: str, kind: str, key: str, entries: Sequence[dict[str, Any]]) -> None:
+    """Raise ``ValueError`` if two entries share a value of ``key``."""
+    seen = set()
+    for entry in entries:
+        if entry[key] in seen:
+            raise ValueError(f'{name}: the {kind} {key} {entry[key]!r} occurs more than once; it must be unique')
+        seen.add(entry[key])
+
+
+def check_references(name: str, content: dict[str, Any]) -> None:
+    """Raise ``ValueError`` if an annotation refers to an image or a category that the file does not list."""
+    for kind in ('image', 'category'):
+        listed = 'images' if kind == 'image' else 'categories'
+        ids = {entry['id'] for entry in content[listed]}
+        strays = [ann for ann in content['annotations'] if ann[f'{kind}_id'] not in ids]
+        if strays:
+            unknown = sorted({ann[f'{kind}_id'] for ann in strays}, key=str)
+            raise ValueError(
+                f'{name}: {len(strays)} annotations (the first has id {strays[0]["id"]}) have a {kind}_id that is not '
+                f"in the file's {listed}: {abbreviate(unknown)}; the file has {abbreviate(sorted(ids, key=str))}"
+            )
+
+
+def check_boxes(name: str, annotations: Sequence[dict[str, Any]]) -> None:
+    """Raise ``ValueError`` unless every box is four finite numbers."""
+    for ann in annotations:
+        box = ann['bbox']
+        if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
+            raise ValueError(
+                f'{name}: the bbox of annotation {ann["id"]} must be [x, y, width, height] in pixels, four finite '
+                f'numbers, got {box!r}'
+            )
+        if not _is_number(ann['area']):
+            raise ValueError(f'{name}: the area of annotation {ann["id"]} must be a finite number, got {ann["area"]!r}')
+
+
+def check_classes(name: str, file_classes: Sequence[str], classes: Any, allow_missing: bool) -> None:
+    """Compare a file's categories with a config's classes.
+
+    Labels are positions among the file's categories, for the training as for the evaluation. So the classes must be
+    those categories in the same order, or with ``allow_missing`` some of them.
+
+    Args:
+        name: What to call the file in messages.
+        file_classes: Names of the categories in the order of the file.
+        classes: ``classes`` of the data set's ``metainfo``.
+        allow_missing: Accept categories that are not in ``classes``.
+
+    Raises:
+        TypeError: If ``classes`` is not a list or tuple of names.
+        ValueError: If the two do not fit.
+    """
+    if not isinstance(classes, (list, tuple)) or not all(isinstance(entry, str) for entry in classes):
+        hint = f"; for a single class write classes=('{classes}',)" if isinstance(classes, str) else ''
+        raise TypeError(f'metainfo: classes must be a tuple of names, got {classes!r}{hint}')
+    only_file = [entry for entry in file_classes if entry not in classes]
+    only_config = [entry for entry in classes if entry not in file_classes]
+    wrong_order = [entry for entry in file_classes if entry in classes] != list(classes)
+    if only_config:
+        problem = f'the config has classes that the file does not: {abbreviate(only_config)}'
+    elif only_file and not allow_missing:
+        problem = (
+            f'the file has categories that the config does not, and their boxes would be lost: {abbreviate(only_file)}'
+        )
+    elif wrong_order:
+        problem = 'the classes of the config are not in the order of the file, and names would be mixed up'
+    else:
+        return
+    line = ', '.join(repr(entry) for entry in file_classes) + (',' if len(file_classes) == 1 else '')
+    optional = '' if only_config else ', or allow_missing_categories=True to leave the other categories out on purpose'
+    raise ValueError(
+        f'{name}: the categories do not match the classes of the config: {problem}.\n'
+        f'  in the file ({len(file_classes)}): {abbreviate(file_classes)}\n'
+        f'  in the config ({len(classes)}): {abbreviate(classes)}\n'
+        f'Give the data set\n  metainfo=dict(classes=({line}))\nand the head num_classes={len(file_classes)}{optional}.'
+    )
+
+
+def is_degenerate(ann: dict[str, Any], width: float, height: float) -> bool:
+    """Whether MMDetection drops this box: smaller than a pixel either way, no area, or outside of the image."""
+    x, y, w, h = ann['bbox']
+    inside_w = min(x + w, width) - max(x, 0)
+    inside_h = min(y + h, height) - max(y, 0)
+    return w < 1 or h < 1 or ann['area'] <= 0 or inside_w <= 0 or inside_h <= 0
+
+
+def abbreviate(values: Iterable[Any], most: int = 20) -> str:
+    """Join values with commas, leaving out what exceeds ``most``."""
+    listed = [str(value) for value in values]
+    more = f', … ({len(listed)} in all)' if len(listed) > most else ''
+    return ', '.join(listed[:most]) + more or 'none'
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

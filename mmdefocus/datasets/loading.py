@@ -1,0 +1,98 @@
+"""Image loading that never passes over a bad file."""
+
+import io
+from typing import Any
+
+import mmcv
+from mmcv.transforms import LoadImageFromFile
+from mmengine import fileio
+from mmengine.registry import TRANSFORMS
+from PIL import Image
+
+
+@TRANSFORMS.register_module()
+class DefocusLoadImage(LoadImageFromFile):
+    """MMCV's ``LoadImageFromFile`` that raises on missing, unreadable, truncated and mis-sized images.
+
+    OpenCV decodes what is left of a truncated file and fills the rest with grey; here that is an error. So is an image
+    whose size is not that of its annotation (``height`` and ``width``, where the data set gives them), since its boxes
+    would be wrong.
+
+    Args:
+        **kwargs: As for MMCV's ``LoadImageFromFile``.
+
+    Raises:
+        ValueError: If ``ignore_empty`` is on, which would pass over images.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if self.ignore_empty:
+            raise ValueError(
+                'ignore_empty=True would leave out unreadable images without a word; mend or remove them instead'
+            )
+
+    def transform(self, results: dict) -> dict:
+        """Load ``results['img_path']``.
+
+        Args:
+            results: Needs ``img_path``.
+
+        Returns:
+            ``results`` with ``img`` of shape (H, W, C), BGR, uint8 or float32, and ``img_shape`` and ``ori_shape``.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it is no image, is truncated, or its size is not that of the annotation.
+        """
+        path = results['img_path']
+        try:
+            data = fileio.get(path, backend_args=self.backend_args)
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+            raise FileNotFoundError(
+                f'image file {path!r} does not exist; check data_root, data_prefix and the file_name of the annotation'
+            ) from error
+        try:
+            image = mmcv.imfrombytes(data, flag=self.color_type, backend=self.imdecode_backend)
+        except Exception as error:
+            raise ValueError(_unreadable(path, data)) from error
+        if image is None:
+            raise ValueError(_unreadable(path, data))
+        if not _looks_complete(data):
+            _check_complete(path, data)
+        shape = image.shape[:2]
+        expected = (results.get('height', shape[0]), results.get('width', shape[1]))
+        if shape != expected:
+            raise ValueError(
+                f'image file {path!r} has {shape[1]}x{shape[0]} pixels (width x height) but its annotation says '
+                f'{expected[1]}x{expected[0]}; correct the annotation file or the image'
+            )
+        results['img'] = image.astype('float32') if self.to_float32 else image
+        results['img_shape'] = shape
+        results['ori_shape'] = shape
+        return results
+
+
+def _unreadable(path: str, data: bytes) -> str:
+    what = 'it is empty' if not data else f'it has {len(data)} bytes and begins with {bytes(data[:12])!r}'
+    return f'image file {path!r} cannot be decoded ({what}); mend it, or remove it and its annotations'
+
+
+def _looks_complete(data: bytes) -> bool:
+    """Cheap test for the end marks of JPEG and PNG; other formats are left to their decoders."""
+    if data.startswith(b'\xff\xd8'):
+        return data.rfind(b'\xff\xd9') > data.rfind(b'\xff\xda')
+    if data.startswith(b'\x89PNG'):
+        return data.rfind(b'IEND') > 0
+    return True
+
+
+def _check_complete(path: str, data: bytes) -> None:
+    # Files with foreign bytes at the end get here too, so a full decoding has the last word.
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+    except OSError as error:
+        raise ValueError(
+            f'image file {path!r} is truncated ({error}); restore it, or remove it and its annotations'
+        ) from error
