@@ -113,7 +113,7 @@ class DefocusCocoDataset(CocoDataset):
         if not usable and not self.test_mode:
             scaled = '; boxes are given in pixels, not as fractions of the image' if degenerate else ''
             raise ValueError(
-                f'{name} has no usable box to train on: {total} annotations, {len(degenerate)} of them degenerate{scaled}'
+                f'{name} has no usable box to train on ({total} boxes, {len(degenerate)} of them degenerate){scaled}'
             )
         if not usable:
             _warn(f'{name} has no usable box ({total} annotations): every AP will be -1')

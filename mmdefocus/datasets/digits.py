@@ -244,7 +244,7 @@ def _enlarge(rng: np.random.Generator, glyph: np.ndarray, digit_size: tuple[int,
     enlarged = Image.fromarray(cells).resize((width * 10 // 8, side * 10 // 8), Image.Resampling.BICUBIC)
     enlarged = enlarged.rotate(float(rng.uniform(-8, 8)), Image.Resampling.BICUBIC)
     alpha = np.asarray(enlarged, dtype=np.float64) / 255
-    alpha = np.clip((alpha - 0.2) / (0.65 - 0.2), 0.0, 1.0)
+    alpha = np.clip((alpha - 0.35) / (0.8 - 0.35), 0.0, 1.0)
     inked = alpha >= INK_THRESHOLD
     rows, columns = np.flatnonzero(inked.any(1)), np.flatnonzero(inked.any(0))
     return alpha[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1][: digit_size[1], : digit_size[1]]
