@@ -4,7 +4,8 @@
 #   bash tools/setup.sh            set up, or finish an interrupted set-up
 #   bash tools/setup.sh --check    only look whether the prerequisites are there
 #
-# PYTHON=python3.11       the Python to use (default: the first of python3, python3.12, python3.11, python3.10 that fits)
+# PYTHON=python3.11       the Python to use (default: that of an existing .venv, or the first of python3, python3.12,
+#                         python3.11, python3.10 that fits)
 # FORCE_CUDA=1            compile CUDA code although no GPU is visible; 0: do not, although one is
 # TORCH_CUDA_ARCH_LIST    the GPU architectures to compile for
 # MAX_JOBS=2              parallel compiler processes (default: the cores, as far as there are 2 GB of memory for each)
@@ -16,6 +17,7 @@ PY=$VENV/bin/python
 BUILD=$ROOT/build/setup
 LOG=$BUILD/setup.log
 STAMP=$VENV/.mmdefocus-setup
+ASKED_CUDA=${FORCE_CUDA:-auto}
 DISK_GB=10 # 6 for .venv, 3 for downloads while they are unpacked, 1 for the compiler
 
 BUILD_TOOLS=(setuptools wheel packaging ninja)
@@ -33,8 +35,9 @@ python_version() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2
 is_supported() { [[ $1 =~ ^3\.(10|11|12)$ ]]; }
 
 find_python() {
-    local candidate version found=
-    for candidate in ${PYTHON:-python3 python3.12 python3.11 python3.10}; do
+    local candidate version found='' existing=''
+    "$PY" -m pip --version >/dev/null 2>&1 && existing=$PY
+    for candidate in ${PYTHON:-$existing python3 python3.12 python3.11 python3.10}; do
         version=$(python_version "$candidate") || continue
         found+="${found:+, }$candidate is Python $version"
         if is_supported "$version"; then
@@ -178,46 +181,16 @@ stop() {
 # What set-up depends on: where any of it changes, it runs again.
 fingerprint() {
     {
-        echo "$ROOT ${FORCE_CUDA:-auto}"
+        echo "$ROOT $ASKED_CUDA"
         cat "$ROOT/tools/setup.sh" "$ROOT/tools/precompile_torch_header.py" "$ROOT/requirements/constraints.txt"
         "$PY" -c 'import sys; print(sys.version)'
-        cat "$VENV"/lib/python*/site-packages/torch/version.py
+        cat "$VENV"/lib/python*/site-packages/torch/version.py || echo 'no torch'
     } 2>/dev/null | cksum
 }
 
-main() {
-    cd "$ROOT"
-    mkdir -p "$BUILD/tmp"
-    exec 9>"$BUILD/lock"
-    if command -v flock >/dev/null && ! flock -n 9; then
-        echo "another set-up is running in this checkout; waiting for it"
-        flock 9
-    fi
-    export TMPDIR=$BUILD/tmp PATH=$VENV/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1
-
-    if [[ ${1:-} != --check && -f $STAMP && $(cat "$STAMP") == "$(fingerprint)" ]] && extension_is_current; then
-        echo "set-up is complete: $VENV"
-        return
-    fi
-    find_python
-    check_headers
-    check_compiler
-    check_disk
-    if [[ ${1:-} == --check ]]; then
-        echo "all prerequisites are here: $PYTHON, ${CXX:-c++}, $DISK_GB GB of disk"
-        return
-    fi
-
-    local memory_kb cores
-    memory_kb=$(awk '/MemAvailable/ { print $2 }' /proc/meminfo 2>/dev/null || true)
-    cores=$(getconf _NPROCESSORS_ONLN)
-    local jobs=$((${memory_kb:-4000000} / 2000000))
-    jobs=$((jobs < cores ? jobs : cores))
-    export MAX_JOBS=${MAX_JOBS:-$((jobs < 1 ? 1 : jobs))}
-
-    echo "setting up $VENV (about 4 minutes on 2 cores, all output in $LOG)"
-    date >"$LOG"
-    local began=$SECONDS version packages
+# Everything but mmdefocus itself.
+install_stack() {
+    local version packages status=0
     version=$(python_version "$PY") || version=none
     if [[ $version == none || $version != "$(python_version "$PYTHON")" ]] || ! "$PY" -m pip --version >>"$LOG" 2>&1; then
         ADVICE="$PYTHON cannot create a virtual environment with pip; install the module for it (apt install python3-venv)"
@@ -246,7 +219,6 @@ main() {
         step "compile the operators of mmcv and download the other packages (about 2 min)" build_mmcv
     fi
     announce "install the other packages (a few seconds more)"
-    local status=0
     wait "$packages" || status=$?
     trap - EXIT
     cat "$BUILD/packages.log" >>"$LOG"
@@ -257,12 +229,57 @@ main() {
     fi
     done_in
     if ! mmcv_works >>"$LOG" 2>&1; then
+        STEPS=$((STEPS + 1))
         announce "mmcv came from pip's cache but does not fit this torch: compile it afresh (about 2 min)"
         ADVICE="mmcv is installed, but its compiled operators do not work (see the lines above); remove $VENV, check that the compiler is the one that this Python was built for, and run the same command again"
         { build_mmcv --no-cache-dir --no-binary onedl-mmcv && install_mmcv && mmcv_works; } >>"$LOG" 2>&1 || stop
         done_in
     fi
+}
 
+main() {
+    cd "$ROOT"
+    mkdir -p "$BUILD/tmp"
+    exec 9>"$BUILD/lock"
+    if command -v flock >/dev/null && ! flock -n 9; then
+        echo "another set-up is running in this checkout; waiting for it"
+        flock 9
+    fi
+    export TMPDIR=$BUILD/tmp PATH=$VENV/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1
+
+    local only_extension=no
+    if [[ ${1:-} != --check && -f $STAMP && $(cat "$STAMP") == "$(fingerprint)" ]]; then
+        if extension_is_current; then
+            echo "set-up is complete: $VENV"
+            return
+        fi
+        only_extension=yes
+    fi
+    find_python
+    check_headers
+    check_compiler
+    check_disk
+    if [[ ${1:-} == --check ]]; then
+        echo "all prerequisites are here: $PYTHON, ${CXX:-c++}, $DISK_GB GB of disk"
+        return
+    fi
+
+    local memory_kb cores
+    memory_kb=$(awk '/MemAvailable/ { print $2 }' /proc/meminfo 2>/dev/null || true)
+    cores=$(getconf _NPROCESSORS_ONLN)
+    local jobs=$((${memory_kb:-4000000} / 2000000))
+    jobs=$((jobs < cores ? jobs : cores))
+    export MAX_JOBS=${MAX_JOBS:-$((jobs < 1 ? 1 : jobs))}
+
+    date >"$LOG"
+    local began=$SECONDS
+    if [[ $only_extension == yes ]]; then
+        STEPS=1
+        choose_device
+    else
+        echo "setting up $VENV (about 4 minutes on 2 cores, all output in $LOG)"
+        install_stack
+    fi
     ADVICE="the operators of mmdefocus could not be compiled; the lines above name the compiler's complaint"
     step "compile and install mmdefocus (about 1 min)" install_mmdefocus
     fingerprint >"$STAMP"

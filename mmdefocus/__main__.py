@@ -1,0 +1,83 @@
+"""`python -m mmdefocus` reports what is installed, which operator backends can run, and why the others cannot."""
+
+import importlib
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+
+import torch
+
+import mmdefocus
+from mmdefocus.ops.backends import available_backends
+
+# Import name → names of the distributions that provide it, in the order in which they are looked for.
+PACKAGES = {
+    'torchvision': ('torchvision',),
+    'numpy': ('numpy',),
+    'triton': ('triton',),
+    'mmengine': ('onedl-mmengine', 'mmengine'),
+    'mmcv': ('onedl-mmcv', 'mmcv'),
+    'mmcv._ext': (),
+    'mmdet': ('onedl-mmdetection', 'mmdet'),
+    'mmpretrain': ('onedl-mmpretrain', 'mmpretrain'),
+}
+
+
+def describe_package(module: str, distributions: tuple[str, ...]) -> str:
+    """The version and distribution that provide a module, or the reason why it cannot be imported."""
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        missing = error.name or module
+        return 'not installed' if module.startswith(missing) else f'does not import: {error}'
+    except Exception as error:  # noqa: BLE001 - a broken package may raise anything, and the report must go on
+        return f'does not import: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ""}'
+    for name in distributions:
+        try:
+            return f'{importlib.metadata.version(name)} ({name})'
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return 'loads' if not distributions else 'unknown version'
+
+
+def describe_command(command: list[str]) -> str:
+    """The last line that a compiler prints about its version, or that it is missing."""
+    if shutil.which(command[0]) is None:
+        return f'{command[0]!r} not found'
+    result = subprocess.run([*command, '--version'], capture_output=True, text=True, check=False)
+    lines = [line for line in result.stdout.splitlines() if line.strip()]
+    return next((line for line in lines if 'release' in line), lines[0] if lines else f'exit status {result.returncode}')
+
+
+def describe_cuda() -> str:
+    """The CUDA that torch was built for, and the GPUs that it sees."""
+    if torch.version.cuda is None:
+        return 'torch is built without CUDA'
+    if not torch.cuda.is_available():
+        return f'torch is built for CUDA {torch.version.cuda}; no usable GPU'
+    names = ', '.join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
+    return f'torch is built for CUDA {torch.version.cuda}; {names}'
+
+
+def report() -> str:
+    """The whole report: versions, compilers, and the operator backends."""
+    rows = {
+        'mmdefocus': mmdefocus.__version__,
+        'python': f'{platform.python_version()} ({platform.platform()})',
+        'torch': f'{torch.__version__}, {torch.get_num_threads()} threads',
+        **{module: describe_package(module, names) for module, names in PACKAGES.items()},
+        'CUDA': describe_cuda(),
+        'C++ compiler': describe_command(os.environ.get('CXX', 'c++').split()),
+        'CUDA compiler': describe_command(['nvcc']),
+    }
+    lines = [f'{name:<14} {value}' for name, value in rows.items()]
+    lines += ['', 'operator backends']
+    for name, obstacle in available_backends().items():
+        lines.append(f'  {name:<12} {"can run" if obstacle is None else "cannot run: " + obstacle}')
+    return '\n'.join(lines)
+
+
+if __name__ == '__main__':
+    print(report())

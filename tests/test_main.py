@@ -1,0 +1,45 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from mmdefocus import __main__ as program
+
+
+def test_module_prints_versions_and_backends():
+    result = subprocess.run([sys.executable, '-m', 'mmdefocus'], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    rows = dict(line.split(maxsplit=1) for line in result.stdout.splitlines() if line.strip())
+    assert rows['torch'].startswith(torch.__version__)
+    assert rows['mmcv._ext'] == 'loads'
+    assert rows['reference'] == 'can run'
+    assert rows['cpp'] == 'can run'
+
+
+def test_reason_of_a_backend_that_cannot_run_is_shown(monkeypatch):
+    monkeypatch.setattr(program, 'available_backends', lambda: {'reference': None, 'cpp': 'it is not built'})
+    assert 'cpp          cannot run: it is not built' in program.report()
+
+
+def test_missing_package():
+    assert program.describe_package('no_such_package', ('no-such-package',)) == 'not installed'
+
+
+@pytest.mark.parametrize(
+    ('source', 'expected'),
+    [
+        ('import no_such_dependency', "does not import: No module named 'no_such_dependency'"),
+        ('raise ImportError("undefined symbol: _ZN3c10")', 'does not import: ImportError: undefined symbol: _ZN3c10'),
+        ('raise ImportError', 'does not import: ImportError: '),
+    ],
+)
+def test_broken_package(tmp_path, monkeypatch, source, expected):
+    (tmp_path / 'broken_package.py').write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert program.describe_package('broken_package', ()) == expected
+
+
+def test_missing_compiler(monkeypatch):
+    monkeypatch.setenv('CXX', 'no-such-compiler')
+    assert "'no-such-compiler' not found" in program.report()

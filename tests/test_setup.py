@@ -1,0 +1,229 @@
+"""tools/setup.sh on machines that lack something, played with a stand-in for Python: nothing is installed."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='the set-up script is for Linux')
+
+# Answers what the script asks of Python and pip, and notes each request. FAIL is a pattern of requests that fail.
+STAND_IN = r"""#!/usr/bin/env bash
+script=''
+[[ $1 == - ]] && script=$(cat)
+request="$*"
+echo "$request" >>"$NOTES"
+[[ -n ${FAIL:-} && $request =~ $FAIL ]] && { echo "pretended failure of $FAIL"; exit 1; }
+case "$request$script" in
+    *sys.version_info*) echo "${VERSION:-3.11}" ;;
+    *'sys.exit(not os.path.exists'*) exit "${HEADERS:-0}" ;;
+    *'find_spec("mmdefocus._ext")'*) echo "$ROOT/extension.so" ;;
+    '-m venv '*) mkdir -p "${@: -1}/bin" && cp "$0" "${@: -1}/bin/python" ;;
+    '-m virtualenv '*) exit 1 ;;
+    '-m pip --python '*) exit "${NO_PIP:-0}" ;;
+    '-m pip wheel'*)
+        mkdir -p "$ROOT/build/setup/wheels" && touch "$ROOT/build/setup/wheels/onedl_mmcv-2.3.6-py3.whl"
+        [[ $request != *--no-cache-dir* ]] || touch "$ROOT/compiled"
+        ;;
+    *--force-reinstall*onedl_mmcv*) touch "$ROOT/installed" ;;
+    *--editable*) touch "$ROOT/extension.so" ;;
+    *'import os, torch, mmcv._ext'*)
+        [[ -f $ROOT/installed && ( ${CACHE:-good} == good || ( ${CACHE} == stale && -f $ROOT/compiled ) ) ]] || {
+            echo "ImportError: undefined symbol"
+            exit 1
+        }
+        ;;
+    *'torch.cuda.is_available()'*) exit 1 ;;
+esac
+"""
+
+
+def write_program(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """A copy of the checkout as far as set-up reads it, and a PATH with the system's programs and a stand-in Python."""
+    root = tmp_path / 'checkout'
+    programs = tmp_path / 'bin'
+    programs.mkdir()
+    for folder in (Path('/bin'), Path('/usr/bin')):
+        for program in folder.iterdir():
+            if not program.name.startswith('python') and not (programs / program.name).exists():
+                (programs / program.name).symlink_to(program)
+    (programs / 'python3').unlink(missing_ok=True)
+    write_program(programs / 'python3', STAND_IN)
+    for name in ('df', 'du'):
+        (programs / name).unlink(missing_ok=True)
+    write_program(programs / 'df', '#!/bin/sh\necho header\necho "disk 1 1 ${FREE_KB:-99000000} 1% /"\n')
+    write_program(programs / 'du', '#!/bin/sh\necho "0 $2"\n')
+    for name in ('tools/setup.sh', 'tools/precompile_torch_header.py', 'requirements/constraints.txt', 'setup.py'):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, root / name)
+    (root / 'pyproject.toml').touch()
+    (root / 'mmdefocus' / 'ops' / 'csrc').mkdir(parents=True)
+    return root
+
+
+def run_setup(root: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        ['bash', 'tools/setup.sh', *arguments],
+        cwd=root,
+        env={'PATH': str(root.parent / 'bin'), 'NOTES': str(root / 'notes'), 'ROOT': str(root), **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def requests(root: Path) -> list[str]:
+    return (root / 'notes').read_text().splitlines()
+
+
+def sentence(result: subprocess.CompletedProcess) -> str:
+    assert result.returncode == 1
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith('set-up failed: ')
+    return last
+
+
+def test_prerequisites_are_there(machine):
+    result = run_setup(machine, '--check')
+    assert result.returncode == 0, result.stderr
+    assert 'all prerequisites are here' in result.stdout
+    assert not (machine / '.venv').exists()
+
+
+@pytest.mark.parametrize('version', ['3.9', '3.13', '2.7'])
+def test_wrong_python(machine, version):
+    message = sentence(run_setup(machine, '--check', VERSION=version))
+    assert f'3.10, 3.11 or 3.12 is needed, but python3 is Python {version};' in message
+    assert 'apt install python3' in message
+
+
+def test_no_python(machine):
+    (machine.parent / 'bin' / 'python3').unlink()
+    assert 'but no Python was found' in sentence(run_setup(machine, '--check'))
+
+
+def test_a_fitting_python_is_found_beside_a_wrong_one(machine):
+    programs = machine.parent / 'bin'
+    write_program(programs / 'python3.11', STAND_IN)
+    write_program(programs / 'python3', '#!/bin/sh\necho 3.13\n')
+    assert 'python3.11' in run_setup(machine, '--check').stdout
+
+
+def test_no_headers(machine):
+    message = sentence(run_setup(machine, '--check', HEADERS='1'))
+    assert 'Python.h' in message
+    assert 'apt install python3-dev' in message
+
+
+@pytest.mark.parametrize('environment', [{}, {'CXX': '/no/such/compiler'}])
+def test_no_compiler(machine, environment):
+    (machine.parent / 'bin' / 'c++').unlink(missing_ok=True)
+    message = sentence(run_setup(machine, '--check', **environment))
+    assert f'no working C++17 compiler: {environment.get("CXX", "c++")!r}' in message
+    assert 'apt install g++' in message
+
+
+def test_too_little_disk(machine):
+    message = sentence(run_setup(machine, '--check', FREE_KB=str(3 * 1024 * 1024 + 5)))
+    assert '10 GB more are needed' in message
+    assert '3 GB are free' in message
+
+
+@pytest.mark.parametrize(
+    ('request_part', 'expected'),
+    [
+        ('-m venv ', 'apt install python3-venv'),
+        ('setuptools wheel', 'the package index is unreachable'),
+        ('torch torchvision', 'could not install torch and torchvision'),
+        ('pip wheel', 'the operators of mmcv could not be compiled'),
+        ('onedl-mmdetection', 'could not install the OpenMMLab packages'),
+        ('--editable', 'the operators of mmdefocus could not be compiled'),
+    ],
+)
+def test_a_step_fails(machine, request_part, expected):
+    result = run_setup(machine, FAIL=request_part)
+    assert expected in sentence(result)
+    assert 'setup.log' in result.stderr
+    assert 'pretended failure' in result.stderr
+    assert not (machine / '.venv' / '.mmdefocus-setup').exists()
+
+
+def test_unreachable_index_with_a_real_pip(machine):
+    """A real Python and a real pip, and an index at a port where nobody listens."""
+    if sys.version_info >= (3, 13):
+        pytest.skip('set-up refuses this Python')
+    closed = 'http://127.0.0.1:9/simple'
+    nowhere = {'PIP_CONFIG_FILE': os.devnull, 'PIP_INDEX_URL': closed, 'PIP_RETRIES': '0', 'HOME': str(machine)}
+    result = run_setup(machine, PYTHON=sys.executable, **nowhere)
+    assert 'the package index is unreachable' in sentence(result)
+
+
+def test_venv_without_ensurepip(machine):
+    """Debian without python3-venv: an environment without pip, and the system's pip installs one into it."""
+    result = run_setup(machine, FAIL='-m venv --clear /')
+    assert result.returncode == 0, result.stderr
+    assert any(request.startswith('-m pip --python') for request in requests(machine))
+
+
+def test_neither_ensurepip_nor_pip(machine):
+    message = sentence(run_setup(machine, FAIL='-m venv --clear /', NO_PIP='1'))
+    assert 'apt install python3-venv' in message
+
+
+def test_second_run_does_nothing(machine):
+    first = run_setup(machine)
+    assert first.returncode == 0, first.stderr
+    assert 'set-up is complete after' in first.stdout
+    installs = [request for request in requests(machine) if 'pip install' in request or 'pip wheel' in request]
+    assert len(installs) == 7
+    (machine / 'notes').unlink()
+    second = run_setup(machine)
+    assert second.stdout == f'set-up is complete: {machine}/.venv\n'
+    assert not any('pip' in request for request in requests(machine))
+
+
+def test_changed_sources_are_compiled_again_and_nothing_else(machine):
+    run_setup(machine)
+    (machine / 'notes').unlink()
+    os.utime(machine / 'extension.so', (1, 1))
+    assert run_setup(machine).returncode == 0
+    assert [request for request in requests(machine) if ' install ' in request or '-m venv' in request] == [
+        f'-m pip install --no-build-isolation --no-deps --editable {machine}'
+    ]
+
+
+def test_changed_requirements_are_installed(machine):
+    run_setup(machine)
+    with (machine / 'requirements' / 'constraints.txt').open('a') as file:
+        file.write('another==1.0\n')
+    (machine / 'notes').unlink()
+    assert run_setup(machine).returncode == 0
+    assert any('torch torchvision' in request for request in requests(machine))
+
+
+def test_mmcv_of_another_torch_is_compiled_afresh(machine):
+    result = run_setup(machine, CACHE='stale')
+    assert result.returncode == 0, result.stderr
+    assert 'does not fit this torch: compile it afresh' in result.stdout
+    wheels = [request for request in requests(machine) if '-m pip wheel' in request]
+    assert len(wheels) == 2
+    assert '--no-cache-dir --no-binary onedl-mmcv' in wheels[1]
+
+
+def test_mmcv_without_operators(machine):
+    result = run_setup(machine, CACHE='broken')
+    assert 'its compiled operators do not work' in sentence(result)
+    assert 'undefined symbol' in result.stderr
+    assert not (machine / '.venv' / '.mmdefocus-setup').exists()

@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# The first ten minutes with mmdefocus: makes a data set of real handwritten digits, trains a nano De-focus Mamba DINO
+# on it, evaluates it and draws its boxes. Repeating it reuses the data and the finished checkpoint; an interrupted
+# training goes on from its last checkpoint. `make demo` sets everything up first.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+CONFIG=configs/dino/defocus_mamba_nano_digits.py
+DATA=data/digits
+WORK=work_dirs/demo
+PICTURES=$WORK/pictures
+PYTHON=${PYTHON:-python}
+
+mkdir -p "$WORK"
+
+# visible FILTER COMMAND…: the whole output goes to the log, what matches the filter to the screen.
+visible() {
+    local filter=$1 status=0
+    shift
+    "$@" 2>&1 | tee -a "$WORK/demo.log" | { grep --line-buffered -E "$filter" || true; } || status=$?
+    if ((status != 0)); then
+        tail -n 15 "$WORK/demo.log" >&2
+        printf '\ndemo failed: %s ended with status %d; the whole output is in %s\n' "$2" "$status" "$WORK/demo.log" >&2
+        exit "$status"
+    fi
+}
+
+echo "[1/3] data set of handwritten digits in COCO format: $DATA"
+"$PYTHON" tools/make_digits_coco.py --out "$DATA"
+
+# A training counts as finished for the configs that it ran with.
+recipe=$(cat "$CONFIG" configs/_base_/datasets/digits_detection.py | cksum)
+if [[ $(cat "$WORK/finished" 2>/dev/null) == "$recipe" && -f $(cat "$WORK/last_checkpoint" 2>/dev/null) ]]; then
+    echo "[2/3] training: finished earlier, $(cat "$WORK/last_checkpoint")"
+else
+    resume=()
+    if [[ $(cat "$WORK/started" 2>/dev/null) == "$recipe" ]]; then
+        resume=(--resume)
+    else
+        rm -rf "$WORK"
+        mkdir -p "$WORK"
+        echo "$recipe" >"$WORK/started"
+    fi
+    echo "[2/3] training: tools/train.py $CONFIG (each line names the time left as 'eta')"
+    began=$SECONDS
+    visible 'Epoch\(train\)|bbox_mAP: ' "$PYTHON" tools/train.py "$CONFIG" --work-dir "$WORK" "${resume[@]}"
+    echo "$recipe" >"$WORK/finished"
+    echo "      trained in $(((SECONDS - began + 30) / 60)) min"
+fi
+
+echo "[3/3] evaluation: tools/test.py $CONFIG $(cat "$WORK/last_checkpoint")"
+rm -rf "$PICTURES"
+visible 'Average (Precision|Recall)|^[+|]|bbox_mAP_copypaste' \
+    "$PYTHON" tools/test.py "$CONFIG" "$(cat "$WORK/last_checkpoint")" --work-dir "$WORK" --show-dir "$PICTURES"
+echo
+echo "pictures (left: true boxes, right: predicted boxes): $PWD/$PICTURES"
