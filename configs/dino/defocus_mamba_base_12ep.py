@@ -14,7 +14,6 @@ model = dict(
         drop_path_rate=0.5,
         final_norm_eps=1e-5,
         out_type='featmap',
-        init_cfg=None,  # the classification checkpoint: see README.md
     ),
     neck=dict(
         _delete_=True,

@@ -1,0 +1,33 @@
+"""Toy networks and golden data."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+GOLDEN = Path(__file__).parents[1] / 'golden'
+
+
+@pytest.fixture
+def toy_arch():
+    """A complete arch dict of a network that runs in milliseconds."""
+    return {
+        'embed_dims': 16,
+        'num_layers': 2,
+        'inner_dims': 32,
+        'state_dims': 4,
+        'conv_kernel': 4,
+        'dt_rank': 2,
+        'group_size': 16,
+    }
+
+
+@pytest.fixture
+def golden():
+    """Loader of a golden case: name to (expected, official state dict)."""
+
+    def load(name):
+        expected = torch.load(GOLDEN / f'{name}_expected.pt', weights_only=True)
+        return expected, torch.load(GOLDEN / f'{name}_official_state.pt', weights_only=True)
+
+    return load

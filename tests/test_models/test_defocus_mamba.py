@@ -1,0 +1,407 @@
+import copy
+
+import pytest
+import torch
+from torch.autograd.graph import saved_tensors_hooks
+
+from mmdefocus.models import DefocusMamba
+from mmdefocus.models.mixers import mamba
+
+
+def parameters(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.fixture
+def build(toy_arch):
+    def make(**changes):
+        torch.manual_seed(0)
+        return DefocusMamba(toy_arch, **changes)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ('arch', 'without_heads', 'hidden', 'with_heads'),
+    [
+        ('small', 24_322_944, None, 25_092_944),
+        ('base', 91_112_832, None, 92_650_832),
+        ('large', 317_674_240, 3072, 330_117_840),
+    ],
+)
+def test_parameter_counts_are_those_of_the_paper(arch, without_heads, hidden, with_heads):
+    with torch.device('meta'):
+        backbone = DefocusMamba(arch)
+        width = backbone.embed_dims
+        linear = torch.nn.Linear
+        head = (
+            linear(width, 1000) if hidden is None else torch.nn.Sequential(linear(width, hidden), linear(hidden, 1000))
+        )
+    assert parameters(backbone) == without_heads
+    assert parameters(backbone) + 2 * parameters(head) == with_heads
+
+
+def test_nano_is_small():
+    assert parameters(DefocusMamba('nano')) < 500_000
+
+
+# Output forms and image sizes
+
+
+@pytest.mark.parametrize('size', [(16, 16), (48, 32), (17, 50), (100, 16)])
+def test_output_forms(build, size):
+    image = torch.randn(2, 3, *size)
+    rows, columns = -(-size[0] // 16), -(-size[1] // 16)
+    shapes = {'cls_token': (2, 16), 'raw': (2, rows * columns + 1, 16), 'featmap': (2, 16, rows, columns)}
+    for out_type, shape in shapes.items():
+        outputs = build(out_type=out_type)(image)
+        assert isinstance(outputs, tuple)
+        assert [tuple(output.shape) for output in outputs] == [shape]
+
+
+def test_output_forms_show_the_same_tokens(build):
+    backbone, image = build(out_type='raw'), torch.randn(2, 3, 32, 48)
+    (raw,) = backbone(image)
+    backbone.out_type = 'cls_token'
+    assert torch.equal(backbone(image)[0], raw[:, -1])
+    backbone.out_type = 'featmap'
+    assert torch.equal(backbone(image)[0], raw[:, :-1].transpose(1, 2).unflatten(2, (2, 3)))
+
+
+def test_images_are_padded_with_zeros_at_the_bottom_and_the_right(build):
+    backbone, image = build(out_type='raw'), torch.randn(1, 3, 20, 40)
+    padded = torch.zeros(1, 3, 32, 48)
+    padded[..., :20, :40] = image
+    assert torch.equal(backbone(image)[0], backbone(padded)[0])
+
+
+def test_window_order_pads_to_windows_and_crops(build):
+    backbone = build(token_order='window', pretrain_size=32, out_type='raw')
+    image = torch.randn(1, 3, 33, 70)
+    assert backbone(image)[0].shape == (1, 4 * 6 + 1, 16)
+    backbone.out_type = 'featmap'
+    assert backbone(image)[0].shape == (1, 16, 3, 5)
+
+
+def test_orders_agree_on_one_window(build):
+    image = torch.randn(1, 3, 48, 48)
+    window = build(token_order='window', pretrain_size=48, out_type='featmap')
+    assert torch.equal(window(image)[0], build(out_type='featmap')(image)[0])
+
+
+def test_class_token_sees_the_image_and_no_token_sees_it(build):
+    backbone, image = build(out_type='raw'), torch.randn(1, 3, 32, 32, requires_grad=True)
+    (tokens,) = backbone(image)
+    (gradient,) = torch.autograd.grad(tokens[:, -1].square().sum(), image, retain_graph=True)
+    assert (gradient.abs().amax(1).unflatten(1, (2, 16)).unflatten(3, (2, 16)).amax((2, 4)) > 0).all()
+    (gradient,) = torch.autograd.grad(tokens[:, :-1].sum(), backbone.cls_token)
+    assert not gradient.any()
+
+
+def test_first_token_sees_its_own_patch_only(build):
+    backbone, image = build(out_type='featmap'), torch.randn(1, 3, 32, 32, requires_grad=True)
+    (gradient,) = torch.autograd.grad(backbone(image)[0][..., 0, 0].square().sum(), image)
+    assert gradient[..., :16, :16].abs().sum() > 0
+    assert not gradient[..., 16:, :].any()
+    assert not gradient[..., :, 16:].any()
+
+
+def test_other_channel_counts_and_patch_sizes(toy_arch):
+    backbone = DefocusMamba(toy_arch, img_size=(8, 24), patch_size=8, in_channels=5, out_type='featmap')
+    assert backbone(torch.randn(1, 5, 20, 24))[0].shape == (1, 16, 3, 3)
+
+
+# Scales
+
+
+def scales_seen(backbone, image, monkeypatch):
+    seen = []
+    rotary = mamba.apply_learnable_rotary
+    monkeypatch.setattr(mamba, 'apply_learnable_rotary', lambda x, p, f: seen.append(p) or rotary(x, p, f))
+    handle = backbone.layers[0].mixer.register_forward_pre_hook(lambda module, args: seen.append(args[2]))
+    backbone(image)
+    handle.remove()
+    monkeypatch.undo()
+    delta_scale, positions = seen[:2]
+    return float(1 / positions[1]), delta_scale
+
+
+@pytest.mark.parametrize(
+    ('token_order', 'size', 'padded'), [('raster', (30, 64), (32, 64)), ('window', (30, 70), (32, 96))]
+)
+def test_auto_scales_follow_the_padded_image(build, monkeypatch, token_order, size, padded):
+    backbone = build(token_order=token_order, pretrain_size=32, rope_scale='auto', delta_scale='auto')
+    rope_scale, delta_scale = scales_seen(backbone, torch.randn(1, 3, *size), monkeypatch)
+    area_ratio = padded[0] * padded[1] / 32**2
+    assert rope_scale == pytest.approx(area_ratio, rel=1e-6)
+    assert delta_scale == pytest.approx(area_ratio**0.5, rel=1e-6)
+
+
+def test_auto_scales_are_one_at_the_pretraining_size(build):
+    image = torch.randn(1, 3, 64, 64)
+    auto = build(pretrain_size=64, rope_scale='auto', delta_scale='auto')
+    assert torch.equal(auto(image)[0], build()(image)[0])
+
+
+def test_fixed_scales_reach_the_mixer(build, monkeypatch):
+    backbone = build(rope_scale=20.0, delta_scale=4.57)
+    assert scales_seen(backbone, torch.randn(1, 3, 32, 32), monkeypatch) == (pytest.approx(20.0), 4.57)
+
+
+# Training
+
+
+def test_drop_path_rises_linearly_and_can_be_set_later(toy_arch):
+    backbone = DefocusMamba(toy_arch | {'num_layers': 5}, drop_path_rate=0.4)
+    assert [block.drop_path.drop_prob for block in backbone.layers] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
+    image = torch.randn(1, 3, 16, 16)
+    for block in backbone.layers:
+        block.drop_path.drop_prob = 0.999999
+    assert not torch.equal(backbone.train()(image)[0], backbone.eval()(image)[0])
+
+
+def test_one_block_has_no_drop_path(toy_arch):
+    backbone = DefocusMamba(toy_arch | {'num_layers': 1}, drop_path_rate=0.4)
+    assert backbone.layers[0].drop_path.drop_prob == 0
+
+
+def test_every_parameter_receives_a_gradient(build):
+    backbone = build()
+    backbone(torch.randn(2, 3, 32, 48))[0].square().sum().backward()
+    for name, parameter in backbone.named_parameters():
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def saved_bytes_and_gradients(backbone, image):
+    saved = {}
+
+    def pack(tensor):
+        saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    torch.manual_seed(1)
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = backbone(image)[0].square().sum()
+    loss.backward()
+    given = {tensor.untyped_storage().data_ptr() for tensor in (image, *backbone.parameters())}
+    gradients = {name: parameter.grad for name, parameter in backbone.named_parameters()}
+    return sum(size for pointer, size in saved.items() if pointer not in given), gradients
+
+
+def test_checkpointing_saves_memory_and_keeps_gradients(build):
+    image = torch.randn(4, 3, 64, 64)
+    plain_bytes, plain = saved_bytes_and_gradients(build(drop_path_rate=0.5).train(), image)
+    backbone = build(drop_path_rate=0.5, with_cp=True).train()
+    few_bytes, recomputed = saved_bytes_and_gradients(backbone, image)
+    assert few_bytes < plain_bytes / 4
+    for name, gradient in plain.items():
+        torch.testing.assert_close(recomputed[name], gradient, msg=name)
+
+
+def test_checkpointing_under_autocast_keeps_gradients(build):
+    image = torch.randn(2, 3, 32, 32)
+    with torch.autocast('cpu', torch.bfloat16):
+        _, plain = saved_bytes_and_gradients(build(), image)
+        _, recomputed = saved_bytes_and_gradients(build(with_cp=True), image)
+    for name, gradient in plain.items():
+        torch.testing.assert_close(recomputed[name], gradient, msg=name)
+
+
+@pytest.mark.parametrize(
+    ('stages', 'frozen'),
+    [
+        (-1, set()),
+        (0, {'cls_token', 'patch_embed'}),
+        (1, {'cls_token', 'patch_embed', 'layers.0'}),
+        (2, {'cls_token', 'patch_embed', 'layers.0', 'layers.1', 'norm'}),
+    ],
+)
+def test_frozen_stages(build, stages, frozen):
+    backbone = build(frozen_stages=stages, drop_path_rate=0.5).train()
+    for name, parameter in backbone.named_parameters():
+        assert parameter.requires_grad is not name.startswith(
+            tuple(f'{part}.' for part in frozen) + ('cls_token',) * ('cls_token' in frozen)
+        ), name
+    modules = dict(backbone.named_modules())
+    for part in {'patch_embed', 'layers.0', 'layers.1', 'norm'}:
+        assert modules[part].training is (part not in frozen)
+
+
+def test_frozen_blocks_can_be_checkpointed(build):
+    backbone = build(frozen_stages=1, with_cp=True)
+    backbone(torch.randn(1, 3, 32, 32))[0].sum().backward()
+    assert backbone.layers[0].mixer.D.grad is None
+    assert backbone.layers[1].mixer.D.grad is not None
+
+
+def test_layer_depths(build):
+    backbone = build()
+    depths = {
+        'cls_token': 0,
+        'patch_embed.projection.weight': 0,
+        'layers.0.mixer.D': 1,
+        'layers.1.norm.weight': 2,
+        'norm.bias': 3,
+    }
+    for name, depth in depths.items():
+        assert backbone.get_layer_depth(name) == (depth, 4)
+        assert backbone.get_layer_depth(f'backbone.{name}', prefix='backbone.') == (depth, 4)
+    assert backbone.get_layer_depth('head.fc.weight', prefix='backbone.') == (3, 4)
+
+
+# Initialisation
+
+
+def test_init_weights_sets_the_published_values(build):
+    backbone = build()
+    for parameter in backbone.parameters():
+        parameter.data.fill_(7.0)
+    backbone.init_weights()
+    assert 0 < backbone.cls_token.std() < 0.05
+    assert torch.equal(backbone.layers[0].mixer.D, torch.ones(32))
+    assert torch.equal(backbone.layers[0].norm.weight, torch.ones(16))
+    assert torch.equal(backbone.norm.bias, torch.zeros(16))
+    assert all((parameter != 7).all() for parameter in backbone.parameters())
+
+
+def test_a_second_init_weights_changes_nothing(build):
+    backbone = build()
+    backbone.init_weights()
+    before = copy.deepcopy(backbone.state_dict())
+    backbone.init_weights()
+    assert all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
+
+
+def test_patch_embedding_of_a_detector_has_its_own_initial_values():
+    projection = DefocusMamba('nano', out_type='featmap').patch_embed.projection
+    assert projection.weight.std().item() == pytest.approx((2 / (256 * 96)) ** 0.5, rel=0.02)
+    assert not projection.bias.any()
+    bound = (3 * 256) ** -0.5
+    projection = DefocusMamba('nano').patch_embed.projection
+    assert bound * 0.95 < projection.weight.abs().max().item() <= bound
+
+
+@pytest.mark.parametrize('prefix', [None, 'backbone.'])
+def test_pretrained_weights(build, tmp_path, prefix):
+    source = build()
+    state = {(prefix or '') + key: torch.randn_like(value) for key, value in source.state_dict().items()}
+    torch.save({'state_dict': state}, tmp_path / 'weights.pth')
+    init_cfg = {'type': 'Pretrained', 'checkpoint': str(tmp_path / 'weights.pth')}
+    backbone = build(init_cfg=init_cfg | ({'prefix': prefix} if prefix else {}))
+    backbone.init_weights()
+    assert all(torch.equal(value, state[(prefix or '') + key]) for key, value in backbone.state_dict().items())
+
+
+def test_own_init_cfg_wins(build):
+    backbone = build(init_cfg={'type': 'Constant', 'layer': 'Linear', 'val': 0.25})
+    backbone.init_weights()
+    assert (backbone.layers[0].mixer.in_proj.weight == 0.25).all()
+    assert (backbone.layers[0].mixer.D == 1).all()
+
+
+# Precision
+
+
+def test_residual_and_norms_are_float32_under_autocast(build):
+    backbone = build(out_type='raw')
+    dtypes = []
+    for block in backbone.layers:
+        block.register_forward_hook(lambda module, inputs, output: dtypes.append(output.dtype))
+        block.norm.register_forward_hook(lambda module, inputs, output: dtypes.append(output.dtype))
+    with torch.autocast('cpu', torch.bfloat16):
+        (tokens,) = backbone(torch.randn(1, 3, 32, 32))
+    assert set(dtypes) == {torch.float32}
+    assert tokens.dtype == torch.float32
+
+
+@pytest.mark.parametrize(('out_type', 'dtype'), [('raw', torch.bfloat16), ('featmap', torch.float32)])
+def test_feature_maps_are_computed_in_float32_even_under_autocast(build, out_type, dtype):
+    backbone = build(out_type=out_type)
+    dtypes = []
+    backbone.layers[1].mixer.in_proj.register_forward_hook(lambda module, args, output: dtypes.append(output.dtype))
+    with torch.autocast('cpu', torch.bfloat16):
+        backbone(torch.randn(1, 3, 32, 32))
+    assert dtypes == [dtype]
+
+
+def test_float64(build):
+    image = torch.randn(1, 3, 32, 48)
+    (exact,) = build().double()(image.double())
+    assert exact.dtype == torch.float64
+    torch.testing.assert_close(build()(image)[0], exact.float(), rtol=1e-4, atol=1e-5)
+
+
+def test_bfloat16_parameters(build):
+    image = torch.randn(1, 3, 32, 48)
+    (rough,) = build().bfloat16()(image.bfloat16())
+    assert rough.dtype == torch.bfloat16
+    torch.testing.assert_close(rough.float(), build()(image)[0], rtol=0.1, atol=0.1)
+
+
+def test_nan_comes_out_as_nan(build):
+    image = torch.randn(2, 3, 32, 32)
+    image[1, 0, 20, 20] = float('nan')
+    (tokens,) = build(out_type='raw')(image)
+    assert not tokens[0].isnan().any()
+    assert not tokens[1, :3].isnan().any()
+    assert tokens[1, 3:].isnan().all()
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ('image', 'error', 'message'),
+    [
+        (torch.randn(3, 32, 32), ValueError, r'shape \(batch, 3, height, width\), got \(3, 32, 32\)'),
+        (torch.randn(1, 1, 32, 32), ValueError, r'shape \(batch, 3, height, width\), got \(1, 1, 32, 32\)'),
+        (torch.randn(1, 3, 15, 32), ValueError, r'at least one patch \(16 x 16 pixels\), got 15 x 32'),
+        (torch.randn(1, 3, 32, 0), ValueError, r'at least one patch \(16 x 16 pixels\), got 32 x 0'),
+        (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), TypeError, 'floating-point images, got torch.uint8; normalise'),
+    ],
+)
+def test_images_that_do_not_fit_are_refused(build, image, error, message):
+    with pytest.raises(error, match=message):
+        build()(image)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'token_order': 'spiral'}, r"token_order must be one of \['raster', 'window'\], got 'spiral'"),
+        ({'out_type': 'avg'}, r"out_type must be one of \['raw', 'cls_token', 'featmap'\], got 'avg'"),
+        ({'token_order': 'window'}, "token_order='window' needs pretrain_size"),
+        ({'rope_scale': 'auto'}, "rope_scale='auto' needs pretrain_size"),
+        ({'delta_scale': 'auto'}, "delta_scale='auto' needs pretrain_size"),
+        ({'rope_scale': 0.0}, "rope_scale must be a positive number or 'auto', got 0.0"),
+        ({'delta_scale': -1.0}, "delta_scale must be a positive number or 'auto', got -1.0"),
+        ({'delta_scale': float('nan')}, "delta_scale must be a positive number or 'auto', got nan"),
+        ({'rope_scale': 'yes'}, "rope_scale must be a positive number or 'auto', got 'yes'"),
+        ({'pretrain_size': 40}, r'pretrain_size must be a positive multiple of patch_size \(16\), got 40'),
+        ({'pretrain_size': 0}, r'pretrain_size must be a positive multiple of patch_size \(16\), got 0'),
+        ({'drop_path_rate': 1.0}, r'drop_path_rate must be in \[0, 1\), got 1.0'),
+        ({'frozen_stages': 3}, r'frozen_stages must be from -1 to num_layers \(2\), got 3'),
+        ({'img_size': 8}, r'img_size must be .* at least one patch \(16 pixels\), got 8'),
+    ],
+)
+def test_arguments_outside_their_range_are_refused(build, changes, message):
+    with pytest.raises(ValueError, match=message):
+        build(**changes)
+
+
+def test_unknown_arguments_are_refused(build):
+    with pytest.raises(TypeError, match='use_rope'):
+        build(use_rope=True)
+
+
+def test_unknown_arch_is_refused(toy_arch):
+    with pytest.raises(ValueError, match=r"one of \['nano', 'small', 'base', 'large'\] or a dict, got 'huge'"):
+        DefocusMamba('huge')
+    with pytest.raises(TypeError, match='arch must be a name or a dict, got int'):
+        DefocusMamba(3)
+    with pytest.raises(ValueError, match=r"missing \['dt_rank'\], unknown \['heads'\]"):
+        DefocusMamba({key: value for key, value in toy_arch.items() if key != 'dt_rank'} | {'heads': 2})
+    with pytest.raises(ValueError, match=r"arch\['num_layers'\] must be a positive integer, got 0"):
+        DefocusMamba(toy_arch | {'num_layers': 0})
+    with pytest.raises(ValueError, match=r"arch\['embed_dims'\] must be a positive integer, got 16.0"):
+        DefocusMamba(toy_arch | {'embed_dims': 16.0})
