@@ -48,7 +48,9 @@ def describe_command(command: list[str]) -> str:
         return f'{command[0]!r} not found'
     result = subprocess.run([*command, '--version'], capture_output=True, text=True, check=False)
     lines = [line for line in result.stdout.splitlines() if line.strip()]
-    return next((line for line in lines if 'release' in line), lines[0] if lines else f'exit status {result.returncode}')
+    return next(
+        (line for line in lines if 'release' in line), lines[0] if lines else f'exit status {result.returncode}'
+    )
 
 
 def describe_cuda() -> str:

@@ -79,7 +79,8 @@ create_venv() {
         { "$PYTHON" -m venv --clear --without-pip "$VENV" && "$PYTHON" -m pip --python "$PY" install pip; }
 }
 
-pip_install() { "$PY" -m pip install --constraint "$ROOT/requirements/constraints.txt" "$@"; }
+# Modules are compiled to bytecode when they are first imported: most of these never are.
+pip_install() { "$PY" -m pip install --no-compile --constraint "$ROOT/requirements/constraints.txt" "$@"; }
 
 install_build_tools() { pip_install --retries 1 "${BUILD_TOOLS[@]}"; }
 
