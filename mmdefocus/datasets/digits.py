@@ -216,9 +216,9 @@ def _arrange(
 ) -> list[tuple[np.ndarray, int, int, int]]:
     """Draw digits and free places for them: (alpha, index of the digit, left, top)."""
     count = int(rng.integers(options.digits[0], options.digits[1] + 1))
-    for _ in range(100):
+    for _ in range(5):
         placed: list[tuple[np.ndarray, int, int, int]] = []
-        for _ in range(30 * count):
+        for _ in range(20 * count):
             pick = int(rng.integers(len(images)))
             alpha = _enlarge(rng, images[pick], options.digit_size)
             h, w = alpha.shape

@@ -14,7 +14,7 @@ from PIL import Image
 class DefocusLoadImage(LoadImageFromFile):
     """MMCV's ``LoadImageFromFile`` that raises on missing, unreadable, truncated and mis-sized images.
 
-    OpenCV decodes what is left of a truncated file and fills the rest with grey; here that is an error. So is an image
+    Some versions of OpenCV fill what a truncated file lacks with grey; here that is an error. So is an image
     whose size is not that of its annotation (``height`` and ``width``, where the data set gives them), since its boxes
     would be wrong.
 
@@ -52,14 +52,14 @@ class DefocusLoadImage(LoadImageFromFile):
             raise FileNotFoundError(
                 f'image file {path!r} does not exist; check data_root, data_prefix and the file_name of the annotation'
             ) from error
+        if not _looks_complete(data):
+            _check_complete(path, data)
         try:
             image = mmcv.imfrombytes(data, flag=self.color_type, backend=self.imdecode_backend)
         except Exception as error:
             raise ValueError(_unreadable(path, data)) from error
         if image is None:
             raise ValueError(_unreadable(path, data))
-        if not _looks_complete(data):
-            _check_complete(path, data)
         shape = image.shape[:2]
         expected = (results.get('height', shape[0]), results.get('width', shape[1]))
         if shape != expected:

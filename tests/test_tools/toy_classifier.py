@@ -25,8 +25,8 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='Accuracy', topk=(1, 2))
 test_evaluator = val_evaluator
 train_cfg = dict(by_epoch=True, max_epochs=1)
-val_cfg = dict()
-test_cfg = dict()
+val_cfg = {}
+test_cfg = {}
 optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.01))
 default_hooks = dict(
     logger=dict(type='LoggerHook', interval=1),

@@ -1,0 +1,358 @@
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mmdet.datasets import CocoDataset
+from mmdet.registry import DATASETS as MMDET_DATASETS
+from mmdet.utils import register_all_modules
+from mmengine.registry import DATASETS, DefaultScope
+from PIL import Image
+
+from mmdefocus.datasets import DefocusCocoDataset, DefocusLoadImage
+
+LOAD = [dict(type='LoadImageFromFile'), dict(type='mmdet.LoadAnnotations', with_bbox=True)]
+
+
+@pytest.fixture
+def content() -> dict[str, Any]:
+    """Two images, two categories with gaps in their ids, three boxes."""
+    return dict(
+        images=[
+            dict(id=7, file_name='a.jpg', width=40, height=30),
+            dict(id=9, file_name='b.jpg', width=40, height=30),
+        ],
+        annotations=[
+            dict(id=1, image_id=7, category_id=3, bbox=[1, 2, 10, 12], area=120, iscrowd=0),
+            dict(id=2, image_id=7, category_id=5, bbox=[20, 5, 8.5, 9], area=76.5, iscrowd=0),
+            dict(id=3, image_id=9, category_id=5, bbox=[0, 0, 40, 30], area=1200, iscrowd=1),
+        ],
+        categories=[dict(id=3, name='cat'), dict(id=5, name='dog')],
+    )
+
+
+def write(root: Path, content: Any) -> None:
+    (root / 'images').mkdir(exist_ok=True)
+    (root / 'ann.json').write_text(content if isinstance(content, str) else json.dumps(content))
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    for name in ('a.jpg', 'b.jpg'):
+        Image.fromarray(pixels).save(root / 'images' / name)
+
+
+def build(root: Path, classes: Any = ('cat', 'dog'), **kwargs: Any) -> DefocusCocoDataset:
+    kwargs = dict(pipeline=LOAD, metainfo=dict(classes=classes)) | kwargs
+    return DefocusCocoDataset(data_root=str(root), ann_file='ann.json', data_prefix=dict(img='images/'), **kwargs)
+
+
+def test_is_found_from_the_scope_of_mmdetection():
+    register_all_modules(init_default_scope=False)
+    assert MMDET_DATASETS.get('DefocusCocoDataset') is DefocusCocoDataset
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        assert DATASETS.get('DefocusCocoDataset') is DefocusCocoDataset
+
+
+@pytest.mark.parametrize('test_mode', [False, True])
+def test_good_data_is_read_as_mmdetection_reads_it(tmp_path, content, test_mode):
+    write(tmp_path, content)
+    ours = build(tmp_path, test_mode=test_mode, filter_cfg=dict(filter_empty_gt=True))
+    stock = CocoDataset(
+        data_root=str(tmp_path),
+        ann_file='ann.json',
+        data_prefix=dict(img='images/'),
+        metainfo=dict(classes=('cat', 'dog')),
+        test_mode=test_mode,
+        filter_cfg=dict(filter_empty_gt=True),
+    )
+    assert len(ours) == len(stock) == 2
+    assert [ours.get_data_info(i) for i in range(2)] == [stock.get_data_info(i) for i in range(2)]
+    assert ours.cat_ids == stock.cat_ids == [3, 5]
+    sample = ours[0]
+    assert sample['img'].shape == (30, 40, 3)
+    assert sample['gt_bboxes'].numpy().tolist() == [[1, 2, 11, 14], [20, 5, 28.5, 14]]
+    assert sample['gt_bboxes_labels'].tolist() == [0, 1]
+
+
+def test_coco_2017_passes(tmp_path, photos_coco):
+    """80 classes with ids up to 90, a crowd, an image without annotations, unused keys."""
+    annotations = json.loads((photos_coco / 'annotations' / 'instances_train2017.json').read_text())
+    annotations['images'].append(dict(id=3, file_name='none.jpg', width=640, height=427, coco_url='http://x'))
+    (tmp_path / 'more.json').write_text(json.dumps(annotations))
+    settings = dict(ann_file=str(tmp_path / 'more.json'), data_prefix=dict(img=str(photos_coco / 'train2017')))
+    assert len(DefocusCocoDataset(**settings)) == 3
+    assert len(DefocusCocoDataset(**settings, filter_cfg=dict(filter_empty_gt=True, min_size=32))) == 2
+    dataset = DefocusCocoDataset(**settings, test_mode=True)
+    assert dataset.cat_ids == [category['id'] for category in annotations['categories']]
+    assert len(dataset.get_data_info(0)['instances']) == 9
+
+
+def test_missing_annotation_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"ann\.json' does not exist \(data_root='.*set data_root and ann_file"):
+        build(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('version https://git-lfs.github.com/spec/v1', r"is not valid JSON .*begins with b'version https://git-lfs"),
+        ('', 'is not valid JSON'),
+        ('[1, 2]', 'not in COCO format: expected an object with images, annotations and categories, got a list'),
+        ('{"images": [], "labels": []}', 'no list annotations, categories, found images, labels'),
+        ('{"images": {}, "annotations": [], "categories": []}', 'no list images, found'),
+        ('{"images": [], "annotations": [], "categories": []}', 'lists no images'),
+        ('{"images": [3], "annotations": [], "categories": []}', 'image 0 must be an object, got int'),
+    ],
+)
+def test_files_that_are_not_coco(tmp_path, text, message):
+    write(tmp_path, text)
+    with pytest.raises(ValueError, match=message):
+        build(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'key', 'message'),
+    [
+        ('images', 'width', 'image 0 has no width; each needs id, file_name, height, width'),
+        ('categories', 'name', 'category 0 has no name; each needs id, name'),
+        ('annotations', 'bbox', 'annotation 0 has no bbox; each needs'),
+        ('annotations', 'area', 'annotation 0 has no area; .*area may be the width times the height'),
+    ],
+)
+def test_missing_keys(tmp_path, content, kind, key, message):
+    del content[kind][0][key]
+    write(tmp_path, content)
+    with pytest.raises(ValueError, match=message):
+        build(tmp_path)
+
+
+def test_iscrowd_is_needed_for_testing_only(tmp_path, content):
+    for ann in content['annotations']:
+        del ann['iscrowd']
+    write(tmp_path, content)
+    assert len(build(tmp_path)) == 2
+    with pytest.raises(ValueError, match=r'annotation 0 has no iscrowd; .*iscrowd is 0 for a single object'):
+        build(tmp_path, test_mode=True)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'key', 'message'),
+    [
+        ('images', 'id', 'the image id 9 occurs more than once'),
+        ('annotations', 'id', 'the annotation id 3 occurs more than once'),
+        ('categories', 'id', 'the category id 5 occurs more than once'),
+        ('categories', 'name', "the category name 'dog' occurs more than once"),
+    ],
+)
+def test_duplicates(tmp_path, content, kind, key, message):
+    content[kind][0][key] = content[kind][-1][key]
+    write(tmp_path, content)
+    with pytest.raises(ValueError, match=message):
+        build(tmp_path)
+
+
+def test_unknown_category_id(tmp_path, content):
+    content['annotations'][1]['category_id'] = 4
+    write(tmp_path, content)
+    expected = (
+        r'1 annotations \(the first has id 2\) have a category_id that is not in .*categories: 4; the file has 3, 5'
+    )
+    with pytest.raises(ValueError, match=expected):
+        build(tmp_path)
+
+
+def test_unknown_image_id(tmp_path, content):
+    content['annotations'][1]['image_id'] = 8
+    write(tmp_path, content)
+    with pytest.raises(ValueError, match="have a image_id that is not in the file's images: 8; the file has 7, 9"):
+        build(tmp_path)
+
+
+@pytest.mark.parametrize(
+    'box', [[1, 2, 3], [1, 2, 3, float('nan')], [1, 2, 3, float('inf')], [1, 2, 3, '4'], 'box', None, [1, 2, 3, True]]
+)
+def test_malformed_boxes(tmp_path, content, box):
+    content['annotations'][1]['bbox'] = box
+    write(tmp_path, content)
+    expected = r'bbox of annotation 2 must be \[x, y, width, height\] in pixels, four finite numbers, got'
+    with pytest.raises(ValueError, match=expected):
+        build(tmp_path)
+
+
+def test_nan_area(tmp_path, content):
+    content['annotations'][1]['area'] = float('nan')
+    write(tmp_path, content)
+    with pytest.raises(ValueError, match='area of annotation 2 must be a finite number, got nan'):
+        build(tmp_path)
+
+
+def test_categories_that_the_config_lacks(tmp_path, content):
+    write(tmp_path, content)
+    with pytest.raises(ValueError, match='the config does not, and their boxes would be lost: dog') as info:
+        build(tmp_path, classes=('cat',))
+    message = str(info.value)
+    assert 'in the file (2): cat, dog' in message
+    assert 'in the config (1): cat' in message
+    assert "metainfo=dict(classes=('cat', 'dog'))" in message
+    assert 'num_classes=2' in message
+    assert 'allow_missing_categories=True' in message
+
+
+def test_subset_of_the_categories_on_purpose(tmp_path, content, monkeypatch):
+    write(tmp_path, content)
+    said = []
+    monkeypatch.setattr('mmdefocus.datasets.coco.print_log', lambda message, **kwargs: said.append(message))
+    dataset = build(tmp_path, classes=('dog',), allow_missing_categories=True)
+    assert [[one['bbox_label'] for one in dataset.get_data_info(i)['instances']] for i in range(2)] == [[0], [0]]
+    assert len(said) == 1
+    assert '1 of 3 boxes are left out, of categories that are not in the classes' in said[0]
+
+
+@pytest.mark.parametrize('allow', [False, True])
+def test_classes_that_the_file_lacks(tmp_path, content, allow):
+    write(tmp_path, content)
+    with pytest.raises(ValueError, match='the config has classes that the file does not: bird') as info:
+        build(tmp_path, classes=('cat', 'bird', 'dog'), allow_missing_categories=allow)
+    assert "metainfo=dict(classes=('cat', 'dog'))" in str(info.value)
+    assert 'allow_missing' not in str(info.value)
+
+
+def test_default_classes_on_own_data(tmp_path, content):
+    content['categories'][0]['name'] = 'forklift'
+    write(tmp_path, content)
+    with pytest.raises(ValueError, match=r'in the config \(80\): person, bicycle.* \(80 in all\)'):
+        build(tmp_path, metainfo=None)
+
+
+def test_classes_in_another_order(tmp_path, content):
+    write(tmp_path, content)
+    with pytest.raises(ValueError, match='not in the order of the file, and names would be mixed up'):
+        build(tmp_path, classes=('dog', 'cat'))
+
+
+def test_single_class_without_a_comma(tmp_path, content):
+    write(tmp_path, content)
+    with pytest.raises(TypeError, match=r"classes must be a tuple of names, got 'cat'; .* write classes=\('cat',\)"):
+        build(tmp_path, classes='cat')
+
+
+@pytest.mark.parametrize('annotations', [[], 'degenerate'])
+def test_nothing_to_train_on(tmp_path, content, annotations, monkeypatch):
+    said = []
+    monkeypatch.setattr('mmdefocus.datasets.coco.print_log', lambda message, **kwargs: said.append(message))
+    if annotations == 'degenerate':
+        for ann in content['annotations']:
+            ann['bbox'] = [0.1, 0.2, 0.5, 0.5]
+        expected = r'no usable box to train on \(3 boxes, 3 of them degenerate\); boxes are given in pixels'
+    else:
+        content['annotations'] = []
+        expected = r'no usable box to train on \(0 boxes'
+    write(tmp_path, content)
+    with pytest.raises(ValueError, match=expected):
+        build(tmp_path)
+    said.clear()
+    assert len(build(tmp_path, test_mode=True)) == 2
+    assert 'every AP will be -1' in said[-1]
+
+
+def test_image_lists_without_annotations_can_be_tested_only(tmp_path, content):
+    del content['annotations']
+    write(tmp_path, content)
+    assert len(build(tmp_path, test_mode=True)) == 2
+    with pytest.raises(ValueError, match='no list annotations'):
+        build(tmp_path)
+
+
+@pytest.mark.parametrize('box', [[5, 5, 0, 9], [5, 5, 9, -1], [5, 5, 0.5, 9], [50, 5, 9, 9], [-20, 5, 9, 9]])
+def test_degenerate_boxes_are_dropped_and_counted(tmp_path, content, box, monkeypatch):
+    said = []
+    monkeypatch.setattr('mmdefocus.datasets.coco.print_log', lambda message, **kwargs: said.append(message))
+    content['annotations'][0]['bbox'] = box
+    write(tmp_path, content)
+    dataset = build(tmp_path)
+    assert [len(dataset.get_data_info(i)['instances']) for i in range(2)] == [1, 1]
+    assert len(said) == 1
+    assert '1 of 3 boxes are smaller than a pixel, have no area or lie outside' in said[0]
+    assert 'the first is annotation 1' in said[0]
+
+
+def test_filter_that_leaves_nothing(tmp_path, content):
+    write(tmp_path, content)
+    with pytest.raises(ValueError, match=r"filter_cfg=\{'min_size': 100\} leaves none of 2 images"):
+        build(tmp_path, filter_cfg=dict(min_size=100))
+
+
+def test_unknown_arguments_are_refused(tmp_path, content):
+    write(tmp_path, content)
+    with pytest.raises(TypeError, match='anotation_file'):
+        build(tmp_path, anotation_file='x')
+
+
+@pytest.mark.parametrize('test_mode', [False, True])
+@pytest.mark.parametrize(
+    ('spoil', 'error', 'message'),
+    [
+        (
+            lambda path: path.unlink(),
+            FileNotFoundError,
+            'does not exist; check data_root, data_prefix and the file_name',
+        ),
+        (lambda path: path.write_bytes(b''), ValueError, r'cannot be decoded \(it is empty\)'),
+        (
+            lambda path: path.write_text('not an image'),
+            ValueError,
+            r"begins with b'not an image'\); mend it, or remove",
+        ),
+        (lambda path: path.write_bytes(path.read_bytes()[:-200]), ValueError, 'is truncated'),
+        (
+            lambda path: Image.new('RGB', (30, 40)).save(path),
+            ValueError,
+            r'has 30x40 pixels \(width x height\) but its annotation says 40x30',
+        ),
+    ],
+)
+def test_bad_images_are_named(tmp_path, content, spoil, error, message, test_mode):
+    write(tmp_path, content)
+    dataset = build(tmp_path, test_mode=test_mode)
+    spoil(tmp_path / 'images' / 'b.jpg')
+    assert dataset[0]['img'].shape == (30, 40, 3)
+    with pytest.raises(error, match=f"b\\.jpg' .*{message}"):
+        dataset[1]
+
+
+@pytest.mark.parametrize('suffix', ['jpg', 'png'])
+@pytest.mark.parametrize('share', [0.01, 0.5, 0.99])
+def test_truncated_images(tmp_path, photos_coco, suffix, share):
+    path = tmp_path / f'a.{suffix}'
+    with Image.open(photos_coco / 'train2017' / 'china.jpg') as photo:
+        photo.save(path)
+    loader = DefocusLoadImage()
+    assert loader(dict(img_path=str(path)))['ori_shape'] == (427, 640)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(ValueError, match=rf"a\.{suffix}' is truncated"):
+        loader(dict(img_path=str(path)))
+
+
+def test_bytes_after_the_end_of_an_image_do_no_harm(tmp_path, photos_coco):
+    data = (photos_coco / 'train2017' / 'china.jpg').read_bytes()
+    path = tmp_path / 'a.jpg'
+    path.write_bytes(data + b'\xff\xda trailing bytes of a camera')
+    assert DefocusLoadImage()(dict(img_path=str(path)))['img'].shape == (427, 640, 3)
+
+
+def test_images_that_would_be_passed_over(tmp_path, content):
+    write(tmp_path, content)
+    with pytest.raises(ValueError, match='ignore_empty=True would leave out unreadable images'):
+        build(tmp_path, pipeline=[dict(type='LoadImageFromFile', ignore_empty=True)])
+
+
+@pytest.mark.parametrize('kind', ['LoadImageFromFile', 'mmdet.LoadImageFromFile', 'mmcv.LoadImageFromFile'])
+def test_every_spelling_of_the_loader_is_strict(tmp_path, content, kind):
+    write(tmp_path, content)
+    pipeline = [dict(type=kind, to_float32=True)]
+    given = copy.deepcopy(pipeline)
+    dataset = build(tmp_path, pipeline=pipeline)
+    assert type(dataset.pipeline.transforms[0]) is DefocusLoadImage
+    assert dataset[0]['img'].dtype == np.float32
+    assert pipeline == given

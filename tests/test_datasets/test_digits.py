@@ -1,0 +1,155 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from mmdefocus.datasets import digits
+from mmdefocus.datasets.digits import DigitsOptions, compose_image, make_digits_coco
+
+SMALL = DigitsOptions(train_images=3, val_images=2, size=96, digits=(1, 3), digit_size=(20, 32))
+
+
+def files(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob('*')) if path.is_file()}
+
+
+def test_equal_options_give_equal_bytes(tmp_path):
+    assert make_digits_coco(tmp_path / 'a', SMALL)
+    assert make_digits_coco(tmp_path / 'b', SMALL)
+    made = files(tmp_path / 'a')
+    assert made == files(tmp_path / 'b')
+    assert len(made) == 3 + 2 + 2
+    make_digits_coco(tmp_path / 'c', replace(SMALL, seed=1))
+    assert files(tmp_path / 'c') != made
+
+
+def test_layout_is_coco(tmp_path):
+    make_digits_coco(tmp_path / 'set', SMALL)
+    for split, count in (('train', 3), ('val', 2)):
+        content = json.loads((tmp_path / 'set' / 'annotations' / f'instances_{split}.json').read_text())
+        assert [category['name'] for category in content['categories']] == [str(digit) for digit in range(10)]
+        assert len(content['images']) == count
+        assert content['info']['digits']['seed'] == 0
+        for image in content['images']:
+            with Image.open(tmp_path / 'set' / split / image['file_name']) as picture:
+                assert picture.size == (image['width'], image['height']) == (96, 96)
+            mine = [ann for ann in content['annotations'] if ann['image_id'] == image['id']]
+            assert 1 <= len(mine) <= 3
+            for ann in mine:
+                x, y, w, h = ann['bbox']
+                assert x >= 0
+                assert y >= 0
+                assert x + w <= 96
+                assert y + h <= 96
+                assert ann['area'] == w * h
+                assert 6 <= w <= 32
+                assert 12 <= h <= 32
+
+
+def test_images_do_not_depend_on_how_many_are_made():
+    few, many = replace(SMALL, train_images=1), replace(SMALL, train_images=1000, val_images=5)
+    for split in ('train', 'val'):
+        pixels, boxes = compose_image(few, split, 0)
+        again, same_boxes = compose_image(many, split, 0)
+        assert np.array_equal(pixels, again)
+        assert boxes == same_boxes
+    assert not np.array_equal(compose_image(few, 'train', 0)[0], compose_image(few, 'val', 0)[0])
+
+
+def test_writers_of_train_and_val_are_disjoint():
+    data = load_digits()
+    train, val = digits._glyphs('train'), digits._glyphs('val')
+    assert len(train[0]) + len(val[0]) == len(data.images) == 1797
+    assert len(val[0]) == 400
+    assert np.array_equal(val[0], data.images[-400:])
+
+
+def test_boxes_are_tight_around_the_ink(monkeypatch):
+    monkeypatch.setattr(digits, '_background', lambda rng, options: np.full((160, 160, 3), 128.0))
+    for index in range(8):
+        pixels, boxes = compose_image(DigitsOptions(), 'train', index)
+        for x, y, w, h in (box['bbox'] for box in boxes):
+            differs = np.abs(pixels.astype(int) - 128).max(-1) > 25
+            inside = differs[y : y + h, x : x + w]
+            for edge in (inside[0], inside[-1], inside[:, 0], inside[:, -1]):
+                assert edge.any()
+
+
+def test_digits_hardly_overlap():
+    options = DigitsOptions(digits=(4, 4))
+    for index in range(10):
+        boxes = [tuple(box['bbox']) for box in compose_image(options, 'val', index)[1]]
+        assert len(boxes) == 4
+        assert all(digits._iou(a, b) <= 0.02 for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_an_identical_set_is_reused_and_another_is_kept(tmp_path):
+    out = tmp_path / 'set'
+    assert make_digits_coco(out, SMALL)
+    before = files(out)
+    assert not make_digits_coco(out, SMALL)
+    with pytest.raises(FileExistsError, match=r'other options \(seed=0 instead of 3\); use --force'):
+        make_digits_coco(out, replace(SMALL, seed=3))
+    assert files(out) == before
+    assert make_digits_coco(out, replace(SMALL, seed=3), force=True)
+    assert files(out) != before
+    assert [entry.name for entry in tmp_path.iterdir()] == ['set']
+
+
+def test_lost_images_are_noticed(tmp_path):
+    out = tmp_path / 'set'
+    make_digits_coco(out, SMALL)
+    (out / 'train' / '000001.jpg').unlink()
+    with pytest.raises(FileExistsError, match='images missing from train/; use --force'):
+        make_digits_coco(out, SMALL)
+    assert make_digits_coco(out, SMALL, force=True)
+    assert (out / 'train' / '000001.jpg').is_file()
+
+
+@pytest.mark.parametrize('force', [False, True])
+def test_foreign_directories_are_never_replaced(tmp_path, force):
+    (tmp_path / 'thesis.txt').write_text('keep me')
+    with pytest.raises(FileExistsError, match='is not a set made by this tool; choose another --out'):
+        make_digits_coco(tmp_path, SMALL, force=force)
+    assert (tmp_path / 'thesis.txt').read_text() == 'keep me'
+
+
+def test_an_interrupted_run_leaves_nothing(tmp_path):
+    def interrupt(done: int, total: int) -> None:
+        assert total == 5
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_digits_coco(tmp_path / 'set', SMALL, progress=interrupt)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(train_images=0), 'train_images must be at least 1, got 0'),
+        (dict(val_images=-1), 'val_images must be at least 1, got -1'),
+        (dict(size=8), 'size must be between 32 and 427 pixels, got 8'),
+        (dict(digits=(3, 2)), r'1 <= fewest <= most, got \(3, 2\)'),
+        (dict(digits=(0, 2)), r'1 <= fewest <= most, got \(0, 2\)'),
+        (dict(digit_size=(40, 30)), r'8 <= min <= max, got \(40, 30\)'),
+        (dict(digit_size=(28, 200)), 'digits of 200 pixels do not fit into images of 160 pixels'),
+        (dict(digits=(1, 30)), '30 digits of 28 pixels do not fit side by side into an image of 160'),
+        (dict(max_iou=1.0), r'max_iou must be in \[0, 1\), got 1.0'),
+        (dict(seed=-1), 'seed must not be negative, got -1'),
+    ],
+)
+def test_nonsense_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        DigitsOptions(**options)
+
+
+def test_too_crowded_images_say_so():
+    options = DigitsOptions(digits=(16, 16), digit_size=(28, 160), max_iou=0.0)
+    with pytest.raises(RuntimeError, match='found no place for 16 digits of 28-160 pixels in an image of 160 pixels'):
+        compose_image(options, 'train', 0)

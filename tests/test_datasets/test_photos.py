@@ -1,0 +1,54 @@
+import json
+from importlib import resources
+
+import pytest
+from mmdet.datasets import CocoDataset
+
+from mmdefocus.datasets.photos import describe_photos, make_photos_coco
+
+
+def test_files_are_the_original_photographs(photos_coco):
+    for split in ('train2017', 'val2017'):
+        assert sorted(path.name for path in (photos_coco / split).iterdir()) == ['china.jpg', 'flower.jpg']
+        for name in ('china.jpg', 'flower.jpg'):
+            original = resources.files('sklearn.datasets.images').joinpath(name).read_bytes()
+            assert (photos_coco / split / name).read_bytes() == original
+        assert json.loads((photos_coco / 'annotations' / f'instances_{split}.json').read_text()) == describe_photos()
+
+
+def test_categories_are_those_of_coco():
+    categories = describe_photos()['categories']
+    assert tuple(category['name'] for category in categories) == CocoDataset.METAINFO['classes']
+    ids = {category['name']: category['id'] for category in categories}
+    published = dict(person=1, boat=9, bird=16, backpack=27, chair=62, vase=86, toothbrush=90)
+    published['potted plant'] = 64
+    assert {name: ids[name] for name in published} == published
+
+
+def test_stock_dataset_reads_every_box(photos_coco):
+    dataset = CocoDataset(
+        data_root=str(photos_coco),
+        ann_file='annotations/instances_train2017.json',
+        data_prefix=dict(img='train2017/'),
+        pipeline=[],
+    )
+    assert [len(dataset.get_data_info(index)['instances']) for index in range(2)] == [9, 2]
+    assert sum(instance['ignore_flag'] for instance in dataset.get_data_info(0)['instances']) == 1
+
+
+def test_set_is_reused_and_damage_is_noticed(tmp_path):
+    out = tmp_path / 'photos'
+    assert make_photos_coco(out)
+    assert not make_photos_coco(out)
+    (out / 'val2017' / 'china.jpg').write_bytes(b'')
+    with pytest.raises(FileExistsError, match='damaged or older set of photographs; use --force'):
+        make_photos_coco(out)
+    assert make_photos_coco(out, force=True)
+    assert not make_photos_coco(out)
+
+
+def test_foreign_directories_are_never_replaced(tmp_path):
+    (tmp_path / 'thesis.txt').write_text('keep me')
+    with pytest.raises(FileExistsError, match='is not a set made by this tool'):
+        make_photos_coco(tmp_path, force=True)
+    assert (tmp_path / 'thesis.txt').exists()
