@@ -26,10 +26,11 @@ visible() {
 }
 
 echo "[1/3] data set of handwritten digits in COCO format: $DATA"
-"$PYTHON" tools/make_digits_coco.py --out "$DATA"
+"$PYTHON" tools/make_digits_coco.py --out "$DATA" --force # replaces a set of other options only
 
-# A training counts as finished for the configs that it ran with.
-recipe=$(cat "$CONFIG" configs/_base_/datasets/digits_detection.py | cksum)
+# A training counts as finished for the configs and the data that it ran with.
+recipe=$(cat "$CONFIG" configs/_base_/models/dino_nano.py configs/_base_/datasets/digits_detection.py \
+    "$DATA"/annotations/*.json | cksum)
 if [[ $(cat "$WORK/finished" 2>/dev/null) == "$recipe" && -f $(cat "$WORK/last_checkpoint" 2>/dev/null) ]]; then
     echo "[2/3] training: finished earlier, $(cat "$WORK/last_checkpoint")"
 else
