@@ -24,6 +24,7 @@ case "$request$script" in
     *'sys.exit(not os.path.exists'*) exit "${HEADERS:-0}" ;;
     *'find_spec("mmdefocus._ext")'*) echo "$ROOT/extension.so" ;;
     '-m venv '*) mkdir -p "${@: -1}/bin" && cp "$0" "${@: -1}/bin/python" ;;
+    "-c import venv, ensurepip") exit "${NO_ENSUREPIP:-0}" ;;
     '-m virtualenv '*) exit 1 ;;
     '-m pip --python '*) exit "${NO_PIP:-0}" ;;
     '-m pip wheel'*)
@@ -178,6 +179,11 @@ def test_venv_without_ensurepip(machine):
 
 
 def test_neither_ensurepip_nor_pip(machine):
+    message = sentence(run_setup(machine, '--check', NO_ENSUREPIP='1', FAIL='-m pip --version'))
+    assert 'apt install python3-venv' in message
+
+
+def test_system_pip_is_too_old_for_a_venv_without_ensurepip(machine):
     message = sentence(run_setup(machine, FAIL='-m venv --clear /', NO_PIP='1'))
     assert 'apt install python3-venv' in message
 

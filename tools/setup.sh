@@ -50,7 +50,13 @@ find_python() {
 
 check_headers() {
     "$PYTHON" -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' ||
-        fail "the C headers of $PYTHON (Python.h) are missing, and compiled operators need them; install them (apt install python3-dev)"
+        fail "the C headers of $PYTHON (Python.h) are missing, and compiled operators need them; install them (apt install python3-dev python3-venv)"
+}
+
+# Debian keeps `ensurepip` in the package python3-venv; virtualenv and an installed pip can do without it.
+check_venv() {
+    "$PYTHON" -c 'import venv, ensurepip' 2>/dev/null || "$PYTHON" -m virtualenv --version >/dev/null 2>&1 ||
+        "$PYTHON" -m pip --version >/dev/null 2>&1 || fail "$NO_VENV"
 }
 
 check_compiler() {
@@ -72,7 +78,6 @@ check_disk() {
 
 # ---- steps
 
-# Debian keeps `ensurepip` in the package python3-venv; virtualenv and a recent pip can do without it.
 create_venv() {
     "$PYTHON" -m venv --clear "$VENV" ||
         "$PYTHON" -m virtualenv --clear "$VENV" ||
@@ -194,7 +199,7 @@ install_stack() {
     local version packages status=0
     version=$(python_version "$PY") || version=none
     if [[ $version == none || $version != "$(python_version "$PYTHON")" ]] || ! "$PY" -m pip --version >>"$LOG" 2>&1; then
-        ADVICE="$PYTHON cannot create a virtual environment with pip; install the module for it (apt install python3-venv)"
+        ADVICE=$NO_VENV
         step "create a virtual environment with $PYTHON (a few seconds)" create_venv
     else
         step "virtual environment: there already" true
@@ -257,7 +262,9 @@ main() {
         only_extension=yes
     fi
     find_python
+    NO_VENV="$PYTHON cannot create a virtual environment with pip; install the module for it (apt install python3-venv)"
     check_headers
+    check_venv
     check_compiler
     check_disk
     if [[ ${1:-} == --check ]]; then
