@@ -407,3 +407,36 @@ def test_unknown_arch_is_refused(toy_arch):
         DefocusMamba(toy_arch | {'num_layers': 0})
     with pytest.raises(ValueError, match=r"arch\['embed_dims'\] must be a positive integer, got 16.0"):
         DefocusMamba(toy_arch | {'embed_dims': 16.0})
+
+
+# Graphs
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'with_cp': True},
+        {
+            'out_type': 'featmap',
+            'token_order': 'window',
+            'pretrain_size': 32,
+            'rope_scale': 'auto',
+            'delta_scale': 'auto',
+        },
+    ],
+    ids=['class token', 'feature map'],
+)
+def test_compiles_without_graph_breaks(build, changes):
+    backbone, image = build(**changes), torch.randn(2, 3, 40, 64)
+    compiled = torch.compile(backbone, fullgraph=True, backend='aot_eager')
+    torch.testing.assert_close(compiled(image)[0], backbone(image)[0])
+    compiled(image)[0].square().sum().backward()
+    assert backbone.layers[0].mixer.freq.grad.any()
+
+
+def test_exports_with_a_dynamic_batch(build):
+    backbone, image = build().eval(), torch.randn(2, 3, 40, 64)
+    batch = torch.export.Dim('batch', min=1)
+    exported = torch.export.export(backbone, (image,), dynamic_shapes=({0: batch},)).module()
+    more = torch.randn(5, 3, 40, 64)
+    torch.testing.assert_close(exported(more)[0], backbone(more)[0])

@@ -1,0 +1,171 @@
+"""The published DINO configs: their numbers, their parameters, and a toy training step."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
+
+CONFIGS = Path(__file__).parents[2] / 'configs' / 'dino'
+NAMES = [f'defocus_mamba_{size}_{epochs}ep' for size in ('base', 'large') for epochs in (12, 36)]
+SHORT_SIDES = [480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800]
+
+
+def load(name):
+    return Config.fromfile(CONFIGS / f'{name}.py')
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_backbone_and_neck(name):
+    model = load(name).model
+    expected = {
+        'base': {'arch': 'base', 'pretrain_size': 224, 'rope_scale': 20.0, 'delta_scale': 4.57},
+        'large': {'arch': 'large', 'pretrain_size': 384, 'rope_scale': 7.13, 'delta_scale': 2.67, 'with_cp': True},
+    }[name.split('_')[2]]
+    expected |= {'type': 'DefocusMamba', 'token_order': 'window', 'out_type': 'featmap', 'drop_path_rate': 0.5}
+    assert model.backbone == expected | {'final_norm_eps': 1e-5}
+    assert model.neck == {
+        'type': 'SimpleFeaturePyramid',
+        'in_channels': 768 if 'base' in name else 1024,
+        'out_channels': 256,
+        'num_outs': 4,
+        'norm_cfg': {'type': 'DefocusLN2d', 'eps': 1e-5},
+    }
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_detector_is_four_scale_dino(name):
+    model = load(name).model
+    assert (model.type, model.num_queries, model.encoder.num_layers, model.decoder.num_layers) == ('DINO', 900, 6, 6)
+    assert model.encoder.layer_cfg.self_attn_cfg.num_levels == 4
+    assert model.bbox_head.num_classes == 80
+    assert model.data_preprocessor.pad_size_divisor == 1
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_schedule_and_batches(name):
+    cfg = load(name)
+    epochs, milestones = (12, [11]) if '12ep' in name else (36, [27, 33])
+    assert cfg.train_cfg.max_epochs == epochs
+    (scheduler,) = cfg.param_scheduler
+    assert (scheduler.type, scheduler.milestones, scheduler.gamma) == ('MultiStepLR', milestones, 0.1)
+    assert (scheduler.begin, scheduler.end, scheduler.by_epoch) == (0, epochs, True)
+    assert cfg.train_dataloader.batch_size == 2
+    assert cfg.auto_scale_lr.base_batch_size == 16
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        assert loader.dataset.type == 'DefocusCocoDataset'
+    assert cfg.custom_imports['imports'] == ['mmdefocus.models', 'mmdefocus.datasets']
+
+
+def test_augmentation_is_that_of_dino():
+    pipeline = load(NAMES[0]).train_dataloader.dataset.pipeline
+    (choice,) = [step for step in pipeline if step['type'] == 'RandomChoice']
+    plain, crop = choice['transforms']
+    assert [scale[0] for scale in plain[0]['scales']] == SHORT_SIDES
+    assert {scale[1] for scale in plain[0]['scales']} == {1333}
+    assert [scale[0] for scale in crop[0]['scales']] == [400, 500, 600]
+    assert crop[1]['crop_size'] == (384, 600)
+    assert [scale[0] for scale in crop[2]['scales']] == SHORT_SIDES
+
+
+def make_toy(name, toy_arch):
+    cfg = load(name)
+    cfg.merge_from_dict(
+        {
+            'model.backbone.pretrain_size': 64,
+            'model.backbone.drop_path_rate': 0.0,
+            'model.neck.in_channels': toy_arch['embed_dims'],
+            'model.encoder.num_layers': 1,
+            'model.decoder.num_layers': 2,
+            'model.num_queries': 20,
+        }
+    )
+    cfg.model.backbone.arch = toy_arch
+    init_default_scope('mmdet')
+    torch.manual_seed(0)
+    return cfg, MODELS.build(cfg.model)
+
+
+def test_optimiser_groups(toy_arch):
+    cfg, model = make_toy(NAMES[1], toy_arch)
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    assert wrapper.clip_grad_kwargs == {'max_norm': 0.1, 'norm_type': 2}
+    assert type(wrapper.optimizer).__name__ == 'AdamW'
+    rates = {id(p): group['lr'] for group in wrapper.optimizer.param_groups for p in group['params']}
+    assert {group['weight_decay'] for group in wrapper.optimizer.param_groups} == {1e-4}
+    for parameter_name, parameter in model.named_parameters():
+        slow = any(part in parameter_name for part in ('backbone', 'sampling_offsets', 'reference_points'))
+        assert rates[id(parameter)] == pytest.approx(2e-5 if slow else 2e-4), parameter_name
+
+
+@pytest.mark.parametrize(
+    ('name', 'total', 'backbone', 'neck'),
+    [
+        ('defocus_mamba_base_36ep', 115_360_140, 91_112_832, 5_560_000),
+        ('defocus_mamba_large_12ep', 344_166_732, 317_674_240, 7_805_184),
+    ],
+)
+def test_parameter_counts_are_the_published_ones(name, total, backbone, neck):
+    cfg = load(name)
+    init_default_scope('mmdet')
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    counts = [sum(p.numel() for p in module.parameters()) for module in (model, model.backbone, model.neck)]
+    assert counts == [total, backbone, neck]
+    models = yaml.safe_load((CONFIGS / 'metafile.yml').read_text())['Models']
+    assert {entry['Name']: entry['Metadata']['Parameters'] for entry in models}[name] == total
+
+
+def test_metafile_names_every_config():
+    entries = yaml.safe_load((CONFIGS / 'metafile.yml').read_text())['Models']
+    assert [entry['Name'] for entry in entries] == NAMES
+    for entry in entries:
+        assert entry['Config'] == f'configs/dino/{entry["Name"]}.py'
+        assert entry['Metadata']['Epochs'] == load(entry['Name']).train_cfg.max_epochs
+
+
+def test_pretrained_weights_can_be_named_on_the_command_line():
+    cfg = load(NAMES[0])
+    init_cfg = {'type': 'Pretrained', 'checkpoint': 'weights.pth'}
+    cfg.merge_from_dict({f'model.backbone.init_cfg.{key}': value for key, value in init_cfg.items()})
+    assert cfg.model.backbone.init_cfg == init_cfg
+
+
+def make_batch():
+    samples = []
+    for size in ((100, 150), (128, 96)):
+        boxes = InstanceData(bboxes=torch.tensor([[10.0, 10, 50, 60], [30, 40, 90, 95]]), labels=torch.tensor([3, 7]))
+        meta = {'img_shape': size, 'ori_shape': size, 'scale_factor': (1, 1)}
+        samples.append(DetDataSample(gt_instances=boxes, metainfo=meta))
+    images = [torch.randint(0, 255, (3, *sample.img_shape), dtype=torch.uint8) for sample in samples]
+    return {'inputs': images, 'data_samples': samples}
+
+
+@pytest.mark.parametrize('name', ['defocus_mamba_base_12ep', 'defocus_mamba_large_12ep'])
+def test_toy_detector_trains_and_predicts(name, toy_arch):
+    _, model = make_toy(name, toy_arch)
+    model.init_weights()
+    # DINO starts some layers from zero, which hides the gradients of the layers before them.
+    for parameter in model.parameters():
+        if not parameter.any():
+            parameter.data.normal_(std=0.02)
+    batch = model.data_preprocessor(make_batch(), training=True)
+    loss, _ = model.parse_losses(model(**batch, mode='loss'))
+    loss.backward()
+    assert loss.isfinite()
+    without_gradient = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()}
+    # No feature depends on the class token: it comes last and the feature map leaves it out.
+    assert without_gradient == {'backbone.cls_token'}
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+    model.eval()
+    with torch.no_grad():
+        predictions = model(**batch, mode='predict')
+    assert all(torch.isfinite(prediction.pred_instances.bboxes).all() for prediction in predictions)
+    assert [len(prediction.pred_instances) for prediction in predictions] == [300, 300]
