@@ -7,7 +7,6 @@ model = dict(
         # Sides 384 -> 1024, rounded as published.
         rope_scale=7.13,
         delta_scale=2.67,
-        with_cp=True,
     ),
     neck=dict(in_channels=1024),
 )

@@ -35,6 +35,7 @@ def test_classifier_of_mmpretrain_trains_with_the_backbone(toy_arch):
     model = mmpretrain.registry.MODELS.build(
         {
             'type': 'ImageClassifier',
+            '_scope_': 'mmpretrain',
             'backbone': {'type': 'DefocusMamba', 'arch': toy_arch},
             'head': {'type': 'LinearClsHead', 'num_classes': 3, 'in_channels': 16},
         }

@@ -19,9 +19,19 @@ def test_levels(num_outs):
     assert [tuple(level.shape) for level in levels] == [(2, 6, *size) for size in sizes[:num_outs]]
 
 
-@pytest.mark.parametrize('num_outs', [1, 2, 3, 4, 5])
-def test_every_parameter_receives_a_gradient(num_outs):
-    neck = SimpleFeaturePyramid(8, 6, num_outs=num_outs)
+@pytest.mark.parametrize(('start_level', 'num_outs'), [(1, 3), (2, 1), (2, 3), (3, 1), (3, 2)])
+def test_fine_levels_can_be_left_out(start_level, num_outs):
+    neck = SimpleFeaturePyramid(8, 6, num_outs=num_outs, start_level=start_level)
+    levels = neck((torch.randn(2, 8, 6, 9),))
+    sizes = [(24, 36), (12, 18), (6, 9), (3, 4), (2, 2)][start_level : start_level + num_outs]
+    assert [tuple(level.shape[2:]) for level in levels] == sizes
+
+
+@pytest.mark.parametrize(
+    ('start_level', 'num_outs'), [(0, 1), (0, 2), (0, 3), (0, 4), (0, 5), (1, 1), (1, 4), (2, 1), (3, 2)]
+)
+def test_every_parameter_receives_a_gradient(start_level, num_outs):
+    neck = SimpleFeaturePyramid(8, 6, num_outs=num_outs, start_level=start_level)
     sum(level.square().sum() for level in neck([torch.randn(2, 8, 4, 4)])).backward()
     for name, parameter in neck.named_parameters():
         assert parameter.grad.abs().sum() > 0, name
@@ -61,8 +71,11 @@ def test_one_pixel_is_enough_without_the_coarse_level():
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        ({'num_outs': 0}, 'num_outs must be from 1 to 5'),
-        ({'num_outs': 6}, r'num_outs must be from 1 to 5 \(strides 4 to 64\), got 6'),
+        ({'num_outs': 0}, 'num_outs must be from 1 to 5 with start_level=0'),
+        ({'num_outs': 6}, r'from 1 to 5 with start_level=0 \(the last level is stride 64\), got 6'),
+        ({'num_outs': 4, 'start_level': 2}, 'from 1 to 3 with start_level=2 .*, got 4'),
+        ({'start_level': 4}, 'start_level must be from 0 to 3, got 4'),
+        ({'start_level': -1}, 'start_level must be from 0 to 3, got -1'),
         ({'in_channels': 10}, 'in_channels must be a positive multiple of 4, got 10'),
     ],
 )

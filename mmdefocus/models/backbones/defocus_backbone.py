@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..checkpoint import official_backbone_key
+from ..mixers import TokenMixer
 from ..norms import LayerNorm, RMSNorm
 from ..positions import token_positions
 from ..precision import at_least_float32, autocast_off
@@ -33,17 +34,22 @@ class DefocusBlock(nn.Module):
     """Pre-norm residual block x + DropPath(mixer(RMSNorm(x))), (B, L, C) → (B, L, C), residual at least float32.
 
     Args:
-        mixer: Module called as ``mixer(tokens, positions, delta_scale)``.
+        mixer: Maps tokens to tokens.
         embed_dims: C.
         drop_path_rate: Probability of dropping the mixer for a sample in training; ``drop_path.drop_prob`` may be
             changed later.
     """
 
-    def __init__(self, mixer: nn.Module, embed_dims: int, drop_path_rate: float) -> None:
+    def __init__(self, mixer: TokenMixer, embed_dims: int, drop_path_rate: float) -> None:
         super().__init__()
         self.norm = RMSNorm(embed_dims, eps=BLOCK_NORM_EPS)
         self.mixer = mixer
         self.drop_path = DropPath(drop_path_rate)
+
+    def reset_parameters(self) -> None:
+        """Set the initial values of all parameters."""
+        self.norm.reset_parameters()
+        self.mixer.reset_parameters()
 
     def forward(self, x: Tensor, positions: Tensor, delta_scale: float) -> Tensor:
         """Map tokens (B, L, C) to tokens; ``positions`` (L,) and ``delta_scale`` go to the mixer."""
@@ -88,7 +94,7 @@ class DefocusBackbone(BaseModule):
 
     def __init__(
         self,
-        make_mixer: Callable[[], nn.Module],
+        make_mixer: Callable[[], TokenMixer],
         embed_dims: int,
         num_layers: int,
         img_size: int | tuple[int, int] = 224,
@@ -146,8 +152,8 @@ class DefocusBackbone(BaseModule):
         if not self.is_init:
             self._reset_stem()
             for block in self.layers:
-                block.norm.reset_parameters()
-                block.mixer.reset_parameters()
+                assert isinstance(block, DefocusBlock)
+                block.reset_parameters()
             self.norm.reset_parameters()
         super().init_weights()
 
@@ -175,7 +181,7 @@ class DefocusBackbone(BaseModule):
         """
         self._check_images(images)
         height, width = images.shape[-2:]
-        unit = self.pretrain_size if self.window else self.patch_size
+        unit = self.patch_size * (self.window or 1)
         images = F.pad(images, (0, -width % unit, 0, -height % unit))
         rope_scale, delta_scale = self._scales(images.shape[-2], images.shape[-1])
 

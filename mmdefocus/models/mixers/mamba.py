@@ -4,6 +4,7 @@ Shapes: B batch, L tokens, C embed_dims, E inner_dims, N state_dims, R dt_rank, 
 """
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -14,11 +15,12 @@ from mmdefocus.ops import causal_conv1d, selective_scan
 from ..norms import group_rms_norm
 from ..positions import apply_learnable_rotary, initial_frequencies
 from ..precision import at_least_float32, autocast_off
+from .token_mixer import TokenMixer
 
 DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4
 
 
-class MambaMixer(nn.Module):
+class MambaMixer(TokenMixer):
     """De-focus Mamba mixer (section 3 of the paper, arXiv 2406.04342), (B, L, C) → (B, L, C), causal.
 
     Projections follow autocast; convolution, softplus, phases, scan and group norm are at least float32.
@@ -83,16 +85,7 @@ class MambaMixer(nn.Module):
         self.dt_proj.bias.copy_(dt + (-torch.expm1(-dt)).log())
 
     def forward(self, x: Tensor, positions: Tensor, delta_scale: float) -> Tensor:
-        """Mix the tokens of a sequence.
-
-        Args:
-            x: (B, L, C).
-            positions: (L,), at least float32; see :func:`mmdefocus.models.positions.token_positions`.
-            delta_scale: Divides the step size Δ; side in use / side of the training.
-
-        Returns:
-            (B, L, C), in the dtype of the projections.
-        """
+        """Mix the tokens; see :meth:`TokenMixer.forward`. ``delta_scale`` divides the step size Δ."""
         u, gate = self.in_proj(x).chunk(2, dim=-1)  # (B, L, E)
         with autocast_off(x.device):
             u = self._convolve(at_least_float32(u))
@@ -117,4 +110,4 @@ class MambaMixer(nn.Module):
             c = apply_learnable_rotary(c, positions, self.freq)
         decay = -at_least_float32(self.A_log).exp()  # (E, N)
         y = selective_scan(u.transpose(1, 2), delta.transpose(1, 2), decay, b.transpose(1, 2), c.transpose(1, 2))
-        return y.transpose(1, 2)
+        return cast('Tensor', y).transpose(1, 2)

@@ -20,17 +20,20 @@ class SimpleFeaturePyramid(BaseModule):
 
     Levels, from the input map of stride 16: stride 4 (two 2 × 2 deconvolutions), stride 8 (one), stride 16 (the map
     itself), stride 32 (2 × 2 max pool), each followed by a 1 × 1 and a 3 × 3 convolution with norm and without bias;
-    a fifth level, stride 64, takes every second pixel of the fourth.
+    a fifth level, stride 64, takes every second pixel of the fourth. The strides are those of a backbone with patches
+    of 16 pixels; with other patches they scale alike.
 
     Args:
         in_channels: C, a multiple of 4.
         out_channels: O.
-        num_outs: Number of levels from stride 4 on, 1 to 5.
+        num_outs: Number of levels, from ``start_level`` on; at most 5 - ``start_level``.
         norm_cfg: Norm of all levels, for mmcv's ``build_norm_layer``.
+        start_level: The first level that is built, 0 to 3: 0 is stride 4. Leaving out the finest levels, which hold
+            most of the pixels, makes a detector of large objects cheaper.
         init_cfg: MMEngine's initialisation.
 
     Raises:
-        ValueError: ``num_outs`` or ``in_channels`` is outside its range.
+        ValueError: ``num_outs``, ``start_level`` or ``in_channels`` is outside its range.
     """
 
     def __init__(
@@ -39,29 +42,34 @@ class SimpleFeaturePyramid(BaseModule):
         out_channels: int,
         num_outs: int = 4,
         norm_cfg: dict | None = None,
+        start_level: int = 0,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        if not 1 <= num_outs <= MAX_OUTS:
-            raise ValueError(f'num_outs must be from 1 to {MAX_OUTS} (strides 4 to 64), got {num_outs}')
+        if not 0 <= start_level < MAX_OUTS - 1:
+            raise ValueError(f'start_level must be from 0 to {MAX_OUTS - 2}, got {start_level}')
+        if not 1 <= num_outs <= MAX_OUTS - start_level:
+            raise ValueError(
+                f'num_outs must be from 1 to {MAX_OUTS - start_level} with start_level={start_level} '
+                f'(the last level is stride 64), got {num_outs}'
+            )
         if in_channels < 4 or in_channels % 4:
             raise ValueError(f'in_channels must be a positive multiple of 4, got {in_channels}')
         norm_cfg = norm_cfg or {'type': 'DefocusLN2d', 'eps': 1e-5}
         self.in_channels = in_channels
-        self.num_outs = num_outs
+        self.levels = range(start_level, start_level + num_outs)
         half, quarter = in_channels // 2, in_channels // 4
 
-        self.fpn1 = nn.Sequential(
-            nn.ConvTranspose2d(in_channels, half, 2, stride=2),
-            build_norm_layer(norm_cfg, half)[1],
-            nn.GELU(),
-            nn.ConvTranspose2d(half, quarter, 2, stride=2),
-        )
-        widths = [quarter]
-        if num_outs > 1:
+        if 0 in self.levels:
+            self.fpn1 = nn.Sequential(
+                nn.ConvTranspose2d(in_channels, half, 2, stride=2),
+                build_norm_layer(norm_cfg, half)[1],
+                nn.GELU(),
+                nn.ConvTranspose2d(half, quarter, 2, stride=2),
+            )
+        if 1 in self.levels:
             self.fpn2 = nn.Sequential(nn.ConvTranspose2d(in_channels, half, 2, stride=2))
-            widths.append(half)
-        widths += [in_channels] * (min(num_outs, 4) - len(widths))
+        widths = [(quarter, half, in_channels, in_channels)[level] for level in self.levels if level < 4]
         self.lateral_convs = nn.ModuleList(
             ConvModule(width, out_channels, 1, norm_cfg=norm_cfg, act_cfg=None) for width in widths
         )
@@ -76,22 +84,24 @@ class SimpleFeaturePyramid(BaseModule):
             inputs: One map (B, C, H, W) of stride 16, in a tuple or list.
 
         Returns:
-            ``num_outs`` maps (B, O, ·, ·) of strides 4, 8, 16, 32, 64.
+            ``num_outs`` maps (B, O, ·, ·), finest first.
 
         Raises:
             TypeError: ``inputs`` is not a tuple or list.
             ValueError: Not exactly one map, wrong shape, or a map too small for the number of levels.
         """
         level = self._check_inputs(inputs)
-        maps = [self.fpn1(level)]
-        if self.num_outs > 1:
+        maps = []
+        if 0 in self.levels:
+            maps.append(self.fpn1(level))
+        if 1 in self.levels:
             maps.append(self.fpn2(level))
-        if self.num_outs > 2:
+        if 2 in self.levels:
             maps.append(level)
-        if self.num_outs > 3:
+        if 3 in self.levels:
             maps.append(F.max_pool2d(level, 2))
         outs = [fpn(lateral(x)) for x, lateral, fpn in zip(maps, self.lateral_convs, self.fpn_convs, strict=True)]
-        if self.num_outs > 4:
+        if 4 in self.levels:
             outs.append(F.max_pool2d(outs[-1], 1, stride=2))
         return tuple(outs)
 
@@ -105,7 +115,7 @@ class SimpleFeaturePyramid(BaseModule):
             raise ValueError(
                 f'expected a map of shape (batch, {self.in_channels}, rows, columns), got {tuple(level.shape)}'
             )
-        if self.num_outs > 3 and min(level.shape[-2:]) < 2:
+        if 3 in self.levels and min(level.shape[-2:]) < 2:
             raise ValueError(
                 f'expected a map of at least 2 x 2 for the level of stride 32, '
                 f'got {level.shape[-2]} x {level.shape[-1]}; use larger images'
