@@ -1,6 +1,7 @@
 """Make a COCO-format detection set from scikit-learn's handwritten digits."""
 
 import argparse
+import sys
 from dataclasses import fields
 
 from mmengine.utils import ProgressBar
@@ -38,14 +39,16 @@ def main() -> None:
 
         def progress(done: int, total: int) -> None:
             if not bar:
-                bar.append(ProgressBar(total))
+                bar.append(ProgressBar(total, file=sys.stderr))
             bar[0].update()
+            if done == total:
+                print(file=sys.stderr)
 
         made = make_digits_coco(args.out, options, args.force, progress)
     except (ValueError, FileExistsError, RuntimeError) as error:
         parser.exit(2, f'error: {error}\n')
     counts = f'{options.train_images} training and {options.val_images} validation images'
-    print(f'\nmade {args.out}: {counts}' if made else f'{args.out} already holds this set: {counts}')
+    print(f'made {args.out}: {counts}' if made else f'{args.out} already holds this set: {counts}')
 
 
 if __name__ == '__main__':

@@ -141,6 +141,8 @@ def apply_test_options(
     cfg.load_from = _existing_checkpoint(checkpoint)
     cfg.resume = False
     if show or show_dir:
+        if tta and cfg.get('default_scope') == 'mmpretrain':
+            raise UsageError('MMPreTrain draws no pictures of augmented images; give --tta and --show-dir in two runs')
         hook = (cfg.get('default_hooks') or {}).get('visualization')
         if hook is None:
             raise UsageError(
@@ -192,7 +194,7 @@ def dump_predictions(runner: Runner, out: str) -> None:
 
 def _suggest(name: str, directory: Path, suffix: str) -> str:
     names = [entry.name for entry in directory.glob(f'*{suffix}')] if directory.is_dir() else []
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.7)
     if close:
         return f'; did you mean {", ".join(str(directory / match) for match in close)}?'
     return '' if directory.is_dir() else f': there is no directory {directory} here ({Path.cwd()})'

@@ -82,7 +82,7 @@ def describe_photos() -> dict[str, Any]:
     ids = [number for number in range(1, 91) if number not in _UNUSED_IDS]
     categories = [dict(id=number, name=name) for number, name in zip(ids, CocoDataset.METAINFO['classes'], strict=True)]
     id_of = {category['name']: category['id'] for category in categories}
-    images = [
+    images: list[dict[str, Any]] = [
         dict(id=number, file_name=name, width=WIDTH, height=HEIGHT) for number, name in enumerate(_OBJECTS, start=1)
     ]
     annotations: list[dict[str, Any]] = []

@@ -1,0 +1,266 @@
+import importlib
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmdefocus.apis import arguments, report
+from mmdefocus.apis.runner import (
+    UsageError,
+    apply_test_options,
+    apply_train_options,
+    build_runner,
+    check_mmcv_ops,
+    dump_predictions,
+    load_config,
+)
+
+HERE = Path(__file__).parent
+DETECTOR, CLASSIFIER = HERE / 'toy_detector.py', HERE / 'toy_classifier.py'
+
+
+@pytest.fixture
+def checkpoint(tmp_path) -> str:
+    path = tmp_path / 'epoch_1.pth'
+    torch.save({}, path)
+    return str(path)
+
+
+def test_options_change_the_config():
+    options = {
+        'model.backbone.with_cp': True,
+        'train_dataloader.dataset.pipeline.2.scale': (96, 96),
+        'train_cfg.max_epochs': 5,
+        'randomness.seed': 3,
+        'custom_hooks': [],
+    }
+    cfg = load_config(DETECTOR, options, 'somewhere')
+    assert cfg.model.backbone.with_cp is True
+    assert cfg.train_dataloader.dataset.pipeline[2].scale == (96, 96)
+    assert cfg.train_cfg.max_epochs == 5
+    assert cfg.work_dir == 'somewhere'
+    assert load_config(DETECTOR).work_dir == 'work_dirs/toy_detector'
+
+
+def test_work_dir_of_the_config_is_kept():
+    assert load_config(DETECTOR, {'work_dir': 'mine'}).work_dir == 'mine'
+    assert load_config(DETECTOR, {'work_dir': 'mine'}, 'other').work_dir == 'other'
+
+
+@pytest.mark.parametrize(
+    ('key', 'message'),
+    [
+        ('modle.backbone.depth', "the config has no 'modle'; did you mean model"),
+        ('model.bakbone.depth', "model has no 'bakbone'; did you mean backbone"),
+        ('model.backbone.depth.layers.first', "model.backbone.depth has no 'layers'$"),
+        ('train_dataloader.dataset.pipeline.9.scale', "train_dataloader.dataset.pipeline has no '9'"),
+        ('zzz', "the config has no 'zzz'$"),
+    ],
+)
+def test_unknown_options(key, message):
+    with pytest.raises(UsageError, match=message):
+        load_config(DETECTOR, {key: 1})
+
+
+def test_options_without_effect_name_those_that_have_one():
+    with pytest.raises(UsageError, match="data_root would have no effect: 'data_root' is a helper variable") as info:
+        load_config(DETECTOR, {'data_root': 'elsewhere/'})
+    assert 'train_dataloader.dataset.data_root' in str(info.value)
+    assert 'val_evaluator.ann_file' in str(info.value)
+
+
+def test_missing_config(tmp_path):
+    with pytest.raises(UsageError, match=r"none\.py' does not exist: there is no directory .*nowhere here \("):
+        load_config(tmp_path / 'nowhere' / 'none.py')
+    with pytest.raises(UsageError, match=r'does not exist; did you mean .*toy_classifier\.py'):
+        load_config(HERE / 'toy_clasifier.py')
+
+
+def test_mmcv_without_operators(monkeypatch):
+    real = importlib.import_module
+
+    def without(name, *rest):
+        if name == 'mmcv._ext':
+            raise ImportError("No module named 'mmcv._ext'")
+        return real(name, *rest)
+
+    monkeypatch.setattr(importlib, 'import_module', without)
+    with pytest.raises(UsageError, match=r"no usable compiled operators \(No module named 'mmcv\._ext'\).*make setup"):
+        check_mmcv_ops()
+    with pytest.raises(UsageError, match='no usable compiled operators'):
+        load_config(DETECTOR)
+
+
+def test_words_that_are_no_options(capsys):
+    parser = arguments.argparse.ArgumentParser()
+    arguments.add_common_arguments(parser)
+    parsed = arguments.parse_arguments(parser, ['--cfg-options', 'a.b=[1,2]', 'c=d'])
+    assert parsed.cfg_options == {'a.b': [1, 2], 'c': 'd'}
+    with pytest.raises(SystemExit):
+        arguments.parse_arguments(parser, ['--cfg-options', 'a.b', '3'])
+    assert "--cfg-options takes key=value pairs, got 'a.b'" in capsys.readouterr().err
+
+
+def test_amp(monkeypatch):
+    cfg = load_config(DETECTOR)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    with pytest.raises(UsageError, match='--amp needs a GPU'):
+        apply_train_options(cfg, amp=True)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    cfg.optim_wrapper.dtype = 'bfloat16'
+    apply_train_options(cfg, amp=True)
+    assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
+    assert cfg.optim_wrapper.loss_scale == 'dynamic'
+    assert cfg.optim_wrapper.dtype == 'bfloat16'
+
+
+def test_auto_scale_lr():
+    cfg = load_config(DETECTOR)
+    apply_train_options(cfg)
+    assert not cfg.auto_scale_lr.enable
+    apply_train_options(cfg, auto_scale_lr=True)
+    assert cfg.auto_scale_lr.enable
+    with pytest.raises(UsageError, match=r'write auto_scale_lr = dict\(base_batch_size=\.\.\.\) into the config'):
+        apply_train_options(load_config(CLASSIFIER), auto_scale_lr=True)
+
+
+def test_resume(checkpoint):
+    cfg = load_config(DETECTOR)
+    apply_train_options(cfg)
+    assert not cfg.get('resume')
+    apply_train_options(cfg, resume='auto')
+    assert (cfg.resume, cfg.load_from) == (True, None)
+    apply_train_options(cfg, resume=checkpoint)
+    assert (cfg.resume, cfg.load_from) == (True, checkpoint)
+    with pytest.raises(UsageError, match=r"epoch_7\.pth' does not exist; did you mean .*epoch_1\.pth\?"):
+        apply_train_options(cfg, resume=checkpoint.replace('1.pth', '7.pth'))
+    with pytest.raises(UsageError, match='does not exist: there is no directory'):
+        apply_train_options(cfg, resume='nowhere/epoch_1.pth')
+
+
+def test_urls_are_left_to_mmengine():
+    cfg = load_config(DETECTOR)
+    apply_test_options(cfg, 'https://example.org/a.pth')
+    assert cfg.load_from == 'https://example.org/a.pth'
+
+
+def test_pictures_of_both_tasks(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cfg = load_config(DETECTOR)
+    apply_test_options(cfg, checkpoint, show_dir='pictures')
+    hook = cfg.default_hooks.visualization
+    assert (hook.draw, hook.show, hook.test_out_dir) == (True, False, str(tmp_path / 'pictures'))
+    cfg = load_config(CLASSIFIER)
+    apply_test_options(cfg, checkpoint, show=True, wait_time=0.5)
+    hook = cfg.default_hooks.visualization
+    assert (hook.enable, hook.show, hook.out_dir, hook.wait_time, hook.interval) == (True, True, None, 0.5, 1)
+    del cfg.default_hooks['visualization']
+    with pytest.raises(UsageError, match='need a visualization hook; write default_hooks = dict'):
+        apply_test_options(cfg, checkpoint, show_dir='pictures')
+
+
+def test_augmentation_of_the_config_is_preferred(checkpoint):
+    cfg = load_config(DETECTOR)
+    model = cfg.model
+    cfg.tta_model = dict(type='DetTTAModel', tta_cfg=dict(max_per_img=7))
+    cfg.tta_pipeline = [dict(type='LoadImageFromFile')]
+    apply_test_options(cfg, checkpoint, tta=True)
+    assert cfg.model.tta_cfg.max_per_img == 7
+    assert cfg.model.module == model
+    assert cfg.test_dataloader.dataset.pipeline == [dict(type='LoadImageFromFile')]
+
+
+def test_default_augmentation_keeps_what_the_metric_needs(checkpoint):
+    cfg = load_config(DETECTOR)
+    apply_test_options(cfg, checkpoint, tta=True)
+    augmentation = cfg.test_dataloader.dataset.pipeline[-1]
+    assert augmentation.type == 'TestTimeAug'
+    assert {'img_id', 'flip', 'flip_direction', 'scale_factor'} <= set(augmentation.transforms[-1][0].meta_keys)
+
+
+def test_augmented_classification(checkpoint):
+    cfg = load_config(CLASSIFIER)
+    apply_test_options(cfg, checkpoint, tta=True)
+    assert cfg.model.type == 'mmpretrain.AverageClsScoreTTA'
+    assert [step.type for step in cfg.test_dataloader.dataset.pipeline] == [
+        'LoadImageFromFile',
+        'Resize',
+        'TestTimeAug',
+    ]
+    with pytest.raises(UsageError, match='give --tta and --show-dir in two runs'):
+        apply_test_options(load_config(CLASSIFIER), checkpoint, show_dir='pictures', tta=True)
+
+
+def test_configs_that_lack_a_task(checkpoint):
+    cfg = load_config(DETECTOR)
+    cfg.pop('train_cfg')
+    cfg.pop('test_evaluator')
+    with pytest.raises(UsageError, match='no train_dataloader and train_cfg, so there is nothing to train'):
+        apply_train_options(cfg)
+    with pytest.raises(UsageError, match='no test_dataloader and test_evaluator, so there is nothing to test'):
+        apply_test_options(cfg, checkpoint)
+
+
+@pytest.mark.parametrize(
+    ('launcher', 'message'),
+    [
+        ('pytorch', 'expects to be started by tools/dist_train.sh or torchrun, but RANK is not set'),
+        ('slurm', 'expects to be started by tools/slurm_train.sh or srun, but SLURM_PROCID is not set'),
+        ('mpi', 'expects to be started by mpirun, but OMPI_COMM_WORLD_LOCAL_RANK is not set'),
+    ],
+)
+def test_launchers_that_did_not_launch(launcher, message, monkeypatch):
+    for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_LOCAL_RANK'):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UsageError, match=message):
+        build_runner(load_config(DETECTOR, launcher=launcher))
+
+
+def test_launchers_and_gpus(monkeypatch):
+    monkeypatch.setenv('SLURM_PROCID', '0')
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    with pytest.raises(UsageError, match=r'--launcher slurm needs GPUs .* use --launcher pytorch \(gloo\) instead'):
+        build_runner(load_config(DETECTOR, launcher='slurm'))
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    monkeypatch.setenv('RANK', '2')
+    monkeypatch.setenv('LOCAL_RANK', '2')
+    with pytest.raises(UsageError, match='process 2 on this machine has no GPU of its own: PyTorch sees 2'):
+        build_runner(load_config(DETECTOR, launcher='pytorch'))
+
+
+def test_predictions_go_to_pickle_files_only():
+    with pytest.raises(UsageError, match=r"ends in \.pkl or \.pickle, got 'a\.json'"):
+        dump_predictions(None, 'a.json')
+
+
+def test_report_of_boxes():
+    metrics = {
+        'coco/bbox_mAP': 0.7512,
+        'coco/bbox_mAP_50': 0.9,
+        'coco/bbox_mAP_75': 0.8,
+        'coco/bbox_mAP_s': 0.6,
+        'coco/bbox_mAP_m': 0.8,
+        'coco/bbox_mAP_l': -1.0,
+        'coco/0_precision': 0.5,
+        'coco/a_precision_precision': float('nan'),
+        'coco/segm_mAP': 0.25,
+    }
+    text = report.format_metrics(metrics)
+    lines = [[cell.strip() for cell in line.strip('|').split('|')] for line in text.splitlines() if '|' in line]
+    assert lines == [
+        ['AP', 'AP50', 'AP75', 'APs', 'APm', 'APl'],
+        ['0.751', '0.900', '0.800', '0.600', '0.800', '-'],
+        ['class', 'AP'],
+        ['0', '0.500'],
+        ['a_precision', '-'],
+        ['metric', 'value'],
+        ['coco/segm_mAP', '0.25'],
+    ]
+
+
+def test_report_of_accuracy():
+    text = report.format_metrics({'accuracy/top1': 97.314, 'accuracy/top5': 100.0})
+    assert '| accuracy/top1 |  97.31 |' in text
+    assert '| accuracy/top5 | 100.00 |' in text
+    assert text.isascii()
