@@ -218,17 +218,22 @@ def _check_option(cfg: Config, key: str) -> None:
             )
         close = difflib.get_close_matches(first, [*settings, *cfg], n=3)
         raise UsageError(f"--cfg-options {key}: the config has no '{first}'{_did_you_mean(close)}")
+    if first not in cfg:
+        return
     node: Any = cfg
-    for depth, part in enumerate([first, *rest[:-1]] if rest else []):
+    for depth, part in enumerate([first, *rest] if rest else []):
         if isinstance(node, (list, tuple)):
             known = [str(index) for index in range(len(node))]
         else:
             known = [str(name) for name in node] if isinstance(node, Mapping | Config) else []
-        if part not in known:
+        # The last part may be new, as an argument that the config leaves at its default, but not a slip of the pen.
+        last = depth == len(rest) and isinstance(node, Mapping)
+        close = difflib.get_close_matches(part, known, n=3, cutoff=0.85 if last else 0.6)
+        if part not in known and (close or not last):
             where = '.'.join([first, *rest][:depth]) or 'the config'
-            close = difflib.get_close_matches(part, known, n=3)
             raise UsageError(f"--cfg-options {key}: {where} has no '{part}'{_did_you_mean(close)}")
-        node = node[int(part)] if isinstance(node, (list, tuple)) else node[part]
+        if depth < len(rest):
+            node = node[int(part)] if isinstance(node, (list, tuple)) else node[part]
 
 
 def _did_you_mean(close: list[str]) -> str:

@@ -33,11 +33,13 @@ def test_options_change_the_config():
         'train_cfg.max_epochs': 5,
         'randomness.seed': 3,
         'custom_hooks': [],
+        'tta_model.type': 'DetTTAModel',
     }
     cfg = load_config(DETECTOR, options, 'somewhere')
     assert cfg.model.backbone.with_cp is True
     assert cfg.train_dataloader.dataset.pipeline[2].scale == (96, 96)
     assert cfg.train_cfg.max_epochs == 5
+    assert cfg.tta_model.type == 'DetTTAModel'
     assert cfg.work_dir == 'somewhere'
     assert load_config(DETECTOR).work_dir == 'work_dirs/toy_detector'
 
@@ -52,7 +54,10 @@ def test_work_dir_of_the_config_is_kept():
     [
         ('modle.backbone.depth', "the config has no 'modle'; did you mean model"),
         ('model.bakbone.depth', "model has no 'bakbone'; did you mean backbone"),
-        ('model.backbone.depth.layers.first', "model.backbone.depth has no 'layers'$"),
+        ('model.backbone.depth.layers', "model.backbone.depth has no 'layers'$"),
+        ('train_cfg.max_epoch', "train_cfg has no 'max_epoch'; did you mean max_epochs"),
+        ('model.test_cfg.max_per_imgs', "model.test_cfg has no 'max_per_imgs'; did you mean max_per_img"),
+        ('train_dataloader.dataset.pipeline.4', "train_dataloader.dataset.pipeline has no '4'"),
         ('train_dataloader.dataset.pipeline.9.scale', "train_dataloader.dataset.pipeline has no '9'"),
         ('zzz', "the config has no 'zzz'$"),
     ],
