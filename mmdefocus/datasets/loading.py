@@ -22,11 +22,13 @@ class DefocusLoadImage(LoadImageFromFile):
         **kwargs: As for MMCV's ``LoadImageFromFile``.
 
     Raises:
-        ValueError: If ``ignore_empty`` is on, which would pass over images.
+        ValueError: If ``ignore_empty`` is on, which would pass over images, or for the deprecated ``file_client_args``.
     """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if self.file_client_args is not None:
+            raise ValueError('file_client_args is deprecated; give the same as backend_args')
         if self.ignore_empty:
             raise ValueError(
                 'ignore_empty=True would leave out unreadable images without a word; mend or remove them instead'

@@ -347,6 +347,12 @@ def test_images_that_would_be_passed_over(tmp_path, content):
         build(tmp_path, pipeline=[dict(type='LoadImageFromFile', ignore_empty=True)])
 
 
+@pytest.mark.filterwarnings('ignore:"file_client_args":DeprecationWarning')
+def test_deprecated_storage_options_are_refused():
+    with pytest.raises(ValueError, match='file_client_args is deprecated; give the same as backend_args'):
+        DefocusLoadImage(file_client_args=dict(backend='disk'))
+
+
 @pytest.mark.parametrize('kind', ['LoadImageFromFile', 'mmdet.LoadImageFromFile', 'mmcv.LoadImageFromFile'])
 def test_every_spelling_of_the_loader_is_strict(tmp_path, content, kind):
     write(tmp_path, content)
