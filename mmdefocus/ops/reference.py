@@ -25,10 +25,10 @@ def selective_scan_reference(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: 
     B, C = (_per_channel(projection, u) for projection in (B, C))
     state = u.new_zeros(u.shape[0], *A.shape)  # (B, E, N)
     outputs = []
-    for t in range(u.shape[2]):
-        step = delta[:, :, t, None]  # (B, E, 1)
-        state = torch.exp(step * A) * state + step * u[:, :, t, None] * B[..., t]
-        outputs.append((state * C[..., t]).sum(-1))
+    # The gradient of unbind is one stack; that of indexing would be a full tensor for every step.
+    for x, step, B_t, C_t in zip(u.unbind(-1), delta.unbind(-1), B.unbind(-1), C.unbind(-1), strict=True):
+        state = torch.exp(step[..., None] * A) * state + (step * x)[..., None] * B_t
+        outputs.append((state * C_t).sum(-1))
     return torch.stack(outputs, dim=-1), state
 
 
@@ -53,7 +53,7 @@ def causal_conv1d_reference(x: Tensor, weight: Tensor, bias: Tensor | None, silu
     """
     width, length = weight.shape[1], x.shape[2]
     padded = torch.nn.functional.pad(x, (width - 1, 0))
-    y = sum(weight[:, k, None] * padded[:, :, k : k + length] for k in range(width))
-    if bias is not None:
-        y = y + bias[:, None]
+    y = x.new_zeros(()) if bias is None else bias[:, None]
+    for k in range(width):
+        y = y + weight[:, k, None] * padded[:, :, k : k + length]
     return y * torch.sigmoid(y) if silu else y

@@ -3,6 +3,9 @@
 Legend: B batch, E channels, L time, N state, G groups of channels that share B and C.
 """
 
+from contextlib import nullcontext
+from typing import Literal, overload
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -49,6 +52,39 @@ def _selective_scan_cpp(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tenso
 
 
 _IMPLEMENTATIONS = {'reference': selective_scan_reference, 'cpp': _selective_scan_cpp}
+
+
+@overload
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = ...,
+    z: Tensor | None = ...,
+    delta_bias: Tensor | None = ...,
+    delta_softplus: bool = ...,
+    return_last_state: Literal[False] = ...,
+    backend: str | None = ...,
+) -> Tensor: ...
+
+
+@overload
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = ...,
+    z: Tensor | None = ...,
+    delta_bias: Tensor | None = ...,
+    delta_softplus: bool = ...,
+    *,
+    return_last_state: Literal[True],
+    backend: str | None = ...,
+) -> tuple[Tensor, Tensor]: ...
 
 
 def selective_scan(
@@ -105,8 +141,8 @@ def selective_scan(
     _check_shapes(op, **tensors)
     implementation = _IMPLEMENTATIONS[choose_backend(backend, u.device)]
 
-    # Autocast is off because its lists would move the products below back into half types.
-    with torch.autocast(u.device.type, enabled=False):
+    # Autocast would move the products below back into half types; the meta device has none to switch off.
+    with nullcontext() if u.is_meta else torch.autocast(u.device.type, enabled=False):
         x, step, A, B, C = (tensor.to(compute) for tensor in (u, delta, A, B, C))
         if delta_bias is not None:
             step = step + delta_bias.to(compute)[:, None]

@@ -268,3 +268,10 @@ def test_backward_stores_no_tensor_of_all_states():
     everything = batch * channels * state * length
     assert max(sizes) <= everything // 8
     assert 0 < max(allocations) <= everything * 4 // 4
+
+
+def test_meta_tensors_give_the_shapes():
+    arguments = {name: tensor.detach().to('meta') for name, tensor in make(length=3).items()}
+    y, state = selective_scan(**arguments, delta_softplus=True, return_last_state=True)
+    assert y.is_meta
+    assert (y.shape, state.shape) == ((2, 40, 3), (2, 40, 16))

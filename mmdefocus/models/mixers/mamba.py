@@ -4,7 +4,6 @@ Shapes: B batch, L tokens, C embed_dims, E inner_dims, N state_dims, R dt_rank, 
 """
 
 import math
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -110,4 +109,4 @@ class MambaMixer(TokenMixer):
             c = apply_learnable_rotary(c, positions, self.freq)
         decay = -at_least_float32(self.A_log).exp()  # (E, N)
         y = selective_scan(u.transpose(1, 2), delta.transpose(1, 2), decay, b.transpose(1, 2), c.transpose(1, 2))
-        return cast('Tensor', y).transpose(1, 2)
+        return y.transpose(1, 2)

@@ -1,0 +1,14 @@
+# The full-size detector on two photographs (tools/make_photos_coco.py): one training iteration shows that it runs on a
+# machine without a GPU, in less than 16 GiB of memory. The activations of the encoder are computed twice for that.
+_base_ = './defocus_mamba_base_36ep.py'
+custom_imports = dict(imports=['mmdefocus.models', 'mmdefocus.datasets', 'mmdefocus.engine'])
+
+data_root = 'data/photos/'
+train_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(data_root=data_root))
+val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(data_root=data_root))
+test_dataloader = val_dataloader
+val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
+test_evaluator = val_evaluator
+
+train_cfg = dict(max_epochs=1)
+custom_hooks = [dict(type='ActivationCheckpointHook', modules=['encoder.layers', 'decoder.layers', 'neck'])]

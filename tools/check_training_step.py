@@ -1,0 +1,91 @@
+"""Run one training iteration of a config and report its losses, gradients, time and peak memory.
+
+Ends with status 1 when a loss or a gradient is not finite, or when a parameter that is to be trained has no gradient.
+Parameters with a gradient of exactly zero are listed: a newly built DINO has some, because the layers behind them start
+at zero, as have the blocks that drop path left out (set `model.backbone.drop_path_rate=0` to see them all at work).
+"""
+
+import argparse
+import math
+import resource
+import sys
+import time
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mmdefocus.apis.arguments import add_common_arguments, parse_arguments
+from mmdefocus.apis.runner import UsageError, apply_train_options, build_runner, load_config
+
+WIDTH = 100
+
+
+class StepReport(Hook):
+    """Collects what one iteration does and stops the training after it."""
+
+    # After the hooks that wrap modules, before those that log or save.
+    priority = 'LOW'
+
+    def __init__(self) -> None:
+        self.gradients: dict[str, float] = {}  # sum of absolute values
+        self.losses: dict[str, float] = {}
+        self.seconds = 0.0
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        # The optimiser's wrapper clears the gradients before any later hook.
+        for name, parameter in runner.model.named_parameters():
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(
+                    lambda p, name=name: self.gradients.__setitem__(name, p.grad.abs().sum().item())
+                )
+        self.started = time.perf_counter()
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
+    ) -> None:
+        self.seconds = time.perf_counter() - self.started
+        self.losses = {name: torch.as_tensor(value).detach().item() for name, value in (outputs or {}).items()}
+
+
+def listing(title: str, names: list[str]) -> None:
+    if names:
+        print(f'\n{title} ({len(names)}):')
+        for name in names:
+            print(f'  {name}'[:WIDTH])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config file')
+    add_common_arguments(parser)
+    args = parse_arguments(parser)
+    try:
+        cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
+        apply_train_options(cfg)
+        cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=1, val_interval=2)
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+        runner = build_runner(cfg)
+    except UsageError as error:
+        parser.exit(2, f'error: {error}\n')
+    report = StepReport()
+    runner.register_hook(report)
+    runner.train()
+
+    print('\nlosses: ' + ', '.join(f'{name} {value:.4g}' for name, value in report.losses.items()))
+    trained = [name for name, parameter in runner.model.named_parameters() if parameter.requires_grad]
+    missing = [name for name in trained if name not in report.gradients]
+    broken = [name for name, total in report.gradients.items() if not math.isfinite(total)]
+    listing('parameters without gradient', missing)
+    listing('parameters with a gradient that is not finite', broken)
+    listing('parameters with a gradient of zero', [name for name, total in report.gradients.items() if total == 0])
+    finite_losses = all(map(math.isfinite, report.losses.values()))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f'\n{len(report.gradients)} of {len(trained)} parameters to be trained have a gradient')
+    print(f'iteration: {report.seconds:.1f} s on {torch.get_num_threads()} threads, peak memory {peak:.2f} GiB')
+    if missing or broken or not finite_losses:
+        sys.exit(1)
+
+
+if __name__ == '__main__':
+    main()
