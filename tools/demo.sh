@@ -26,7 +26,8 @@ visible() {
 }
 
 echo "[1/3] data set of handwritten digits in COCO format: $DATA"
-"$PYTHON" tools/make_digits_coco.py --out "$DATA" --force # replaces a set of other options only
+# --force replaces a set that was made with other options, and nothing else.
+visible '^made|already holds' "$PYTHON" tools/make_digits_coco.py --out "$DATA" --force
 
 # A training counts as finished for the configs and the data that it ran with.
 recipe=$(cat "$CONFIG" configs/_base_/models/dino_nano.py configs/_base_/datasets/digits_detection.py \
