@@ -18,7 +18,7 @@ BUILD=$ROOT/build/setup
 LOG=$BUILD/setup.log
 STAMP=$VENV/.mmdefocus-setup
 ASKED_CUDA=${FORCE_CUDA:-auto}
-DISK_GB=10 # 6 for .venv, 3 for downloads while they are unpacked, 1 for the compiler
+DISK_GB=8 # 5.6 for .venv, 6.3 while downloads are being unpacked, and room for data and checkpoints
 
 BUILD_TOOLS=(setuptools wheel packaging ninja)
 OPENMMLAB=(onedl-mmengine onedl-mmdetection onedl-mmpretrain opencv-python-headless scikit-learn)

@@ -20,7 +20,7 @@ TORCH_LIBRARY(mmdefocus, m) {
 
 // `import mmdefocus._ext` loads the library, which registers the operators; the module itself is empty.
 PyMODINIT_FUNC PyInit__ext(void) {
-  static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_ext", nullptr, -1, nullptr, nullptr, nullptr, nullptr,
-                                   nullptr};
+  static PyModuleDef definition = {
+      PyModuleDef_HEAD_INIT, "_ext", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
   return PyModule_Create(&definition);
 }

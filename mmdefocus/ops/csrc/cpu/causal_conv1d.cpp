@@ -37,7 +37,13 @@ struct Prepared {
 
   template <typename S>
   ConvInputs<S> inputs() const {
-    return {x.size(0),  x.size(1), x.size(2), weight.size(0), silu, read<S>(x), weight.const_data_ptr<S>(),
+    return {x.size(0),
+            x.size(1),
+            x.size(2),
+            weight.size(0),
+            silu,
+            read<S>(x),
+            weight.const_data_ptr<S>(),
             bias.defined() ? bias.const_data_ptr<S>() : nullptr};
   }
 

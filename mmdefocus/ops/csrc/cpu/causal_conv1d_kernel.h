@@ -2,8 +2,8 @@
 //
 //   y_t = activation(bias + sum over k of weight_k x_{t - K + 1 + k})
 //
-// Chunks of the sequence are loaded with the K - 1 steps before them (for y and the gradient of the weight) or after them
-// (for the gradient of x).
+// Chunks of the sequence are loaded with the K - 1 steps before them (for y and the gradient of the weight) or after
+// them (for the gradient of x).
 #pragma once
 
 #include "cpu/causal_conv1d.h"

@@ -8,8 +8,8 @@
 
 namespace mmdefocus::cpu {
 
-// Channels of a block: enough to share the horizontal sums of the backward pass, few enough to occupy all threads. It does
-// not depend on the number of threads, so neither do the results.
+// Channels of a block: enough to share the horizontal sums of the backward pass, few enough to occupy all threads. It
+// does not depend on the number of threads, so neither do the results.
 constexpr int64_t kChannelsPerBlock = 32;
 
 template <typename S>

@@ -40,9 +40,18 @@ struct Prepared {
 
   template <typename S>
   ScanInputs<S> inputs() const {
-    return {u.size(0),  u.size(1),     u.size(2),      groups,
-            A.size(0),  B.dim() == 4,  C.dim() == 4,   read<S>(u),
-            read<S>(delta), A.const_data_ptr<S>(), B.const_data_ptr<S>(), C.const_data_ptr<S>()};
+    return {u.size(0),
+            u.size(1),
+            u.size(2),
+            groups,
+            A.size(0),
+            B.dim() == 4,
+            C.dim() == 4,
+            read<S>(u),
+            read<S>(delta),
+            A.const_data_ptr<S>(),
+            B.const_data_ptr<S>(),
+            C.const_data_ptr<S>()};
   }
 
  private:
@@ -50,7 +59,8 @@ struct Prepared {
     return projection.dim() == 4 ? projection.transpose(2, 3).contiguous() : projection.t().contiguous();
   }
 
-  static int64_t checked_groups(const Tensor& u, const Tensor& delta, const Tensor& A, const Tensor& B, const Tensor& C) {
+  static int64_t checked_groups(const Tensor& u, const Tensor& delta, const Tensor& A, const Tensor& B,
+                                const Tensor& C) {
     check_float(u, kOp);
     TORCH_CHECK(u.dim() == 3 && u.size(2) > 0, kOp, ": expected u of shape (B, E, L) with L > 0, got ", u.sizes());
     TORCH_CHECK(A.dim() == 2, kOp, ": expected A of shape (E, N), got ", A.sizes());
@@ -61,8 +71,8 @@ struct Prepared {
     for (const Tensor* projection : {&B, &C}) {
       if (projection->dim() == 4) groups = projection->size(1);
     }
-    TORCH_CHECK(groups > 0 && u.size(1) % groups == 0, kOp, ": ", groups, " groups of B and C do not divide ", u.size(1),
-                " channels");
+    TORCH_CHECK(groups > 0 && u.size(1) % groups == 0, kOp, ": ", groups, " groups of B and C do not divide ",
+                u.size(1), " channels");
     for (const Tensor* projection : {&B, &C}) {
       const char* name = projection == &B ? "B" : "C";
       if (projection->dim() == 4) {
@@ -113,9 +123,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad_y
   const Tensor du = at::empty_like(u), ddelta = at::empty_like(delta);
   const Tensor dA = at::empty({batch, state, channels}, u.options());
   const auto partial = [&](const Tensor& projection) {
-    return projection.dim() == 4
-               ? at::empty({batch, prepared.groups, blocks.per_group, length, state}, u.options())
-               : at::empty({batch, state, channels}, u.options());
+    return projection.dim() == 4 ? at::empty({batch, prepared.groups, blocks.per_group, length, state}, u.options())
+                                 : at::empty({batch, state, channels}, u.options());
   };
   const Tensor dB = partial(B), dC = partial(C);
   const auto run = [&](auto scalar) {

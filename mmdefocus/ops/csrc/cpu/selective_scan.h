@@ -37,9 +37,9 @@ struct ScanOutputs {
 
 template <typename S>
 struct ScanGradients {
-  Sequence<const S> y;      // incoming
-  const S* last_state;      // incoming, (B, N, E), or null
-  const S* chunk_states;    // saved by the forward pass
+  Sequence<const S> y;    // incoming
+  const S* last_state;    // incoming, (B, N, E), or null
+  const S* chunk_states;  // saved by the forward pass
   Sequence<S> u, delta;
   S* A;  // (B, N, E)
   S* B;  // input-dependent: (B, G, channel blocks of a group, L, N), one partial sum per block; constant: (B, N, E)
@@ -57,8 +57,7 @@ struct Blocks {
   int64_t channels_per_group, channels_per_block, per_group, count;
 
   Blocks(int64_t batch, int64_t channels, int64_t groups, int64_t channels_per_block_)
-      : channels_per_group(channels / groups),
-        channels_per_block(channels_per_block_),
+      : channels_per_group(channels / groups), channels_per_block(channels_per_block_),
         per_group((channels_per_group + channels_per_block - 1) / channels_per_block),
         count(batch * groups * per_group) {}
 };

@@ -68,7 +68,8 @@ inline void store_rows(const Vec<S>* rows, int64_t channels, int64_t state, int6
 
 // N_ is the state size where it is known at compile time, else 0.
 template <typename S, int N_, bool varying_B, bool varying_C>
-void forward_blocks(const ScanInputs<S>& in, const ScanOutputs<S>& out, const Blocks& blocks, int64_t begin, int64_t end) {
+void forward_blocks(const ScanInputs<S>& in, const ScanOutputs<S>& out, const Blocks& blocks, int64_t begin,
+                    int64_t end) {
   constexpr int W = kLanes<S>;
   const int N = N_ ? N_ : static_cast<int>(in.state);
   const int64_t E = in.channels, L = in.length;
@@ -91,7 +92,8 @@ void forward_blocks(const ScanInputs<S>& in, const ScanOutputs<S>& out, const Bl
       for (int64_t start = 0; start < L; start += kChunk) {
         const int length = static_cast<int>(std::min<int64_t>(kChunk, L - start));
         load_tile<S>(in.u.at(block.b, e, start), in.u.channel_stride, in.u.time_stride, lanes, length, u);
-        load_tile<S>(in.delta.at(block.b, e, start), in.delta.channel_stride, in.delta.time_stride, lanes, length, delta);
+        load_tile<S>(in.delta.at(block.b, e, start), in.delta.channel_stride, in.delta.time_stride, lanes, length,
+                     delta);
         store_rows<S>(saved, E, N, e, lanes, out.chunk_states + (block.b * chunks(L) + start / kChunk) * N * E);
         Vec<S> local[N_ ? N_ : 1];
         Vec<S>* h = N_ ? local : saved;

@@ -18,12 +18,12 @@ struct Simd<float> {
   typedef int32_t Bits __attribute__((vector_size(MMDEFOCUS_VECTOR_BYTES)));
   static constexpr int kMantissaBits = 23;
   static constexpr int kExponentBias = 127;
-  static constexpr int kTaylorDegree = 7;           // remainder below 6e-9 on |r| <= ln(2) / 2
-  static constexpr float kRounder = 12582912.0f;    // 1.5 * 2^23: adding it rounds to an integer
-  static constexpr float kLn2High = 0.693359375f;   // 9 significant bits: n * kLn2High is exact
+  static constexpr int kTaylorDegree = 7;          // remainder below 6e-9 on |r| <= ln(2) / 2
+  static constexpr float kRounder = 12582912.0f;   // 1.5 * 2^23: adding it rounds to an integer
+  static constexpr float kLn2High = 0.693359375f;  // 9 significant bits: n * kLn2High is exact
   static constexpr float kLn2Low = -2.12194440e-4f;
-  static constexpr float kLowest = -88.0f;          // 2^-127 is written as 0
-  static constexpr float kHighest = 88.8f;          // 2^128 is written as infinity
+  static constexpr float kLowest = -88.0f;  // 2^-127 is written as 0
+  static constexpr float kHighest = 88.8f;  // 2^128 is written as infinity
 };
 
 template <>
@@ -96,7 +96,8 @@ inline S sum_of_lanes(Vec<S> v) {
 
 // Tiles are (time, lanes). Lanes beyond `lanes` are channels that do not exist: they are read as 0 and not written.
 template <typename S>
-inline void load_tile(const S* source, int64_t channel_stride, int64_t time_stride, int lanes, int length, Vec<S>* tile) {
+inline void load_tile(const S* source, int64_t channel_stride, int64_t time_stride, int lanes, int length,
+                      Vec<S>* tile) {
   constexpr int W = kLanes<S>;
   if (channel_stride == 1 && lanes == W) {
     for (int t = 0; t < length; ++t) std::memcpy(&tile[t], source + t * time_stride, sizeof(Vec<S>));
@@ -113,7 +114,8 @@ inline void load_tile(const S* source, int64_t channel_stride, int64_t time_stri
 }
 
 template <typename S>
-inline void store_tile(const Vec<S>* tile, int64_t channel_stride, int64_t time_stride, int lanes, int length, S* target) {
+inline void store_tile(const Vec<S>* tile, int64_t channel_stride, int64_t time_stride, int lanes, int length,
+                       S* target) {
   constexpr int W = kLanes<S>;
   if (channel_stride == 1 && lanes == W) {
     for (int t = 0; t < length; ++t) std::memcpy(target + t * time_stride, &tile[t], sizeof(Vec<S>));

@@ -1,5 +1,5 @@
-// The standard headers of the vectorised kernels. They are included before any `#pragma GCC target`, so that their inline
-// functions never hold instructions that the processor may lack.
+// The standard headers of the vectorised kernels. They are included before any `#pragma GCC target`, so that their
+// inline functions never hold instructions that the processor may lack.
 #pragma once
 
 #include <algorithm>
