@@ -78,3 +78,12 @@ def choose_backend(name: str | None, device: torch.device) -> str:
     if obstacle is not None:
         raise RuntimeError(f'backend {name!r} cannot run: {obstacle}')
     return name
+
+
+def refuse_second_derivatives(op: str) -> None:
+    """Makes a derivative of the compiled gradient of ``op`` an error; torch would warn and return wrong numbers."""
+
+    def refuse(ctx, *gradients):
+        raise RuntimeError(f"{op}: second derivatives of the compiled kernel are not there; use backend='reference'")
+
+    torch.library.register_autograd(f'mmdefocus::{op}_backward', refuse)

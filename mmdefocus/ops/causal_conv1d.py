@@ -6,7 +6,7 @@ Legend: B batch, E channels, L time, K kernel width.
 import torch
 from torch import Tensor
 
-from mmdefocus.ops.backends import can_run_cpp, choose_backend
+from mmdefocus.ops.backends import can_run_cpp, choose_backend, refuse_second_derivatives
 from mmdefocus.ops.reference import causal_conv1d_reference
 from mmdefocus.ops.validation import check_rank, check_shape, compute_dtype
 
@@ -36,6 +36,7 @@ if can_run_cpp() is None:
     torch.library.register_fake('mmdefocus::causal_conv1d', _fake_forward)
     torch.library.register_fake('mmdefocus::causal_conv1d_backward', _fake_backward)
     torch.library.register_autograd('mmdefocus::causal_conv1d', _differentiate, setup_context=_save)
+    refuse_second_derivatives('causal_conv1d')
 
 
 def _causal_conv1d_cpp(x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool) -> Tensor:

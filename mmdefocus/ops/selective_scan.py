@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmdefocus.ops.backends import can_run_cpp, choose_backend
+from mmdefocus.ops.backends import can_run_cpp, choose_backend, refuse_second_derivatives
 from mmdefocus.ops.reference import selective_scan_reference
 from mmdefocus.ops.validation import check_rank, check_shape, compute_dtype
 
@@ -44,6 +44,7 @@ if can_run_cpp() is None:
     torch.library.register_fake('mmdefocus::selective_scan', _fake_forward)
     torch.library.register_fake('mmdefocus::selective_scan_backward', _fake_backward)
     torch.library.register_autograd('mmdefocus::selective_scan', _differentiate, setup_context=_save)
+    refuse_second_derivatives('selective_scan')
 
 
 def _selective_scan_cpp(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:

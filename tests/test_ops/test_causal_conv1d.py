@@ -139,3 +139,11 @@ def test_wrong_arguments(changes, error, message):
         arguments[index] = value
     with pytest.raises(error, match=message):
         causal_conv1d(*arguments)
+
+
+def test_second_derivatives_of_the_compiled_kernel_are_refused():
+    x, weight, bias = make(length=5)
+    y = causal_conv1d(x, weight, bias, 'silu', backend='cpp')
+    (gradient,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match=r'causal_conv1d: second derivatives of the compiled kernel'):
+        gradient.sum().backward()

@@ -275,3 +275,16 @@ def test_meta_tensors_give_the_shapes():
     y, state = selective_scan(**arguments, delta_softplus=True, return_last_state=True)
     assert y.is_meta
     assert (y.shape, state.shape) == ((2, 40, 3), (2, 40, 16))
+
+
+def test_second_derivatives():
+    arguments = make(batch=1, channels=2, length=4, state=2, dtype=torch.float64)
+    u = arguments['u']
+
+    def derivative(backend):
+        y = selective_scan(**arguments, delta_softplus=True, backend=backend)
+        return torch.autograd.grad(y.square().sum(), arguments['delta'], create_graph=True)[0]
+
+    assert torch.autograd.grad(derivative('reference').sum(), u)[0].abs().sum() > 0
+    with pytest.raises(RuntimeError, match=r"second derivatives of the compiled kernel .* use backend='reference'"):
+        torch.autograd.grad(derivative('cpp').sum(), u)

@@ -1,13 +1,15 @@
-# DINO for small images and few objects: mmdet's model with fewer layers, queries and channels. The backbone and its
-# width are added by the config that inherits from this.
+# DINO for small images and few objects: mmdet's model with fewer layers, queries and channels, on three levels. The
+# backbone, with patches of 8 pixels and as wide as this, is added by the config that inherits from this.
 width = 96
+num_levels = 3
 attention = dict(embed_dims=width, num_heads=4, dropout=0.0)
-deformable_attention = dict(embed_dims=width, num_heads=4, num_levels=4, dropout=0.0)
+deformable_attention = dict(embed_dims=width, num_heads=4, num_levels=num_levels, dropout=0.0)
 ffn = dict(embed_dims=width, feedforward_channels=4 * width, ffn_drop=0.0)
 
 model = dict(
     type='DINO',
     num_queries=40,
+    num_feature_levels=num_levels,
     with_box_refine=True,
     as_two_stage=True,
     data_preprocessor=dict(
@@ -17,7 +19,8 @@ model = dict(
         bgr_to_rgb=True,
         pad_size_divisor=1,
     ),
-    neck=dict(type='SimpleFeaturePyramid', in_channels=96, out_channels=width, num_outs=4),
+    # Strides 8, 16 and 32 for patches of 8 pixels; finer levels would cost more than all the rest.
+    neck=dict(type='SimpleFeaturePyramid', in_channels=width, out_channels=width, num_outs=num_levels, start_level=2),
     encoder=dict(num_layers=1, layer_cfg=dict(self_attn_cfg=deformable_attention, ffn_cfg=ffn)),
     decoder=dict(
         num_layers=2,
@@ -31,7 +34,7 @@ model = dict(
         num_classes=10,
         embed_dims=width,
         sync_cls_avg_factor=True,
-        loss_cls=dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
+        loss_cls=dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=2.0),
         loss_bbox=dict(type='L1Loss', loss_weight=5.0),
         loss_iou=dict(type='GIoULoss', loss_weight=2.0),
     ),
