@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,12 @@ script=''
 request="$*"
 echo "$request" >>"$NOTES"
 [[ -n ${FAIL:-} && $request =~ $FAIL ]] && { echo "pretended failure of $FAIL"; exit 1; }
+if [[ -n ${WAIT:-} && $request == *"torch $WAIT"* ]]; then
+    trap 'exit 1' INT
+    touch "$ROOT/waiting"
+    sleep 30 &
+    wait
+fi
 case "$request$script" in
     *sys.version_info*) echo "${VERSION:-3.11}" ;;
     *'sys.exit(not os.path.exists'*) exit "${HEADERS:-0}" ;;
@@ -198,6 +206,33 @@ def test_second_run_does_nothing(machine):
     second = run_setup(machine)
     assert second.stdout == f'set-up is complete: {machine}/.venv\n'
     assert not any('pip' in request for request in requests(machine))
+
+
+def test_interrupted_and_taken_up_again(machine):
+    """Ctrl-C while pip works, which then ends with a failure of its own."""
+    waiting = machine / 'waiting'
+    process = subprocess.Popen(
+        ['bash', 'tools/setup.sh'],
+        cwd=machine,
+        env={
+            'PATH': str(machine.parent / 'bin'),
+            'NOTES': str(machine / 'notes'),
+            'ROOT': str(machine),
+            'WAIT': 'torchvision',
+        },
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not waiting.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors.strip() == 'interrupted; the same command goes on from here'
+    assert run_setup(machine).returncode == 0
+    assert sum('-m venv' in request for request in requests(machine)) == 1
 
 
 def test_changed_sources_are_compiled_again_and_nothing_else(machine):

@@ -251,6 +251,8 @@ main() {
         echo "another set-up is running in this checkout; waiting for it"
         flock 9
     fi
+    exec 3>&2 # the trap may run while stderr goes to the log
+    trap 'printf "\ninterrupted; the same command goes on from here\n" >&3; exit 130' INT TERM
     export TMPDIR=$BUILD/tmp PATH=$VENV/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1
 
     local only_extension=no
