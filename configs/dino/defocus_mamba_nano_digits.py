@@ -45,6 +45,7 @@ tta_pipeline = [
         type='TestTimeAug',
         transforms=[
             [dict(type='Resize', scale=(side, side), keep_ratio=True) for side in (144, 160, 176)],
+            [dict(type='RandomFlip', prob=0.0)],  # DetTTAModel reads whether it flipped
             [dict(type='LoadAnnotations', with_bbox=True)],
             [
                 dict(
