@@ -245,12 +245,14 @@ install_stack() {
 
 main() {
     cd "$ROOT"
-    mkdir -p "$BUILD/tmp"
+    mkdir -p "$BUILD"
     exec 9>"$BUILD/lock"
     if command -v flock >/dev/null && ! flock -n 9; then
         echo "another set-up is running in this checkout; waiting for it"
         flock 9
     fi
+    rm -rf "$BUILD/tmp" "$BUILD/header" # left by an interrupted set-up
+    mkdir "$BUILD/tmp"
     exec 3>&2 # the trap may run while stderr goes to the log
     trap 'printf "\ninterrupted; the same command goes on from here\n" >&3; exit 130' INT TERM
     export TMPDIR=$BUILD/tmp PATH=$VENV/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1
