@@ -277,10 +277,21 @@ def test_a_second_init_weights_changes_nothing(build):
 def test_patch_embedding_of_a_detector_has_its_own_initial_values():
     projection = DefocusMamba('nano', out_type='featmap').patch_embed.projection
     assert projection.weight.std().item() == pytest.approx((2 / (256 * 96)) ** 0.5, rel=0.02)
-    assert not projection.bias.any()
     bound = (3 * 256) ** -0.5
+    assert bound * 0.9 < projection.bias.abs().max().item() <= bound
     projection = DefocusMamba('nano').patch_embed.projection
     assert bound * 0.95 < projection.weight.abs().max().item() <= bound
+
+
+def test_padding_does_not_make_gradients_explode_in_a_new_detector(toy_arch):
+    def largest_gradient(side):
+        torch.manual_seed(0)
+        arch = toy_arch | {'num_layers': 24}
+        backbone = DefocusMamba(arch, token_order='window', pretrain_size=64, out_type='featmap')
+        backbone(torch.randn(1, 3, side, side))[0].sum().backward()
+        return max(parameter.grad.abs().max().item() for parameter in backbone.parameters())
+
+    assert largest_gradient(65) < 10 * largest_gradient(128)
 
 
 @pytest.mark.parametrize('prefix', [None, 'backbone.'])

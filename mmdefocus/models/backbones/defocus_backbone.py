@@ -161,10 +161,10 @@ class DefocusBackbone(BaseModule):
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         projection = self.patch_embed.projection
         projection.reset_parameters()
-        # Published detectors and classifiers differ here.
+        # Published detectors and classifiers differ here. The bias must not be 0: padding tokens would be exactly 0 in
+        # all blocks, where the gradient of RMSNorm grows by 1 / sqrt(eps) per block until it overflows.
         if self.out_type == 'featmap':
             nn.init.normal_(projection.weight, std=math.sqrt(2 / (self.patch_size**2 * self.embed_dims)))
-            nn.init.zeros_(projection.bias)
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
         """Compute the output named by ``out_type``.
