@@ -286,7 +286,7 @@ def test_patch_embedding_of_a_detector_has_its_own_initial_values():
 def test_padding_does_not_make_gradients_explode_in_a_new_detector(toy_arch):
     def largest_gradient(side):
         torch.manual_seed(0)
-        arch = toy_arch | {'num_layers': 24}
+        arch = toy_arch | {'num_layers': 24, 'embed_dims': 64, 'inner_dims': 512}
         backbone = DefocusMamba(arch, token_order='window', pretrain_size=64, out_type='featmap')
         backbone(torch.randn(1, 3, side, side))[0].sum().backward()
         return max(parameter.grad.abs().max().item() for parameter in backbone.parameters())
