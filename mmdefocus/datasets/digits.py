@@ -41,7 +41,7 @@ class DigitsOptions:
         ValueError: If a number makes no sense or the digits cannot fit into the image.
     """
 
-    train_images: int = 2000
+    train_images: int = 6000
     val_images: int = 200
     size: int = 160
     digits: tuple[int, int] = (1, 4)
