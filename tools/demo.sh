@@ -10,6 +10,9 @@ DATA=data/digits
 WORK=work_dirs/demo
 PICTURES=$WORK/pictures
 PYTHON=${PYTHON:-python}
+# Idle OpenMP threads give up their core sooner: nothing is lost on a free machine, and where something else runs too,
+# training is several times faster.
+export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-10000}
 
 mkdir -p "$WORK"
 
