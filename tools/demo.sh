@@ -16,11 +16,11 @@ export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-10000}
 
 mkdir -p "$WORK"
 
-# visible FILTER COMMAND…: the whole output goes to the log, what matches the filter to the screen.
+# visible PROGRAM COMMAND…: the whole output goes to the log, what the sed program prints of it to the screen.
 visible() {
-    local filter=$1 status=0
+    local program=$1 status=0
     shift
-    "$@" 2>&1 | tee -a "$WORK/demo.log" | { grep --line-buffered -E "$filter" || true; } || status=$?
+    "$@" 2>&1 | tee -a "$WORK/demo.log" | sed -unE "$program" || status=$?
     if ((status != 0)); then
         tail -n 15 "$WORK/demo.log" >&2
         printf '\ndemo failed: %s ended with status %d; the whole output is in %s\n' "$2" "$status" "$WORK/demo.log" >&2
@@ -30,7 +30,7 @@ visible() {
 
 echo "[1/3] data set of handwritten digits in COCO format: $DATA"
 # --force replaces a set that was made with other options, and nothing else.
-visible '^made|already holds' "$PYTHON" tools/make_digits_coco.py --out "$DATA" --force
+visible '/^made|already holds/p' "$PYTHON" tools/make_digits_coco.py --out "$DATA" --force
 
 # A training counts as finished for the configs and the data that it ran with.
 recipe=$(cat "$CONFIG" configs/_base_/models/dino_nano.py configs/_base_/datasets/digits_detection.py \
@@ -46,16 +46,18 @@ else
         mkdir -p "$WORK"
         echo "$recipe" >"$WORK/started"
     fi
-    echo "[2/3] training: tools/train.py $CONFIG (each line names the time left as 'eta')"
+    echo "[2/3] training: tools/train.py $CONFIG"
     began=$SECONDS
-    visible 'Epoch\(train\)|bbox_mAP: ' "$PYTHON" tools/train.py "$CONFIG" --work-dir "$WORK" "${resume[@]}"
+    progress='s/.*Epoch\(train\) *\[([0-9]+)\]\[ *([0-9/]+)\].* eta: ([^ ]+) .* loss: ([0-9.]+).*/      epoch \1, step \2, time left \3, loss \4/p
+        s/.*Epoch\(val\).*bbox_mAP: ([0-9.]+) .*/      box mAP \1/p'
+    visible "$progress" "$PYTHON" tools/train.py "$CONFIG" --work-dir "$WORK" "${resume[@]}"
     echo "$recipe" >"$WORK/finished"
     echo "      trained in $(((SECONDS - began + 30) / 60)) min"
 fi
 
 echo "[3/3] evaluation: tools/test.py $CONFIG $(cat "$WORK/last_checkpoint")"
 rm -rf "$PICTURES"
-visible 'Average (Precision|Recall)|^[+|]|bbox_mAP_copypaste' \
+visible '/Average (Precision|Recall)/p; /^COCO box AP$/,/^pictures:/ { /^pictures:/!p }' \
     "$PYTHON" tools/test.py "$CONFIG" "$(cat "$WORK/last_checkpoint")" --work-dir "$WORK" --show-dir "$PICTURES"
 echo
 echo "pictures (left: true boxes, right: predicted boxes): $PWD/$PICTURES"

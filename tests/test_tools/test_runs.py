@@ -6,32 +6,18 @@ import pickle
 import runpy
 import shutil
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from commands import TOOLS, run, tool
 from mmengine.runner import CheckpointLoader
 from PIL import Image
 
 HERE = Path(__file__).parent
-TOOLS = HERE.parents[1] / 'tools'
 DETECTOR, CLASSIFIER = HERE / 'toy_detector.py', HERE / 'toy_classifier.py'
-
-
-def run(cwd: Path, *command: str | Path, code: int = 0) -> str:
-    environment = dict(os.environ, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
-    done = subprocess.run(
-        [str(word) for word in command], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout + done.stderr
-
-
-def tool(cwd: Path, name: str, *arguments: str | Path, code: int = 0) -> str:
-    return run(cwd, sys.executable, TOOLS / name, *arguments, code=code)
 
 
 @pytest.fixture(scope='module')
