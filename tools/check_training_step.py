@@ -30,6 +30,8 @@ class StepReport(Hook):
     def __init__(self) -> None:
         self.gradients: dict[str, float] = {}  # sum of absolute values
         self.losses: dict[str, float] = {}
+        self.inputs: list[tuple[int, ...]] = []
+        self.inputs: list[tuple[int, ...]] = []
         self.seconds = 0.0
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
@@ -39,6 +41,8 @@ class StepReport(Hook):
                 parameter.register_post_accumulate_grad_hook(
                     lambda p, name=name: self.gradients.__setitem__(name, p.grad.abs().sum().item())
                 )
+        self.inputs = [tuple(image.shape) for image in (data_batch or {}).get('inputs', [])]
+        self.inputs = [tuple(image.shape) for image in (data_batch or {}).get('inputs', [])]
         self.started = time.perf_counter()
 
     def after_train_iter(
@@ -72,7 +76,8 @@ def main() -> None:
     runner.register_hook(report)
     runner.train()
 
-    print('\nlosses: ' + ', '.join(f'{name} {value:.4g}' for name, value in report.losses.items()))
+    print('\ninputs: ' + ', '.join(' x '.join(map(str, shape)) for shape in report.inputs))
+    print('losses: ' + ', '.join(f'{name} {value:.4g}' for name, value in report.losses.items()))
     trained = [name for name, parameter in runner.model.named_parameters() if parameter.requires_grad]
     missing = [name for name in trained if name not in report.gradients]
     broken = [name for name, total in report.gradients.items() if not math.isfinite(total)]

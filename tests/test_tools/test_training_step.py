@@ -18,7 +18,7 @@ def folder(tmp_path_factory, digits_coco):
 
 def test_demo_config_trains_every_parameter_and_is_tested_with_augmentation(folder):
     report = tool(folder, 'check_training_step.py', NANO, '--work-dir', 'work')
-    assert re.search(r'\nlosses: loss \d', report)
+    assert re.search(r'\ninputs: (3 x 160 x 160, ){3}3 x 160 x 160\nlosses: loss \d', report)
     found = re.search(r'(\d+) of (\d+) parameters to be trained have a gradient', report)
     assert found[1] == found[2]
     assert 'not finite' not in report
