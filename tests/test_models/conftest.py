@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmdefocus.models import DefocusMamba
+
 GOLDEN = Path(__file__).parents[1] / 'golden'
 
 
@@ -31,3 +33,14 @@ def golden():
         return expected, torch.load(GOLDEN / f'{name}_official_state.pt', weights_only=True)
 
     return load
+
+
+@pytest.fixture
+def build(toy_arch):
+    """Builder of the toy backbone, with the same values each time."""
+
+    def make(**changes):
+        torch.manual_seed(0)
+        return DefocusMamba(toy_arch, **changes)
+
+    return make
