@@ -64,7 +64,7 @@ check_compiler() {
 int main() { return std::vector<int>{}.size(); }'
     # Unquoted: CXX may hold a launcher too, as in "ccache g++".
     ${CXX:-c++} -std=c++17 -x c++ -fsyntax-only - <<<"$program" >/dev/null 2>&1 ||
-        fail "no working C++17 compiler: '${CXX:-c++}' cannot compile a five-word program; install one (apt install g++) or name one in CXX"
+        fail "no working C++17 compiler: '${CXX:-c++}' cannot compile a small program; install one (apt install g++) or name one in CXX"
 }
 
 check_disk() {
@@ -289,7 +289,7 @@ main() {
         STEPS=1
         choose_device
     else
-        echo "setting up $VENV (about 4 minutes on 2 cores, all output in $LOG)"
+        echo "setting up $VENV (about 3 minutes on 2 cores, all output in $LOG)"
         install_stack
     fi
     ADVICE="the operators of mmdefocus could not be compiled; the lines above name the compiler's complaint"
