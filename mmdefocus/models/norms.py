@@ -30,20 +30,6 @@ class LayerNorm(nn.LayerNorm):
         return F.layer_norm(at_least_float32(x), self.normalized_shape, weight, bias, self.eps).to(self.weight.dtype)
 
 
-def group_rms_norm(x: Tensor, group_size: int, eps: float = 1e-6) -> Tensor:
-    """Divide every group of channels of every token by its root mean square; there is no weight.
-
-    Args:
-        x: (..., C), at least float32.
-        group_size: Channels per group; must divide C.
-        eps: Added to the mean square.
-
-    Returns:
-        (..., C), in the dtype of ``x``.
-    """
-    return F.rms_norm(x.unflatten(-1, (-1, group_size)), (group_size,), eps=eps).flatten(-2)
-
-
 @MODELS.register_module()
 class DefocusLN2d(nn.LayerNorm):
     """Layer norm over the channels of every pixel of a map, (B, C, H, W) → (B, C, H, W).

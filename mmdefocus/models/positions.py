@@ -1,12 +1,10 @@
 """Learnable relative positions: the centre of the band-pass filter (section 3 of the paper, arXiv 2406.04342).
 
-Shapes: B batch, L tokens, N state channels.
+Shapes: L tokens, N state channels.
 """
 
 import torch
 from torch import Tensor
-
-from .precision import at_least_float32
 
 
 def initial_frequencies(count: int, base: float = 100.0) -> Tensor:
@@ -29,22 +27,3 @@ def token_positions(length: int, rope_scale: float, like: Tensor) -> Tensor:
     ``like`` must be at least float32: bfloat16 cannot count past 256.
     """
     return torch.arange(length, device=like.device, dtype=like.dtype) / rope_scale
-
-
-def apply_learnable_rotary(x: Tensor, positions: Tensor, frequencies: Tensor) -> Tensor:
-    """Mix the channels of each pair (2i, 2i + 1) with phases that grow along the sequence.
-
-    x_j ← x_j cos(θ_j) + rot(x)_j sin(θ_j) with θ_j = position · f_j, rot(x)_2i = −x_2i+1 and rot(x)_2i+1 = x_2i.
-    Both channels of a pair have a frequency of their own, so this is no orthogonal rotation (and no stock RoPE).
-
-    Args:
-        x: (B, L, N), N even, at least float32.
-        positions: (L,), at least float32; see :func:`token_positions`.
-        frequencies: (N,), radians per token.
-
-    Returns:
-        (B, L, N).
-    """
-    phases = torch.outer(positions, at_least_float32(frequencies))  # (L, N)
-    rotated = torch.stack((-x[..., 1::2], x[..., 0::2]), dim=-1).flatten(-2)
-    return x * phases.cos() + rotated * phases.sin()

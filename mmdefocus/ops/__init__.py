@@ -2,6 +2,7 @@
 
 from mmdefocus.ops.backends import available_backends
 from mmdefocus.ops.causal_conv1d import causal_conv1d
+from mmdefocus.ops.defocus_scan import defocus_scan
 from mmdefocus.ops.selective_scan import selective_scan
 
-__all__ = ['available_backends', 'causal_conv1d', 'selective_scan']
+__all__ = ['available_backends', 'causal_conv1d', 'defocus_scan', 'selective_scan']

@@ -7,10 +7,12 @@ import torch
 from torch import Tensor
 
 
-def selective_scan_reference(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
+def selective_scan_reference(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_state: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The selective scan as a loop over time (Mamba, arXiv 2312.00752, eq. 2 with the Euler rule for B).
 
-    ``h_t = exp(delta_t A) h_{t-1} + delta_t u_t B_t`` and ``y_t = sum over n of C_t h_t``, from ``h_{-1} = 0``.
+    ``h_t = exp(delta_t A) h_{t-1} + delta_t u_t B_t`` and ``y_t = sum over n of C_t h_t``.
 
     Args:
         u: input, (B, E, L), float32 or float64.
@@ -18,12 +20,13 @@ def selective_scan_reference(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: 
         A: (E, N).
         B: (B, G, N, L), or (E, N) when constant.
         C: as B.
+        initial_state: h_{-1}, (B, E, N); 0 by default.
 
     Returns:
         y (B, E, L) and the state after the last step (B, E, N).
     """
     B, C = (_per_channel(projection, u) for projection in (B, C))
-    state = u.new_zeros(u.shape[0], *A.shape)  # (B, E, N)
+    state = u.new_zeros(u.shape[0], *A.shape) if initial_state is None else initial_state  # (B, E, N)
     outputs = []
     # The gradient of unbind is one stack; that of indexing would be a full tensor for every step.
     for x, step, B_t, C_t in zip(u.unbind(-1), delta.unbind(-1), B.unbind(-1), C.unbind(-1), strict=True):

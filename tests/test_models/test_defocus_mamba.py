@@ -105,13 +105,11 @@ def test_other_channel_counts_and_patch_sizes(toy_arch):
 
 def scales_seen(backbone, image, monkeypatch):
     seen = []
-    rotary = mamba.apply_learnable_rotary
-    monkeypatch.setattr(mamba, 'apply_learnable_rotary', lambda x, p, f: seen.append(p) or rotary(x, p, f))
-    handle = backbone.layers[0].mixer.register_forward_pre_hook(lambda module, args: seen.append(args[2]))
+    scan = mamba.defocus_scan
+    monkeypatch.setattr(mamba, 'defocus_scan', lambda *args, **kwargs: seen.append(kwargs) or scan(*args, **kwargs))
     backbone(image)
-    handle.remove()
     monkeypatch.undo()
-    delta_scale, positions = seen[:2]
+    delta_scale, positions = seen[0]['delta_scale'], seen[0]['positions']
     return float(1 / positions[1]), delta_scale
 
 
@@ -259,7 +257,7 @@ def test_residual_and_norms_are_float32_under_autocast(build):
 def test_feature_maps_are_computed_in_float32_even_under_autocast(build, out_type, dtype):
     backbone = build(out_type=out_type)
     dtypes = []
-    backbone.layers[1].mixer.in_proj.register_forward_hook(lambda module, args, output: dtypes.append(output.dtype))
+    backbone.layers[1].mixer.x_proj.register_forward_hook(lambda module, args, output: dtypes.append(output.dtype))
     with torch.autocast('cpu', torch.bfloat16):
         backbone(torch.randn(1, 3, 32, 32))
     assert dtypes == [dtype]

@@ -7,8 +7,6 @@ A tensor that is expected to be zero (the gradient of the class token in detecti
 zero.
 """
 
-from functools import partial
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,7 +14,6 @@ from torch import nn
 
 from mmdefocus.models import DefocusMamba, SimpleFeaturePyramid
 from mmdefocus.models.checkpoint import mmdefocus_to_official, official_to_mmdefocus
-from mmdefocus.models.mixers import mamba
 from mmdefocus.ops import available_backends
 
 TOLERANCE = 1e-5
@@ -29,15 +26,6 @@ def assert_parity(actual, expected, what, tolerance=TOLERANCE, order=float('inf'
     scale = torch.linalg.vector_norm(expected, order)
     error = torch.linalg.vector_norm(actual - expected, order)
     assert error <= tolerance * scale, f'{what}: relative error {error / scale:.2e}'
-
-
-@pytest.fixture
-def use_backend(monkeypatch):
-    def choose(name):
-        for op in ('selective_scan', 'causal_conv1d'):
-            monkeypatch.setattr(mamba, op, partial(getattr(mamba, op), backend=name))
-
-    return choose
 
 
 def build_backbone(arch, **changes):
@@ -100,8 +88,8 @@ class Classifier(nn.Module):
 
 @pytest.mark.parametrize('backend', BACKENDS)
 @pytest.mark.parametrize('case', ['det_window', 'det_raster'])
-def test_detection_features_and_gradients(golden, use_backend, case, backend):
-    use_backend(backend)
+def test_detection_features_and_gradients(golden, monkeypatch, case, backend):
+    monkeypatch.setenv('MMDEFOCUS_BACKEND', backend)
     expected, state_dict = golden(case)
     model = Detector(expected['arch'])
     model.load_state_dict(official_to_mmdefocus(state_dict))
@@ -118,8 +106,8 @@ def test_detection_features_and_gradients(golden, use_backend, case, backend):
 
 @pytest.mark.parametrize('backend', BACKENDS)
 @pytest.mark.parametrize('case', ['cls_rope', 'cls_norope'])
-def test_classification_blocks_losses_and_gradients(golden, use_backend, case, backend):
-    use_backend(backend)
+def test_classification_blocks_losses_and_gradients(golden, monkeypatch, case, backend):
+    monkeypatch.setenv('MMDEFOCUS_BACKEND', backend)
     expected, state_dict = golden(case)
     model = Classifier(expected['arch'])
     model.load_state_dict(official_to_mmdefocus(state_dict))
@@ -148,7 +136,7 @@ def test_backends_agree_in_float64(golden, use_backend, monkeypatch, case):
     results = {}
     for backend in BACKENDS:
         with monkeypatch.context():
-            use_backend(backend)
+            monkeypatch.setenv('MMDEFOCUS_BACKEND', backend)
             model = Detector(expected['arch']).double()
             model.load_state_dict(official_to_mmdefocus(state_dict))
             feature, pyramid = model(expected['image'].double())

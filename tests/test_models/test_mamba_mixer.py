@@ -99,42 +99,38 @@ def test_every_parameter_receives_a_gradient():
 
 @pytest.fixture
 def scan_dtypes(monkeypatch):
+    """Types of the activations and of the parameters that reach the scan; the operator computes in the latter."""
     seen = []
-    scan, convolution = mamba.selective_scan, mamba.causal_conv1d
+    scan = mamba.defocus_scan
 
-    def record_scan(*tensors):
-        seen.extend(tensor.dtype for tensor in tensors)
-        return scan(*tensors)
+    def record(u, dt, A, B, C, D, z, dt_bias, **rest):
+        seen.append(({x.dtype for x in (u, dt, B, C, z)}, {A.dtype, rest['positions'].dtype}))
+        return scan(u, dt, A, B, C, D, z, dt_bias, **rest)
 
-    def record_convolution(x, *args, **kwargs):
-        seen.append(x.dtype)
-        return convolution(x, *args, **kwargs)
-
-    monkeypatch.setattr(mamba, 'selective_scan', record_scan)
-    monkeypatch.setattr(mamba, 'causal_conv1d', record_convolution)
+    monkeypatch.setattr(mamba, 'defocus_scan', record)
     return seen
 
 
-def test_autocast_reaches_projections_but_not_the_scan(scan_dtypes):
+def test_autocast_reaches_activations_but_not_decay_and_positions(scan_dtypes):
     mixer = make_mixer()
     x = torch.randn(2, 40, 8)
     with torch.autocast('cpu', torch.bfloat16):
         mixed = run(mixer, x)
     assert mixed.dtype == torch.bfloat16
-    assert set(scan_dtypes) == {torch.float32}
+    assert scan_dtypes == [({torch.bfloat16}, {torch.float32})]
     torch.testing.assert_close(mixed.float(), run(mixer, x), rtol=0.05, atol=0.005)
 
 
 def test_half_parameters_keep_a_float32_scan(scan_dtypes):
     mixer = make_mixer().bfloat16()
     assert run(mixer, torch.randn(2, 4, 8).bfloat16()).dtype == torch.bfloat16
-    assert set(scan_dtypes) == {torch.float32}
+    assert scan_dtypes == [({torch.bfloat16}, {torch.float32})]
 
 
 def test_float64_stays_float64(scan_dtypes):
     mixer = make_mixer().double()
     assert run(mixer, torch.randn(2, 4, 8, dtype=torch.float64)).dtype == torch.float64
-    assert set(scan_dtypes) == {torch.float64}
+    assert scan_dtypes == [({torch.float64}, {torch.float64})]
 
 
 def test_sizes_that_do_not_fit_are_refused():

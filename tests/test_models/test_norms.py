@@ -2,7 +2,7 @@ import pytest
 import torch
 from mmcv.cnn import build_norm_layer
 
-from mmdefocus.models.norms import DefocusLN2d, LayerNorm, RMSNorm, group_rms_norm
+from mmdefocus.models.norms import DefocusLN2d, LayerNorm, RMSNorm
 
 
 def test_rms_norm_is_the_formula():
@@ -20,12 +20,6 @@ def test_half_weights_give_half_results_from_float32_statistics(norm):
     result = norm.bfloat16()(x)
     assert result.dtype == torch.bfloat16
     assert torch.equal(result, expected.bfloat16())
-
-
-def test_group_rms_norm_is_the_formula_per_group():
-    y = torch.randn(2, 5, 12, dtype=torch.float64)
-    expected = torch.cat([g / (g.square().mean(-1, keepdim=True) + 1e-6).sqrt() for g in y.split(4, dim=-1)], dim=-1)
-    torch.testing.assert_close(group_rms_norm(y, 4), expected)
 
 
 def test_map_norm_normalises_every_pixel_over_channels():

@@ -1,0 +1,196 @@
+"""The fused core of the De-focus Mamba mixer: all between its projections in one operator.
+
+Legend: B batch, L tokens, E channels, N state.
+"""
+
+from contextlib import nullcontext
+from typing import Literal, overload
+
+import torch
+from torch import Tensor
+
+from mmdefocus.ops.backends import choose_backend
+from mmdefocus.ops.defocus_scan_chain import defocus_scan_chain
+from mmdefocus.ops.reference import selective_scan_reference
+from mmdefocus.ops.selective_scan import selective_scan
+from mmdefocus.ops.validation import check_rank, check_shape, compute_dtype
+
+
+def _defocus_scan_reference(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor, *rest):
+    dtype = A.dtype
+    # Autocast would move parts of the chain into half types; the meta device has none to switch off.
+    with nullcontext() if u.is_meta else torch.autocast(u.device.type, enabled=False):
+        x, step, B, C, gate = (tensor.to(dtype) for tensor in (u, dt, B, C, z))
+        y, last_state = defocus_scan_chain(x, step, A, B, C, D, gate, *rest)
+    return y.to(u.dtype), last_state
+
+
+def _defocus_scan_cpp(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor, *rest):
+    def scan(u, delta, A, B, C, initial_state):
+        if initial_state is not None:
+            return selective_scan_reference(u, delta, A, B, C, initial_state)
+        return selective_scan(u, delta, A, B, C, return_last_state=True, backend='cpp')
+
+    return _defocus_scan_reference(u, dt, A, B, C, D, z, *rest, scan)
+
+
+_IMPLEMENTATIONS = {'reference': _defocus_scan_reference, 'cpp': _defocus_scan_cpp}
+
+
+@overload
+def defocus_scan(
+    u: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    z: Tensor,
+    dt_bias: Tensor,
+    freq: Tensor | None = ...,
+    positions: Tensor | None = ...,
+    initial_state: Tensor | None = ...,
+    delta_scale: float = ...,
+    group_size: int = ...,
+    eps: float = ...,
+    return_last_state: Literal[False] = ...,
+    backend: str | None = ...,
+) -> Tensor: ...
+
+
+@overload
+def defocus_scan(
+    u: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    z: Tensor,
+    dt_bias: Tensor,
+    freq: Tensor | None = ...,
+    positions: Tensor | None = ...,
+    initial_state: Tensor | None = ...,
+    delta_scale: float = ...,
+    group_size: int = ...,
+    eps: float = ...,
+    *,
+    return_last_state: Literal[True],
+    backend: str | None = ...,
+) -> tuple[Tensor, Tensor]: ...
+
+
+def defocus_scan(
+    u: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    z: Tensor,
+    dt_bias: Tensor,
+    freq: Tensor | None = None,
+    positions: Tensor | None = None,
+    initial_state: Tensor | None = None,
+    delta_scale: float = 1.0,
+    group_size: int = 64,
+    eps: float = 1e-6,
+    return_last_state: bool = False,
+    backend: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Everything between the projections of the De-focus Mamba mixer (section 3 of the paper, arXiv 2406.04342).
+
+    For every channel of every sequence::
+
+        delta_t = softplus(dt_t + dt_bias) / delta_scale
+        B_t, C_t = rotate(B_t), rotate(C_t)                         (with freq; see mmdefocus.ops.rotary)
+        h_t = exp(delta_t A) h_{t-1} + delta_t u_t B_t
+        y_t = sum over n of C_t h_t
+        y_t = y_t / sqrt(mean of y_t² over the channel's group + eps)
+        y_t = (y_t + D u_t) silu(z_t)
+
+    Channels come last, so that slices of the projections' outputs enter without a copy. Half types are converted on
+    loading and storing; all between is float32 (float64 for float64), whatever autocast says.
+
+    Args:
+        u: input, (B, L, E), float16, bfloat16, float32 or float64.
+        dt: step sizes before the softplus, (B, L, E), of the type of ``u``.
+        A: (E, N), real; negative for a decaying state.
+        B: input projection, (B, L, N), of the type of ``u``.
+        C: output projection, as B.
+        D: weight of the direct path, (E).
+        z: gate, (B, L, E), of the type of ``u``.
+        dt_bias: (E).
+        freq: rotary frequencies, (N), N even, radians per unit of position; None leaves the rotation out.
+        positions: (L), float32 (float64 for float64), not differentiable; by default 0, 1, ….
+        initial_state: h_{-1}, (B, E, N), float32 (float64 for float64); by default 0.
+        delta_scale: divides the step sizes; positive.
+        group_size: channels per group of the norm; divides E.
+        eps: added to the mean square.
+        return_last_state: whether the state after the last token is returned too. It is differentiable, and as the
+            ``initial_state`` of a second call, with the ``positions`` going on, it continues the sequence.
+        backend: a name of :func:`mmdefocus.ops.available_backends`; None chooses by the device and the type.
+
+    Returns:
+        y (B, L, E) of the type of ``u``; with ``return_last_state``, also the state (B, E, N) in float32 (float64 for
+        float64).
+
+    Raises:
+        TypeError: complex, integer or mixed types.
+        ValueError: shapes that do not fit, an empty sequence, tensors on several devices, an odd N with ``freq``, a
+            ``delta_scale`` that is not positive, an unknown backend.
+        RuntimeError: the named backend cannot run here.
+    """
+    op = 'defocus_scan'
+    activations = {'u': u, 'dt': dt, 'B': B, 'C': C, 'z': z}
+    parameters = {'A': A, 'D': D, 'dt_bias': dt_bias, 'freq': freq}
+    others = {'positions': positions, 'initial_state': initial_state}
+    compute = compute_dtype(op, {**activations, **parameters, **others})
+    _check_types(op, activations, others, compute)
+    _check_shapes(op, **activations, **parameters, **others, group_size=group_size)
+    if not delta_scale > 0:
+        raise ValueError(f'{op}: expected a positive delta_scale, got {delta_scale}')
+
+    A, D, dt_bias = (parameter.to(compute) for parameter in (A, D, dt_bias))
+    if freq is not None:
+        freq = freq.to(compute)
+        if positions is None:
+            positions = torch.arange(u.shape[1], device=u.device, dtype=compute)
+    implementation = _IMPLEMENTATIONS[choose_backend(backend, u.device, u.dtype, _IMPLEMENTATIONS)]
+    y, last_state = implementation(
+        u, dt, A, B, C, D, z, dt_bias, freq, positions, initial_state, float(delta_scale), group_size, float(eps)
+    )
+    return (y, last_state) if return_last_state else y
+
+
+def _check_types(op, activations, others, compute):
+    u = activations['u']
+    for name, tensor in activations.items():
+        if tensor.dtype != u.dtype:
+            raise TypeError(f'{op}: expected {name} of the type of u ({u.dtype}), got {tensor.dtype}')
+    for name, tensor in others.items():
+        if tensor is not None and tensor.dtype != compute:
+            raise TypeError(f'{op}: expected {name} as {compute}, got {tensor.dtype}')
+
+
+def _check_shapes(op, u, dt, B, C, z, A, D, dt_bias, freq, positions, initial_state, group_size):
+    check_rank(op, 'u', u, '(batch, length, channels)')
+    check_rank(op, 'A', A, '(channels, state)')
+    batch, length, channels = u.shape
+    state = A.shape[1]
+    if length == 0:
+        raise ValueError(f'{op}: expected a sequence of at least one token, got u of shape {tuple(u.shape)}')
+    if group_size < 1 or channels % group_size:
+        raise ValueError(f'{op}: expected a group_size that divides the {channels} channels, got {group_size}')
+    if freq is not None and state % 2:
+        raise ValueError(f'{op}: expected an even state with freq (its channels turn in pairs), got {state}')
+    for name, tensor in (('dt', dt), ('z', z)):
+        check_shape(op, name, tensor, (batch, length, channels), '(batch, length, channels)')
+    for name, tensor in (('B', B), ('C', C)):
+        check_shape(op, name, tensor, (batch, length, state), '(batch, length, state)')
+    check_shape(op, 'A', A, (channels, state), '(channels, state)')
+    for name, tensor in (('D', D), ('dt_bias', dt_bias)):
+        check_shape(op, name, tensor, (channels,), '(channels)')
+    check_shape(op, 'freq', freq, (state,), '(state)')
+    check_shape(op, 'positions', positions, (length,), '(length)')
+    check_shape(op, 'initial_state', initial_state, (batch, channels, state), '(batch, channels, state)')
