@@ -1,0 +1,221 @@
+"""Classification head with the auxiliary loss on the image tokens.
+
+Shapes: B batch, L tokens (class token included), C in_channels, K num_classes.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from ..precision import at_least_float32
+
+AUX_FORMS = ('token', 'pool', None)
+
+
+@MODELS.register_module()
+class DefocusClsHead(BaseModule):
+    """Main logits from the class token, auxiliary logits from the image tokens (section 3 of the paper).
+
+    It stands behind a backbone with ``out_type='raw'``, in MMPreTrain's ``ImageClassifier``. The auxiliary loss makes
+    every token useful for the classification, so that a causal network does not look at a few of them only. It is not
+    used in the prediction.
+
+    Args:
+        num_classes: K.
+        in_channels: C, the backbone's ``embed_dims``.
+        hidden_dims: None for linear heads; else the width of the hidden layer of Linear – Tanh – Linear heads. The
+            published ImageNet-21k models, and those tuned from them, have ``3 * in_channels``.
+        aux: ``'token'``: logits of every image token, their losses averaged (as the published code does).
+            ``'pool'``: logits of the average of the image tokens (as the paper describes). None: no auxiliary head.
+        aux_weight: Share of the auxiliary loss in the sum, from 0 to 1. The main loss has the rest.
+        loss: Config of a loss of MMPreTrain that takes logits (N, K) and labels (N,) or scores (N, K).
+        predict_classes: Indices of the classes that a prediction keeps, in the order that it gives them; None keeps
+            all. ``'imagenet1k'`` takes the classes of ImageNet-1k from the 21,841 of ImageNet-21k. It acts on
+            :meth:`predict` alone.
+        topk: Which top-k accuracies ``cal_acc`` computes.
+        cal_acc: Whether to compute accuracies in training; needs labels without mixup, cutmix and the like.
+        init_cfg: MMEngine's initialisation; the published one by default.
+
+    Raises:
+        ValueError: An argument is outside its range.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int,
+        hidden_dims: int | None = None,
+        aux: str | None = 'token',
+        aux_weight: float = 0.5,
+        loss: dict | nn.Module = dict(type='mmpretrain.CrossEntropyLoss'),  # noqa: B006 (never changed)
+        predict_classes: str | Sequence[int] | None = None,
+        topk: int | Sequence[int] = 1,
+        cal_acc: bool = False,
+        init_cfg: dict | list[dict] | None = dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0),  # noqa: B006
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        for name, value in (('num_classes', num_classes), ('in_channels', in_channels), ('hidden_dims', hidden_dims)):
+            if value is not None and value < 1:
+                raise ValueError(f'{name} must be positive, got {value}')
+        if aux not in AUX_FORMS:
+            raise ValueError(f'aux must be one of {list(AUX_FORMS)}, got {aux!r}')
+        if not 0 <= aux_weight <= 1:
+            raise ValueError(f'aux_weight must be from 0 to 1, got {aux_weight}')
+        self.num_classes = num_classes
+        self.in_channels = in_channels
+        self.hidden_dims = hidden_dims
+        self.aux = aux
+        self.aux_weight = aux_weight
+        self.topk = (topk,) if isinstance(topk, int) else tuple(topk)
+        self.cal_acc = cal_acc
+        self.loss_module = loss if isinstance(loss, nn.Module) else MODELS.build(loss)
+        self.fc = self._make_classifier()
+        self.aux_fc = self._make_classifier() if aux else None
+        self.register_buffer('predict_classes', self._class_indices(predict_classes), persistent=False)
+
+    def _make_classifier(self) -> nn.Module:
+        if self.hidden_dims is None:
+            return nn.Linear(self.in_channels, self.num_classes)
+        hidden = nn.Linear(self.in_channels, self.hidden_dims)
+        return nn.Sequential(hidden, nn.Tanh(), nn.Linear(self.hidden_dims, self.num_classes))
+
+    def _class_indices(self, classes: str | Sequence[int] | None) -> Tensor | None:
+        if classes is None:
+            return None
+        if isinstance(classes, str):
+            if classes != 'imagenet1k':
+                raise ValueError(f"predict_classes must be a list of indices, 'imagenet1k' or None, got {classes!r}")
+            from mmdefocus.datasets.imagenet21k import imagenet1k_indices
+
+            classes = imagenet1k_indices()
+        if not classes or len(set(classes)) < len(classes):
+            raise ValueError(f'predict_classes must be distinct indices, at least one, got {list(classes)}')
+        if not 0 <= min(classes) <= max(classes) < self.num_classes:
+            raise ValueError(
+                f'predict_classes must be from 0 to num_classes - 1 = {self.num_classes - 1}, got indices from '
+                f'{min(classes)} to {max(classes)}'
+            )
+        return torch.tensor(classes)
+
+    def pre_logits(self, feats: tuple[Tensor, ...]) -> Tensor:
+        """Features before the last linear layer of the main head.
+
+        Args:
+            feats: The last one is the sequence (B, L, C) with the class token last, or the class token (B, C).
+
+        Returns:
+            (B, C), or (B, hidden_dims) with a hidden layer.
+
+        Raises:
+            ValueError: The features have another rank or width.
+        """
+        tokens = feats[-1]
+        if tokens.ndim not in (2, 3) or tokens.shape[-1] != self.in_channels:
+            raise ValueError(
+                f'expected features (batch, tokens, {self.in_channels}) or (batch, {self.in_channels}) for '
+                f'in_channels={self.in_channels}, got {tuple(tokens.shape)}; in_channels must be the embed_dims of the '
+                "backbone, whose out_type must be 'raw' (or 'cls_token', with aux=None)"
+            )
+        cls_token = tokens[:, -1] if tokens.ndim == 3 else tokens
+        return self.fc[:-1](cls_token) if isinstance(self.fc, nn.Sequential) else cls_token
+
+    def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
+        """Main logits (B, K) of all classes; ``feats`` as in :meth:`pre_logits`."""
+        last = self.fc[-1] if isinstance(self.fc, nn.Sequential) else self.fc
+        return last(self.pre_logits(feats))
+
+    def loss(self, feats: tuple[Tensor, ...], data_samples: list[Any]) -> dict[str, Tensor]:
+        """Compute the losses.
+
+        Args:
+            feats: As in :meth:`pre_logits`; with an auxiliary head, the whole sequence.
+            data_samples: One MMPreTrain ``DataSample`` per image, with ``gt_score`` (K,) from batch augmentations or
+                ``gt_label``.
+
+        Returns:
+            ``loss_cls`` and, with an auxiliary head, ``loss_aux``. Both carry their weight already, (1 - aux_weight)
+            and aux_weight: MMEngine logs each of them and minimises their sum. With ``cal_acc`` also
+            ``accuracy_top-k``.
+
+        Raises:
+            ValueError: Features of another shape, a label outside 0 … K - 1 or scores of another length than K.
+        """
+        logits = at_least_float32(self(feats))  # (B, K)
+        target = self._target(data_samples)
+        losses = {'loss_cls': self.loss_module(logits, target, avg_factor=len(target))}
+        if self.aux_fc is not None:
+            losses['loss_cls'] = losses['loss_cls'] * (1 - self.aux_weight)
+            losses['loss_aux'] = self._aux_loss(feats[-1], target) * self.aux_weight
+        if self.cal_acc:
+            losses |= self._accuracy(logits, target)
+        return losses
+
+    def _aux_loss(self, tokens: Tensor, target: Tensor) -> Tensor:
+        assert self.aux_fc is not None
+        if tokens.ndim != 3:
+            raise ValueError(
+                f'aux={self.aux!r} needs the image tokens, features (batch, tokens, {self.in_channels}), got '
+                f"{tuple(tokens.shape)}; set out_type='raw' in the backbone"
+            )
+        image_tokens = tokens[:, :-1]
+        if self.aux == 'pool':
+            image_tokens = image_tokens.mean(dim=1, keepdim=True)
+        logits = at_least_float32(self.aux_fc(image_tokens))  # (B, L - 1, K)
+        # All tokens of an image have one target: vmap shares it, where repeated it would be as large as the logits.
+        # It takes `forward` because hooks of the loss module could not look into what is inside vmap.
+        loss = partial(self.loss_module.forward, avg_factor=len(target))
+        return torch.vmap(loss, in_dims=(1, None))(logits, target).mean()
+
+    def _target(self, data_samples: list[Any]) -> Tensor:
+        """Scores (B, K) or labels (B,)."""
+        if 'gt_score' in data_samples[0]:
+            scores = torch.stack([sample.gt_score for sample in data_samples])
+            if scores.shape[1] != self.num_classes:
+                raise ValueError(
+                    f'expected scores of num_classes={self.num_classes} classes, got {scores.shape[1]}; give '
+                    'data_preprocessor.num_classes and head.num_classes the same number'
+                )
+            return scores
+        labels = torch.cat([sample.gt_label for sample in data_samples])
+        lowest, highest = labels.min().item(), labels.max().item()
+        if lowest < 0 or highest >= self.num_classes:
+            raise ValueError(
+                f'expected labels from 0 to {self.num_classes - 1} (num_classes={self.num_classes}), got '
+                f'{lowest if lowest < 0 else highest}; the data set has other classes than the head: give num_classes '
+                'of the head the number of its classes, or train on the classes that the head was made for'
+            )
+        return labels
+
+    def _accuracy(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        from mmpretrain.evaluation import Accuracy
+
+        if labels.ndim != 1:
+            raise ValueError('cal_acc=True needs labels, got scores of a batch augmentation; leave it out')
+        accuracies = Accuracy.calculate(logits, labels, topk=self.topk)
+        return {f'accuracy_top-{k}': accuracy for k, accuracy in zip(self.topk, accuracies, strict=True)}
+
+    def predict(self, feats: tuple[Tensor, ...], data_samples: list[Any] | None = None) -> list[Any]:
+        """Predict with the main head.
+
+        Args:
+            feats: As in :meth:`pre_logits`.
+            data_samples: MMPreTrain's ``DataSample`` of every image, which receive the results; made where missing.
+
+        Returns:
+            Data samples with ``pred_score``, one per class of ``predict_classes``, and ``pred_label``, their argmax.
+        """
+        from mmpretrain.structures import DataSample
+
+        logits = self(feats)
+        if self.predict_classes is not None:
+            logits = logits[:, self.predict_classes]
+        scores = at_least_float32(logits).softmax(dim=1)
+        samples = [DataSample() if sample is None else sample for sample in data_samples or [None] * len(scores)]
+        for sample, score in zip(samples, scores, strict=True):
+            sample.set_pred_score(score).set_pred_label(score.argmax())
+        return samples
