@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+from mmengine.registry import DATASETS
+from sklearn.datasets import load_digits
+
+from mmdefocus.datasets.digits_classification import DefocusDigits
+
+
+def split_of(split: str, **options) -> DefocusDigits:
+    return DATASETS.build(dict(type='DefocusDigits', split=split, **options))
+
+
+def labels_and_images(split: str) -> tuple[np.ndarray, np.ndarray]:
+    data = split_of(split)
+    return data.get_gt_labels(), np.stack([item['img'] for item in data])
+
+
+def test_splits_are_the_collection_in_its_order():
+    collection = load_digits()
+    train, test = labels_and_images('train'), labels_and_images('test')
+    assert (len(train[0]), len(test[0])) == (1397, 400)
+    assert np.array_equal(np.concatenate((train[0], test[0])), collection.target)
+    images = np.concatenate((train[1], test[1]))
+    assert (images.shape, images.dtype) == ((1797, 32, 32, 3), np.uint8)
+    # Enlarging spreads the ink and keeps its amount, apart from rounding and clipping; grey stays grey.
+    assert np.abs(images.mean((1, 2, 3)) - collection.images.mean((1, 2)) * 255 / 16).max() < 4
+    assert (images == images[..., :1]).all()
+    # Seen from as far as the originals, every digit looks most like its own original.
+    small = images[:300, ..., 0].reshape(300, 8, 4, 8, 4).mean((2, 4)).reshape(300, -1)
+    distances = np.linalg.norm(small[:, None] - collection.data[None, :300] * 255 / 16, axis=-1)
+    assert np.array_equal(distances.argmin(1), np.arange(300))
+
+
+def test_test_digits_do_not_occur_in_training():
+    train, test = labels_and_images('train')[1], labels_and_images('test')[1]
+    seen = {image.tobytes() for image in train}
+    assert len(seen) == 1397
+    assert not any(image.tobytes() in seen for image in test)
+
+
+def test_last_three_forms_are_wholly_held_out():
+    # Every form begins with 0 … 9 three times over, whoever fills it in.
+    labels = np.concatenate([split_of(split).get_gt_labels() for split in ('train', 'test')])
+    beginning = np.tile(np.arange(10), 3)
+    starts = [i for i in range(1200, 1768) if np.array_equal(labels[i : i + 30], beginning)]
+    assert starts == [1287, 1415, 1667]
+
+
+def test_classes_are_balanced():
+    for split, least, most in (('train', 135, 146), ('test', 39, 43)):
+        counts = np.bincount(split_of(split).get_gt_labels(), minlength=10)
+        assert len(counts) == 10
+        assert least <= counts.min() <= counts.max() <= most
+    assert split_of('test').metainfo['classes'] == tuple('0123456789')
+
+
+def test_options():
+    assert np.array_equal(split_of('test')[7]['img'], split_of('test')[7]['img'])
+    assert split_of('train', size=8)[0]['img'][..., 0].max() == 239  # 15 of 16 grey levels
+    assert len(split_of('train', indices=20)) == 20
+    assert 'Split: \ttest' in repr(split_of('test'))
+    with pytest.raises(ValueError, match=r"split must be one of \['train', 'test'\], got 'val'"):
+        DefocusDigits('val')
+    with pytest.raises(ValueError, match='size must be at least 8, the side of the original digits, got 4'):
+        DefocusDigits('test', size=4)
+    with pytest.raises(TypeError, match='colour'):
+        DefocusDigits('test', colour=True)
