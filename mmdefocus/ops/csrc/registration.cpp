@@ -15,6 +15,20 @@ TORCH_LIBRARY(mmdefocus, m) {
   m.def(
       "causal_conv1d_backward(Tensor grad_y, Tensor x, Tensor weight, Tensor? bias, bool silu) -> "
       "(Tensor, Tensor, Tensor)");
+  // u, dt, z (B, L, E) and B, C (B, L, N) of one floating type; the others float (double for double): A (E, N),
+  // D, dt_bias (E), freq (N), positions (L), initial_state (B, E, N).
+  // Returns y (B, L, E), the state after the last token (B, E, N), and the states that the backward pass starts from.
+  m.def(
+      "defocus_scan(Tensor u, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor D, Tensor z, Tensor dt_bias, "
+      "Tensor? freq, Tensor? positions, Tensor? initial_state, float delta_scale, int group_size, float eps) -> "
+      "(Tensor y, Tensor last_state, Tensor chunk_states)");
+  // The gradient of an argument that is None is an empty tensor.
+  m.def(
+      "defocus_scan_backward(Tensor grad_y, Tensor? grad_last_state, Tensor u, Tensor dt, Tensor A, Tensor B, "
+      "Tensor C, Tensor D, Tensor z, Tensor dt_bias, Tensor? freq, Tensor? positions, Tensor? initial_state, "
+      "float delta_scale, int group_size, float eps, Tensor chunk_states) -> "
+      "(Tensor grad_u, Tensor grad_dt, Tensor grad_A, Tensor grad_B, Tensor grad_C, Tensor grad_D, Tensor grad_z, "
+      "Tensor grad_dt_bias, Tensor grad_freq, Tensor grad_initial_state)");
   m.def("cpu_instruction_set() -> str");
 }
 
