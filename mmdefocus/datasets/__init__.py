@@ -1,6 +1,7 @@
 """Data sets. Importing this package registers them with MMEngine."""
 
 from mmdefocus.datasets.coco import DefocusCocoDataset
+from mmdefocus.datasets.image_folder import DefocusImageFolder
 from mmdefocus.datasets.loading import DefocusLoadImage
 
-__all__ = ['DefocusCocoDataset', 'DefocusLoadImage']
+__all__ = ['DefocusCocoDataset', 'DefocusImageFolder', 'DefocusLoadImage']

@@ -5,14 +5,13 @@ import os
 from collections import defaultdict
 from typing import Any
 
-from mmcv.transforms import LoadImageFromFile
 from mmdet.datasets import CocoDataset
 from mmengine import fileio
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 
 from mmdefocus.datasets.coco_checks import check_classes, is_degenerate, read_coco
-from mmdefocus.datasets.loading import DefocusLoadImage
+from mmdefocus.datasets.loading import strict_loading
 
 
 @DATASETS.register_module()
@@ -39,7 +38,7 @@ class DefocusCocoDataset(CocoDataset):
     def __init__(self, *args: Any, allow_missing_categories: bool = False, **kwargs: Any) -> None:
         self.allow_missing_categories = allow_missing_categories
         if 'pipeline' in kwargs:
-            kwargs['pipeline'] = [_strict(step) for step in kwargs['pipeline']]
+            kwargs['pipeline'] = strict_loading(kwargs['pipeline'])
         super().__init__(*args, **kwargs)
 
     def load_data_list(self) -> list[dict]:
@@ -117,15 +116,6 @@ class DefocusCocoDataset(CocoDataset):
             )
         if not usable:
             _warn(f'{name} has no usable box ({total} annotations): every AP will be -1')
-
-
-def _strict(step: Any) -> Any:
-    """Let the stock loading step, however it is written, raise on images that it would pass over."""
-    if isinstance(step, dict):
-        kind = step.get('type')
-        if kind is LoadImageFromFile or (isinstance(kind, str) and kind.rpartition('.')[2] == 'LoadImageFromFile'):
-            return dict(step, type=DefocusLoadImage)
-    return step
 
 
 def _warn(message: str) -> None:

@@ -1,6 +1,7 @@
 """Image loading that never passes over a bad file."""
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import mmcv
@@ -8,6 +9,19 @@ from mmcv.transforms import LoadImageFromFile
 from mmengine import fileio
 from mmengine.registry import TRANSFORMS
 from PIL import Image
+
+
+def strict_loading(pipeline: Sequence[Any]) -> list[Any]:
+    """Replace the stock loading step of a pipeline, however it is written, by :class:`DefocusLoadImage`."""
+    return [_strict(step) for step in pipeline]
+
+
+def _strict(step: Any) -> Any:
+    if isinstance(step, dict):
+        kind = step.get('type')
+        if kind is LoadImageFromFile or (isinstance(kind, str) and kind.rpartition('.')[2] == 'LoadImageFromFile'):
+            return dict(step, type=DefocusLoadImage)
+    return step
 
 
 @TRANSFORMS.register_module()

@@ -1,0 +1,97 @@
+"""A folder of images per class, with checks where a mistake would otherwise train on wrong or missing labels."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine import fileio
+from mmengine.registry import DATASETS
+from mmpretrain.datasets.custom import CustomDataset, find_folders, get_samples
+
+from mmdefocus.datasets.coco_checks import abbreviate
+from mmdefocus.datasets.loading import strict_loading
+
+EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.ppm', '.pgm')
+
+
+@DATASETS.register_module()
+class DefocusImageFolder(CustomDataset):
+    """MMPreTrain's ``CustomDataset`` with checks where that one drops images or mixes up classes without a word.
+
+    The sub-folders of ``data_root/data_prefix`` are the classes, in the order of ``classes`` where it is given (as for
+    a validation set, from its training set) and else sorted by name. Images may lie deeper; hidden files and folders
+    are ignored. With ``ann_file``, lines ``path label``, labels are numbers and ``classes`` is needed. In both forms
+    ``LoadImageFromFile`` in the pipeline acts as :class:`DefocusLoadImage`.
+
+    Args:
+        *args: As for MMPreTrain's ``CustomDataset``.
+        extensions: Endings of image files, in lower case.
+        **kwargs: As for MMPreTrain's ``CustomDataset``.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        ValueError: No or only one class, a class without images, folders that are not the ``classes``, or a label that
+            is none of them.
+    """
+
+    def __init__(self, *args: Any, extensions: Sequence[str] = EXTENSIONS, **kwargs: Any) -> None:
+        if 'pipeline' in kwargs:
+            kwargs['pipeline'] = strict_loading(kwargs['pipeline'])
+        super().__init__(*args, extensions=extensions, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """Find all images and their labels.
+
+        Returns:
+            One dict per image with ``img_path`` and ``gt_label``.
+        """
+        if not fileio.isdir(self.img_prefix):
+            raise FileNotFoundError(
+                f'image folder {self.img_prefix!r} does not exist (data_root={self.data_root!r}, current directory '
+                f'{os.getcwd()!r}); set data_root to the folder that has a folder per split, and in each of these one '
+                'per class'
+            )
+        data_list = super().load_data_list()
+        if self.ann_file and self.with_label:
+            self._check_labels(data_list)
+        return data_list
+
+    def is_valid_file(self, filename: str) -> bool:
+        """Whether a path below the class folder is an image that is not hidden."""
+        return super().is_valid_file(filename) and not any(part.startswith('.') for part in filename.split(os.sep))
+
+    def _find_samples(self) -> list:
+        if not self.with_label:
+            return super()._find_samples()
+        folders = [name for name in find_folders(self.img_prefix)[0] if not name.startswith('.')]
+        classes = list(folders if self.CLASSES is None else self.CLASSES)
+        if set(folders) != set(classes):
+            raise ValueError(
+                f'{self.img_prefix!r} has other folders than the classes (those of the training set, or of the '
+                f'config): only in the folder {abbreviate(sorted(set(folders) - set(classes)))}; only in the classes '
+                f'{abbreviate(sorted(set(classes) - set(folders)))}'
+            )
+        if len(classes) < 2:
+            found = f'only one folder, {classes[0]!r}' if classes else 'no folder'
+            raise ValueError(
+                f'{self.img_prefix!r} has {found}; a classifier needs at least two classes, each a folder of images'
+            )
+        self.folder_to_idx = {name: label for label, name in enumerate(classes)}
+        self._metainfo['classes'] = tuple(classes)
+        samples, empty = get_samples(self.img_prefix, self.folder_to_idx, self.is_valid_file)
+        if empty:
+            raise ValueError(
+                f'{self.img_prefix!r} has class folders without an image: {abbreviate(sorted(empty))}; images end in '
+                f'{", ".join(sorted(self.extensions))}. Fill or remove these folders'
+            )
+        return samples
+
+    def _check_labels(self, data_list: list[dict]) -> None:
+        if self.CLASSES is None:
+            raise ValueError(f'{self.ann_file!r} gives labels as numbers; name them with classes=[...] of the data set')
+        for entry in data_list:
+            if not 0 <= entry['gt_label'] < len(self.CLASSES):
+                raise ValueError(
+                    f'{self.ann_file!r} gives {entry["img_path"]!r} the label {entry["gt_label"]}; labels must be from '
+                    f'0 to {len(self.CLASSES) - 1}, for the {len(self.CLASSES)} classes of the data set'
+                )
