@@ -1,7 +1,7 @@
 """scikit-learn's 1797 real handwritten digits as a classification set that needs no download."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from mmengine.registry import DATASETS
@@ -35,7 +35,7 @@ class DefocusDigits(BaseDataset):
         ValueError: If ``split`` or ``size`` is none of these.
     """
 
-    METAINFO = dict(classes=tuple(str(digit) for digit in range(10)))  # noqa: RUF012
+    METAINFO: ClassVar[dict[str, Any]] = dict(classes=tuple(str(digit) for digit in range(10)))
 
     def __init__(
         self, split: str, size: int = 32, pipeline: Sequence = (), test_mode: bool = False, **kwargs: Any
