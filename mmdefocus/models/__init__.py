@@ -1,5 +1,6 @@
-"""Networks of De-focus Attention; importing this package registers them in MMEngine's root registry."""
+"""Networks of De-focus Attention; importing this package registers them, and safe checkpoint loading, in MMEngine."""
 
+from . import flop_handles  # noqa: F401 (MMEngine's FLOP counter gets to know our operators)
 from .backbones import DefocusBackbone, DefocusBlock, DefocusMamba
 from .heads import DefocusClsHead
 from .mixers import MambaMixer

@@ -1,8 +1,9 @@
 """Operators of De-focus networks. Importing this package needs torch and nothing else."""
 
+from mmdefocus.ops import flops
 from mmdefocus.ops.backends import available_backends
 from mmdefocus.ops.causal_conv1d import causal_conv1d
 from mmdefocus.ops.defocus_scan import defocus_scan
 from mmdefocus.ops.selective_scan import selective_scan
 
-__all__ = ['available_backends', 'causal_conv1d', 'defocus_scan', 'selective_scan']
+__all__ = ['available_backends', 'causal_conv1d', 'defocus_scan', 'flops', 'selective_scan']

@@ -189,7 +189,7 @@ def _check_shapes(op, u, delta, A, B, C, D, z, delta_bias):
                 f'{op}: expected {name} of shape (channels, state), (batch, state, length) or '
                 f'(batch, groups, state, length), got {tuple(projection.shape)}'
             )
-    if len(set(groups.values())) > 1:
+    if len(groups) == 2 and groups['B'] != groups['C']:
         raise ValueError(f'{op}: expected B and C with the same number of groups, got {groups["B"]} and {groups["C"]}')
     check_shape(op, 'D', D, (channels,), '(channels)')
     check_shape(op, 'z', z, (batch, channels, length), '(batch, channels, length)')

@@ -1,0 +1,138 @@
+"""FLOPs of the operators against a count of what the plain-PyTorch loop does."""
+
+from collections import Counter
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.analysis import FlopAnalyzer
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+from mmdefocus.models import DefocusMamba
+from mmdefocus.ops import causal_conv1d, defocus_scan, selective_scan
+from mmdefocus.ops.flops import (
+    FLOP_FORMULAS,
+    causal_conv1d_backward_flops,
+    causal_conv1d_flops,
+    selective_scan_backward_flops,
+    selective_scan_flops,
+)
+from mmdefocus.ops.reference import selective_scan_reference
+
+# batch, channels, state, length, groups
+SIZES = [(1, 4, 6, 5, 1), (2, 6, 4, 1, 2), (3, 8, 16, 7, 4)]
+
+
+class ElementCount(TorchDispatchMode):
+    """Counts the multiplications, additions and exponentials of all that is run inside, one by one."""
+
+    def __enter__(self):
+        self.total = 0
+        return super().__enter__()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        name = function.overloadpacket.__name__
+        if name in ('mul', 'add', 'exp'):
+            self.total += result.numel()
+        elif name == 'sum':
+            self.total += args[0].numel()
+        return result
+
+
+def make_scan(batch, channels, state, length, groups):
+    shapes = [(batch, channels, length)] * 2 + [(channels, state)] + [(batch, groups, state, length)] * 2
+    return [torch.rand(shape, requires_grad=True) for shape in shapes]
+
+
+def count(function, *arguments):
+    with FlopCounterMode(display=False) as counter:
+        function(*arguments)
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize('size', SIZES)
+def test_scan_takes_what_the_loop_takes(size):
+    arguments = make_scan(*size)
+    with ElementCount() as loop:
+        selective_scan_reference(*arguments)
+    assert selective_scan_flops(*(argument.shape for argument in arguments)) == loop.total
+
+
+@pytest.mark.parametrize('size', SIZES)
+def test_gradients_of_the_scan_take_what_those_of_the_loop_take(size):
+    batch, channels, state, length, _ = size
+    arguments = make_scan(*size)
+    y, _ = selective_scan_reference(*arguments)
+    with ElementCount() as loop:
+        y.backward(torch.ones_like(y))
+    # The loop has no state before its first step to differentiate by, and it sums up the gradient of A in two stages,
+    # over the batch and over time.
+    edges = -2 * batch * channels * state + channels * state * (length - 1)
+    expected = selective_scan_backward_flops(y.shape, None, *(argument.shape for argument in arguments))
+    assert expected + edges == loop.total
+
+
+@pytest.mark.parametrize('width', (1, 4))
+def test_convolution_takes_what_torch_counts_for_its_own(width):
+    x, weight = torch.rand(2, 6, 9), torch.rand(6, width)
+
+    def convolve():
+        return F.conv1d(F.pad(x, (width - 1, 0)), weight[:, None], groups=6)
+
+    assert causal_conv1d_flops(x.shape, weight.shape, None, True) == count(convolve)
+    # Each of the two gradients has the products of the convolution itself.
+    assert causal_conv1d_backward_flops(x.shape, x.shape, weight.shape, None, True) == 2 * count(convolve)
+
+
+def test_every_compiled_operator_has_a_formula():
+    names = {name.split('.')[0] for name in torch._C._dispatch_get_all_op_names() if name.startswith('mmdefocus::')}
+    for name in names - {'mmdefocus::cpu_instruction_set'}:
+        name = name.removeprefix('mmdefocus::')
+        assert name in FLOP_FORMULAS
+        assert getattr(torch.ops.mmdefocus, name) in flop_registry
+
+
+@pytest.mark.parametrize('device', ('cpu', 'meta'))
+def test_torch_counts_the_operators(device):
+    batch, channels, state, length, groups = 2, 6, 4, 9, 1
+    arguments = [a.detach().to(device).requires_grad_() for a in make_scan(batch, channels, state, length, groups)]
+    scan = batch * channels * length
+    assert count(selective_scan, *arguments) == scan * (7 * state + 1)
+    assert count(lambda: selective_scan(*arguments).sum().backward()) == scan * (22 * state + 4)
+    x, weight = arguments[0], torch.rand(channels, 4, device=device, requires_grad=True)
+    assert count(causal_conv1d, x, weight) == scan * 8
+    assert count(lambda: causal_conv1d(x, weight, activation='silu').sum().backward()) == scan * 24
+
+
+@pytest.mark.parametrize('device', ('cpu', 'meta'))
+def test_fused_scan_counts_as_much_as_the_scan_in_it(device):
+    batch, channels, state, length = 2, 6, 4, 9
+    shapes = dict(
+        u=(batch, length, channels),
+        dt=(batch, length, channels),
+        A=(channels, state),
+        B=(batch, length, state),
+        C=(batch, length, state),
+        D=(channels,),
+        z=(batch, length, channels),
+        dt_bias=(channels,),
+        freq=(state,),
+    )
+    tensors = {name: torch.rand(shape, device=device, requires_grad=True) for name, shape in shapes.items()}
+    scan = batch * channels * length
+    assert count(lambda: defocus_scan(**tensors, group_size=3)) == scan * (7 * state + 1)
+    assert count(lambda: defocus_scan(**tensors, group_size=3).sum().backward()) == scan * (22 * state + 4)
+
+
+def test_network_counts_the_same_by_torch_on_the_meta_device_and_by_mmengine():
+    network = DefocusMamba('nano', out_type='raw').eval()
+    images = torch.zeros(1, 3, 64, 64)
+    by_operator = FlopAnalyzer(network, images).unsupported_ops_warnings(False).by_operator()
+    assert by_operator['selective_scan'] + by_operator['defocus_scan'] == 4 * (17 * 192 * (7 * 16 + 1)) // 2
+    # MMEngine has five FLOPs for each element of a layer norm, torch none.
+    norms = Counter(by_operator).pop('layer_norm')
+    assert norms == 5 * 17 * 96
+    twice = count(network.to('meta'), images.to('meta'))
+    assert 2 * (sum(by_operator.values()) - norms) == twice
