@@ -6,31 +6,20 @@ The ``default_scope`` of a config says which it is: ``mmdet`` or ``mmpretrain``.
 import copy
 import difflib
 import importlib
-import inspect
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 
-# Top-level settings that are read from the config rather than passed to the runner's constructor.
-_OTHER_SETTINGS = (
-    'runner_type',
-    'tta_model',
-    'tta_pipeline',
-    'compile',
-    'sync_bn',
-    'find_unused_parameters',
-    'model_wrapper_cfg',
-)
-
-
-class UsageError(ValueError):
-    """A mistake in what was asked for. Its message is for the user; a tool shows it without a traceback."""
+from mmdefocus.apis.config_options import UsageError, apply_options
+from mmdefocus.apis.num_classes import resolve_num_classes
 
 
 def load_config(
@@ -40,8 +29,7 @@ def load_config(
 
     Args:
         path: Config file.
-        cfg_options: Dotted keys and new values. The last part of a key may be new, as an argument that the config
-            leaves at its default; everything before it must exist.
+        cfg_options: Dotted keys and new values, see :func:`~mmdefocus.apis.config_options.apply_options`.
         work_dir: Overrides the config's own; without either it is ``work_dirs/<name of the config>``.
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
 
@@ -56,10 +44,7 @@ def load_config(
         raise UsageError(f"config file '{path}' does not exist{_suggest(path.name, path.parent, path.suffix)}")
     check_mmcv_ops()
     cfg = Config.fromfile(path)
-    options = dict(cfg_options or {})
-    for key in options:
-        _check_option(cfg, key)
-    cfg.merge_from_dict(options)
+    apply_options(cfg, cfg_options or {})
     cfg.launcher = launcher
     if work_dir is not None:
         cfg.work_dir = work_dir
@@ -91,7 +76,7 @@ def apply_train_options(cfg: Config, amp: bool = False, auto_scale_lr: bool = Fa
         cfg: Config from :func:`load_config`.
         amp: Train in mixed precision; dtype and loss scale of the config are kept where it names them.
         auto_scale_lr: Scale the learning rate by total batch size over the config's ``base_batch_size``.
-        resume: ``'auto'`` for the newest checkpoint of the work directory, or a checkpoint.
+        resume: ``'auto'`` for the newest checkpoint of the work directory, if there is one, or a checkpoint.
 
     Raises:
         UsageError: If an option cannot be had with this config or machine.
@@ -110,9 +95,16 @@ def apply_train_options(cfg: Config, amp: bool = False, auto_scale_lr: bool = Fa
                 'auto_scale_lr = dict(base_batch_size=...) into the config'
             )
         cfg.auto_scale_lr.enable = True
-    if resume is not None:
+    if resume == 'auto':
+        # MMEngine would forget `load_from` where there is nothing to resume yet.
+        cfg.resume = find_latest_checkpoint(cfg.work_dir) is not None
+        cfg.load_from = None if cfg.resume else cfg.get('load_from')
+    elif resume is not None:
         cfg.resume = True
-        cfg.load_from = None if resume == 'auto' else _existing_checkpoint(resume)
+        cfg.load_from = resume
+    for checkpoint in (cfg.get('load_from'), *_pretrained(cfg.get('model'))):
+        if checkpoint is not None:
+            _existing_checkpoint(checkpoint)
 
 
 def apply_test_options(
@@ -160,7 +152,7 @@ def apply_test_options(
 
 
 def build_runner(cfg: Config) -> Runner:
-    """Build the runner, on the distributed backend that this machine has.
+    """Build the runner, on the distributed backend and in the precision that this machine has.
 
     Args:
         cfg: Config from :func:`load_config`.
@@ -169,12 +161,23 @@ def build_runner(cfg: Config) -> Runner:
         A runner of the config's ``runner_type``, MMEngine's own by default.
 
     Raises:
-        UsageError: If ``launcher`` asks for processes that were not started or GPUs that are not there.
+        UsageError: If ``launcher`` asks for processes that were not started or GPUs that are not there, or if the
+            classes of the training set are to be counted and cannot.
     """
     _prepare_launcher(cfg)
+    if not torch.cuda.is_available():
+        _train_in_float32(cfg)
     if cfg.get('default_scope') == 'mmpretrain':
         _complete_dataloaders(cfg)
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    try:
+        classes = resolve_num_classes(cfg)
+    except (FileNotFoundError, ValueError) as error:
+        raise UsageError(str(error)) from error
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    if classes is not None:
+        runner.logger.info(f"num_classes='auto': the training set has {len(classes)} classes")
+    _scale_lr_by_accumulation(runner)
+    return runner
 
 
 def dump_predictions(runner: Runner, out: str) -> None:
@@ -207,54 +210,16 @@ def _existing_checkpoint(checkpoint: str) -> str:
     return checkpoint
 
 
-def _check_option(cfg: Config, key: str) -> None:
-    first, *rest = key.split('.')
-    settings = [*list(inspect.signature(Runner).parameters), *_OTHER_SETTINGS]
-    if first not in settings:
-        if first in cfg:
-            raise UsageError(
-                f"--cfg-options {key} would have no effect: '{first}' is a helper variable that the config file has "
-                f'already used; set the places where it is used{_uses(cfg, cfg[first])}'
-            )
-        close = difflib.get_close_matches(first, [*settings, *cfg], n=3)
-        raise UsageError(f"--cfg-options {key}: the config has no '{first}'{_did_you_mean(close)}")
-    if first not in cfg:
-        return
-    node: Any = cfg
-    for depth, part in enumerate([first, *rest] if rest else []):
-        if isinstance(node, (list, tuple)):
-            known = [str(index) for index in range(len(node))]
-        else:
-            known = [str(name) for name in node] if isinstance(node, Mapping | Config) else []
-        # The last part may be new, as an argument that the config leaves at its default, but not a slip of the pen.
-        last = depth == len(rest) and isinstance(node, Mapping)
-        close = difflib.get_close_matches(part, known, n=3, cutoff=0.85 if last else 0.6)
-        if part not in known and (close or not last):
-            where = '.'.join([first, *rest][:depth]) or 'the config'
-            raise UsageError(f"--cfg-options {key}: {where} has no '{part}'{_did_you_mean(close)}")
-        if depth < len(rest):
-            node = node[int(part)] if isinstance(node, (list, tuple)) else node[part]
-
-
-def _did_you_mean(close: list[str]) -> str:
-    return f'; did you mean {", ".join(close)}?' if close else ''
-
-
-def _uses(cfg: Config, value: Any) -> str:
-    """Dotted keys below the dataloaders and evaluators whose text begins with ``value``."""
-    found: list[str] = []
-
-    def visit(node: Any, key: str) -> None:
-        if isinstance(node, Mapping):
-            for name, child in node.items():
-                visit(child, f'{key}.{name}')
-        elif isinstance(node, str) and isinstance(value, str) and value and node.startswith(value):
-            found.append(key)
-
-    for split in ('train', 'val', 'test'):
-        for name in (f'{split}_dataloader', f'{split}_evaluator'):
-            visit(cfg.get(name), name)
-    return f': {" ".join(found)}' if found else ''
+def _pretrained(node: Any) -> Iterator[str]:
+    """Checkpoints that initialise parts of a model."""
+    if isinstance(node, Mapping):
+        if node.get('type') == 'Pretrained' and 'checkpoint' in node:
+            yield node['checkpoint']
+        for child in node.values():
+            yield from _pretrained(child)
+    elif isinstance(node, list | tuple):
+        for child in node:
+            yield from _pretrained(child)
 
 
 def _use_tta(cfg: Config) -> None:
@@ -311,6 +276,25 @@ def _prepare_launcher(cfg: Config) -> None:
         find_unused_parameters=cfg.get('find_unused_parameters', False),
     )
     cfg.model_wrapper_cfg = dict(wrapper, device_ids=None)
+
+
+def _train_in_float32(cfg: Config) -> None:
+    """Replace MMEngine's mixed precision, which refuses to be built without a GPU."""
+    wrapper = cfg.get('optim_wrapper')
+    if wrapper is not None and wrapper.get('type') == 'AmpOptimWrapper':
+        print_log('Without a GPU the training is in float32, not in mixed precision', level=logging.WARNING)
+        wrapper.type = 'OptimWrapper'
+        for setting in ('dtype', 'loss_scale', 'use_fsdp'):
+            wrapper.pop(setting, None)
+
+
+def _scale_lr_by_accumulation(runner: Runner) -> None:
+    """Let the automatic scaling of the learning rate count all images of a step, where MMEngine counts a batch."""
+    batches = (runner.cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
+    scaling = runner.auto_scale_lr
+    if batches > 1 and scaling and scaling.get('enable'):
+        # The runner's copy: in the config, which is saved, it would be scaled again at the next start.
+        runner.auto_scale_lr = dict(scaling, base_batch_size=scaling['base_batch_size'] / batches)
 
 
 def _complete_dataloaders(cfg: Config) -> None:

@@ -68,10 +68,24 @@ def test_unknown_options(key, message):
 
 
 def test_options_without_effect_name_those_that_have_one():
-    with pytest.raises(UsageError, match="data_root would have no effect: 'data_root' is a helper variable") as info:
-        load_config(DETECTOR, {'data_root': 'elsewhere/'})
-    assert 'train_dataloader.dataset.data_root' in str(info.value)
-    assert 'val_evaluator.ann_file' in str(info.value)
+    with pytest.raises(UsageError, match="'dataset_type' is a helper variable that the config file has") as info:
+        load_config(DETECTOR, {'dataset_type': 'CocoDataset'})
+    assert 'train_dataloader.dataset.type val_dataloader.dataset.type' in str(info.value)
+
+
+@pytest.mark.parametrize('data_root', ['elsewhere', 'elsewhere/'])
+def test_data_root_moves_every_path_of_the_data(data_root):
+    cfg = load_config(DETECTOR, {'data_root': data_root, 'val_dataloader.dataset.data_root': 'third/'})
+    assert cfg.train_dataloader.dataset.data_root == 'elsewhere/'
+    assert cfg.val_dataloader.dataset.data_root == 'third/'
+    assert cfg.val_evaluator.ann_file == 'elsewhere/annotations/instances_val.json'
+    assert cfg.train_dataloader.dataset.ann_file == 'annotations/instances_train.json'
+    assert cfg.data_root == data_root
+
+
+def test_data_root_of_a_config_without_one():
+    with pytest.raises(UsageError, match="the config has no 'data_root'"):
+        load_config(CLASSIFIER, {'data_root': 'elsewhere'})
 
 
 def test_missing_config(tmp_path):
@@ -129,18 +143,39 @@ def test_auto_scale_lr():
         apply_train_options(load_config(CLASSIFIER), auto_scale_lr=True)
 
 
-def test_resume(checkpoint):
-    cfg = load_config(DETECTOR)
+def test_resume(checkpoint, tmp_path):
+    cfg = load_config(DETECTOR, work_dir=str(tmp_path))
     apply_train_options(cfg)
     assert not cfg.get('resume')
-    apply_train_options(cfg, resume='auto')
-    assert (cfg.resume, cfg.load_from) == (True, None)
     apply_train_options(cfg, resume=checkpoint)
     assert (cfg.resume, cfg.load_from) == (True, checkpoint)
     with pytest.raises(UsageError, match=r"epoch_7\.pth' does not exist; did you mean .*epoch_1\.pth\?"):
         apply_train_options(cfg, resume=checkpoint.replace('1.pth', '7.pth'))
     with pytest.raises(UsageError, match='does not exist: there is no directory'):
         apply_train_options(cfg, resume='nowhere/epoch_1.pth')
+
+
+def test_resuming_what_has_not_begun_keeps_the_pretrained_weights(checkpoint, tmp_path):
+    cfg = load_config(DETECTOR, {'load_from': checkpoint}, work_dir=str(tmp_path))
+    apply_train_options(cfg, resume='auto')
+    assert (cfg.resume, cfg.load_from) == (False, checkpoint)
+    (tmp_path / 'last_checkpoint').write_text(checkpoint)
+    apply_train_options(cfg, resume='auto')
+    assert (cfg.resume, cfg.load_from) == (True, None)
+
+
+@pytest.mark.parametrize(
+    ('option', 'value'),
+    [('load_from', '{}'), ('model.backbone.init_cfg', dict(type='Pretrained', checkpoint='{}', prefix='backbone.'))],
+)
+def test_pretrained_weights_that_do_not_exist(checkpoint, option, value):
+    def options(path):
+        return {option: value.format(path) if isinstance(value, str) else dict(value, checkpoint=path)}
+
+    apply_train_options(load_config(DETECTOR, options(checkpoint)))
+    apply_train_options(load_config(DETECTOR, options('https://example.org/a.pth')))
+    with pytest.raises(UsageError, match=r"checkpoint '.*/epoch_2\.pth' does not exist; did you mean .*epoch_1\.pth"):
+        apply_train_options(load_config(DETECTOR, options(checkpoint.replace('1.pth', '2.pth'))))
 
 
 def test_urls_are_left_to_mmengine():
