@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mmdefocus.models import DefocusMamba
+from mmdefocus.models.checkpoint import read_checkpoint
 
 GOLDEN = Path(__file__).parents[1] / 'golden'
 
@@ -30,7 +31,8 @@ def golden():
 
     def load(name):
         expected = torch.load(GOLDEN / f'{name}_expected.pt', weights_only=True)
-        return expected, torch.load(GOLDEN / f'{name}_official_state.pt', weights_only=True)
+        kind, entry = ('cls', 'model') if name.startswith('cls') else ('det', 'state_dict')
+        return expected, read_checkpoint(GOLDEN / f'{name}_official_{kind}.pth')[entry]
 
     return load
 

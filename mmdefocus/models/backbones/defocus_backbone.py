@@ -6,7 +6,7 @@ Shapes: B batch, H and W rows and columns of the token grid, L tokens (class tok
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,18 +16,18 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..checkpoint import official_backbone_key
+from ..checkpoint.key_mapping import is_official, official_to_mmdefocus
+from ..checkpoint.resolution import Scale
 from ..mixers import TokenMixer
 from ..norms import LayerNorm, RMSNorm
 from ..positions import token_positions
 from ..precision import at_least_float32, autocast_off
 from ..token_order import image_to_sequence, sequence_to_image
+from .checkpoint_hooks import add_checkpoint_hooks
 
 TOKEN_ORDERS = ('raster', 'window')
 OUT_TYPES = ('raw', 'cls_token', 'featmap')
 BLOCK_NORM_EPS = 1e-5
-
-Scale = float | Literal['auto']
 
 
 class DefocusBlock(nn.Module):
@@ -77,7 +77,8 @@ class DefocusBackbone(BaseModule):
             and by the scale ``'auto'``.
         rope_scale: Divides token positions. ``'auto'`` is (s / pretrain_size)², where s = sqrt(height · width) of the
             padded image: the ratio of the numbers of tokens.
-        delta_scale: Divides step sizes. ``'auto'`` is s / pretrain_size.
+        delta_scale: Divides step sizes. ``'auto'`` is s / pretrain_size. Where both scales are 1, loading weights that
+            were trained at another image size sets them by the published rule (``docs/checkpoints.md``).
         drop_path_rate: Drop path of the last block; it grows linearly from 0 at the first one.
         final_norm_eps: Epsilon of the final layer norm; 1e-6 in the published classifiers, 1e-5 in the detectors.
         out_type: ``'cls_token'``: (B, C). ``'raw'``: the whole sequence (B, L, C) in token order, padding tokens
@@ -86,7 +87,8 @@ class DefocusBackbone(BaseModule):
         with_cp: Recompute the blocks in the backward pass instead of keeping their activations.
         frozen_stages: -1 freezes nothing, 0 the patch embedding and the class token, k also the first k blocks, and
             ``num_layers`` also the final norm.
-        init_cfg: MMEngine's initialisation, applied after the published initial values.
+        init_cfg: MMEngine's initialisation, applied after the published initial values. A checkpoint in it may be of
+            the backbone or a whole model, ours or an official one.
 
     Raises:
         ValueError: An argument is outside its range.
@@ -111,7 +113,7 @@ class DefocusBackbone(BaseModule):
         frozen_stages: int = -1,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        super().__init__(init_cfg=init_cfg)
+        super().__init__(init_cfg=_without_prefix(init_cfg))
         self.img_size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
         if len(self.img_size) != 2 or min(self.img_size) < patch_size:
             raise ValueError(
@@ -145,7 +147,7 @@ class DefocusBackbone(BaseModule):
         self.norm = LayerNorm(embed_dims, eps=final_norm_eps)
         self._reset_stem()
         self._freeze_stages()
-        self._register_load_state_dict_pre_hook(_rename_official_keys)
+        add_checkpoint_hooks(self)
 
     def init_weights(self) -> None:
         """Set the published initial values, then what ``init_cfg`` asks for (such as a checkpoint)."""
@@ -183,7 +185,7 @@ class DefocusBackbone(BaseModule):
         height, width = images.shape[-2:]
         unit = self.patch_size * (self.window or 1)
         images = F.pad(images, (0, -width % unit, 0, -height % unit))
-        rope_scale, delta_scale = self._scales(images.shape[-2], images.shape[-1])
+        rope_scale, delta_scale = self.scales_at(images.shape[-2], images.shape[-1])
 
         tokens, grid = self.patch_embed(images)
         sequence = image_to_sequence(at_least_float32(tokens).unflatten(1, grid), self.window)  # (B, H * W, C)
@@ -206,6 +208,22 @@ class DefocusBackbone(BaseModule):
         grid_tokens = sequence_to_image(sequence[:, :-1], grid, self.window)  # (B, H, W, C)
         rows, columns = -(-height // self.patch_size), -(-width // self.patch_size)
         return (grid_tokens[:, :rows, :columns].permute(0, 3, 1, 2).contiguous(),)
+
+    def scales_at(self, height: int, width: int) -> tuple[float, float]:
+        """Numbers for ``rope_scale`` and ``delta_scale`` at a padded image of ``height`` × ``width`` pixels."""
+        ratio = height * width / self.pretrain_size**2 if self.pretrain_size else 1.0
+        rope_scale = ratio if self.rope_scale == 'auto' else self.rope_scale
+        delta_scale = math.sqrt(ratio) if self.delta_scale == 'auto' else self.delta_scale
+        return rope_scale, delta_scale
+
+    @staticmethod
+    def _checkpoint_filter(state_dict: dict[str, Tensor], prefix: str, *_: object) -> None:
+        """Rename an official state dict before MMPreTrain's ``ImageClassifier`` loads it, heads included."""
+        own = {key[len(prefix) :]: state_dict[key] for key in state_dict if key.startswith(prefix)}
+        if is_official(own):
+            for key in own:
+                del state_dict[prefix + key]
+            state_dict.update({prefix + key: value for key, value in official_to_mmdefocus(own).items()})
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Depth of a parameter for layer-wise learning-rate decay.
@@ -247,13 +265,6 @@ class DefocusBackbone(BaseModule):
         for module in self._frozen_modules():
             module.eval().requires_grad_(False)
 
-    def _scales(self, height: int, width: int) -> tuple[float, float]:
-        """Numbers for ``rope_scale`` and ``delta_scale`` at a padded image of ``height`` × ``width`` pixels."""
-        ratio = height * width / self.pretrain_size**2 if self.pretrain_size else 1.0
-        rope_scale = ratio if self.rope_scale == 'auto' else self.rope_scale
-        delta_scale = math.sqrt(ratio) if self.delta_scale == 'auto' else self.delta_scale
-        return rope_scale, delta_scale
-
     def _check_images(self, images: Tensor) -> None:
         if images.ndim != 4 or images.shape[1] != self.in_channels:
             raise ValueError(
@@ -270,10 +281,13 @@ class DefocusBackbone(BaseModule):
             )
 
 
-def _rename_official_keys(state_dict: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """Let official state dicts load without conversion."""
-    for key in [key for key in state_dict if key.startswith(prefix)]:
-        state_dict[prefix + official_backbone_key(key[len(prefix) :])] = state_dict.pop(key)
+def _without_prefix(init_cfg: dict | list[dict] | None) -> Any:
+    """Leave out ``prefix='backbone.'``: the backbone finds its part, and MMEngine drops a prefixed file's metadata."""
+    if isinstance(init_cfg, (list, tuple)):
+        return [_without_prefix(part) for part in init_cfg]
+    if init_cfg and init_cfg.get('prefix') in ('backbone', 'backbone.'):
+        return {key: value for key, value in init_cfg.items() if key != 'prefix'}
+    return init_cfg
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -51,12 +51,22 @@ _RULES: dict[Kind, tuple[tuple[str, str, str], ...]] = {
 }
 
 
-def official_to_mmdefocus(state_dict: Mapping[str, Value]) -> dict[str, Value]:
+_IS_OFFICIAL = re.compile(r'(?:backbone\.)?blocks\.\d+\.mixer\.A_log')
+_BACKBONE = 'backbone.'
+
+
+def is_official(state_dict: Mapping[str, Value]) -> bool:
+    """Whether these are parameters of a De-focus Mamba under official names, of either kind of file."""
+    return any(_IS_OFFICIAL.fullmatch(str(key)) for key in state_dict)
+
+
+def official_to_mmdefocus(state_dict: Mapping[str, Value], strict: bool = True) -> dict[str, Value]:
     """Rename the keys of an official state dict to ours.
 
     Args:
         state_dict: The ``model`` (or ``model_ema``) entry of a classification file or the ``state_dict`` entry of a
             detection file.
+        strict: Raise if there are other keys. Else they are left out.
 
     Returns:
         The same values in the same order: ``backbone.*`` and ``head.*`` from classification, ``backbone.*``,
@@ -71,7 +81,7 @@ def official_to_mmdefocus(state_dict: Mapping[str, Value]) -> dict[str, Value]:
         raise ValueError('expected official keys (blocks.*), got keys that are already in the naming of mmdefocus')
     kind: Kind = 'detection' if any(key.startswith('backbone.') for key in state_dict) else 'classification'
     rules = [(re.compile(re.escape(official) + f'({rest})'), ours) for official, ours, rest in _RULES[kind]]
-    return _rename(state_dict, rules, f'official {kind}')
+    return _rename(state_dict, rules, f'official {kind}', strict)
 
 
 def mmdefocus_to_official(state_dict: Mapping[str, Value], kind: Kind | None = None) -> dict[str, Value]:
@@ -99,12 +109,28 @@ def mmdefocus_to_official(state_dict: Mapping[str, Value], kind: Kind | None = N
         is_classifier = all(key.startswith(('backbone.', 'head.')) for key in state_dict)
         kind = 'classification' if is_classifier else 'detection'
     rules = [(re.compile(re.escape(ours) + f'({rest})'), official) for official, ours, rest in _RULES[kind]]
-    return _rename(state_dict, rules, f'mmdefocus {kind}')
+    return _rename(state_dict, rules, f'mmdefocus {kind}', strict=True)
 
 
-def official_backbone_key(name: str) -> str:
-    """Our name of a backbone parameter, given its official name in either kind of file without ``backbone.``."""
-    return re.sub(r'^patch_embed\.proj\.', 'patch_embed.projection.', re.sub(r'^blocks\.', 'layers.', name))
+def backbone_state_dict(state_dict: Mapping[str, Value]) -> dict[str, Value]:
+    """The backbone's part of a state dict, under the backbone's own names.
+
+    Args:
+        state_dict: Official or ours, of a whole classifier or detector or of the backbone alone.
+
+    Returns:
+        The same values under ``cls_token``, ``layers.0.norm.weight`` and so on. A state dict of another model comes
+        back as it is.
+
+    Raises:
+        ValueError: Official keys together with others.
+    """
+    if is_official(state_dict):
+        if 'patch_embed.projection.weight' in state_dict:  # a detection file without its prefix
+            state_dict = {_BACKBONE + key: value for key, value in state_dict.items()}
+        state_dict = official_to_mmdefocus(state_dict)
+    part = {key[len(_BACKBONE) :]: value for key, value in state_dict.items() if key.startswith(_BACKBONE)}
+    return part or dict(state_dict)
 
 
 def _check_state_dict(state_dict: Mapping[str, Value]) -> None:
@@ -115,7 +141,9 @@ def _check_state_dict(state_dict: Mapping[str, Value]) -> None:
             raise ValueError(f'expected a state dict, got a whole checkpoint; pass its entry {entry!r}')
 
 
-def _rename(state_dict: Mapping[str, Value], rules: list[tuple[re.Pattern[str], str]], naming: str) -> dict[str, Value]:
+def _rename(
+    state_dict: Mapping[str, Value], rules: list[tuple[re.Pattern[str], str]], naming: str, strict: bool
+) -> dict[str, Value]:
     renamed: dict[str, Value] = {}
     leftovers = []
     for key, value in state_dict.items():
@@ -125,6 +153,6 @@ def _rename(state_dict: Mapping[str, Value], rules: list[tuple[re.Pattern[str], 
             leftovers.append(key)
         else:
             renamed[found] = value
-    if leftovers:
+    if leftovers and strict:
         raise ValueError(f'{len(leftovers)} keys do not belong to the {naming} names: {", ".join(leftovers)}')
     return renamed

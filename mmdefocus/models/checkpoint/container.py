@@ -1,0 +1,61 @@
+"""What a checkpoint is as a file, looked at before anything in it is unpickled."""
+
+import zipfile
+from pathlib import Path
+
+ZIP_MAGIC = b'PK\x03\x04'
+# The pickled number that torch.save wrote first of all before it had the zip format; MMDetection still publishes so.
+_LEGACY_MAGIC = b'\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
+
+
+class CheckpointError(ValueError):
+    """A file that cannot be used as a checkpoint. The message says which file and why."""
+
+
+def check_container(path: Path) -> None:
+    """Make sure that a file is a whole checkpoint in one of the two formats of ``torch.save``.
+
+    Args:
+        path: File.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        CheckpointError: A directory, an empty or truncated file, a pointer of Git LFS, another kind of file, or an
+            archive whose content is larger than itself.
+    """
+    if path.is_dir():
+        raise CheckpointError(f'{path} is a directory; name the checkpoint file in it')
+    if not path.is_file():
+        raise FileNotFoundError(f'checkpoint {path} does not exist')
+    with path.open('rb') as file:
+        head = file.read(64)
+    if head.startswith(ZIP_MAGIC):
+        _check_zip(path)
+    elif head.startswith(b'version https://git-lfs'):
+        raise CheckpointError(f'{path} is a pointer of Git LFS, not the checkpoint itself; run "git lfs pull"')
+    elif not head:
+        raise CheckpointError(f'{path} is empty')
+    elif not head[2:].startswith(_LEGACY_MAGIC):
+        raise CheckpointError(
+            f'expected a file written by torch.save, but {path} begins with {head[:16]!r}; download it again if it '
+            'should be one'
+        )
+
+
+def _check_zip(path: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        raise CheckpointError(f'{path} is truncated or damaged ({error}); download or copy it again') from error
+    names = [entry.filename for entry in entries]
+    if len(set(names)) < len(names) or not any(name.endswith('/data.pkl') for name in names):
+        raise CheckpointError(f'expected an archive written by torch.save, but {path} is another kind of zip archive')
+    # torch.save stores without compression, so an archive that unpacks to more than itself was made by something else.
+    content = sum(entry.file_size for entry in entries)
+    size = path.stat().st_size
+    if content > size or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise CheckpointError(
+            f'{path} has {size:,} bytes but would unpack to {content:,}; torch.save does not compress, so this is no '
+            'checkpoint'
+        )

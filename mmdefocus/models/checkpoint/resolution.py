@@ -1,0 +1,88 @@
+"""The published rule for weights at another image size than that of their training.
+
+From side s0 to side s, ``delta_scale`` grows by s / s0 and ``rope_scale`` by (s / s0)², the ratio of the numbers of
+tokens. A classifier tells its size and scales to whatever loads it, in PyTorch's metadata of its state dict, where it
+tells nobody else and changes no key.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Scale = float | Literal['auto']
+METADATA_KEY = 'resolution'
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """Image size and scales of a backbone.
+
+    Attributes:
+        height, width: Image size of a classifier in pixels; the nominal one of a detector, which the rule ignores.
+        rope_scale, delta_scale: As in the backbone; a classifier's are numbers.
+        pretrain_size: As in the backbone.
+        is_detector: Whether the output is a feature map.
+    """
+
+    height: int
+    width: int
+    rope_scale: Scale
+    delta_scale: Scale
+    pretrain_size: int | None = None
+    is_detector: bool = False
+
+    def __post_init__(self) -> None:
+        sizes = (self.height, self.width, self.pretrain_size or 1)
+        scales = (self.rope_scale, self.delta_scale)
+        numbers = [scale for scale in scales if scale != 'auto']
+        if not all(isinstance(size, int) and size > 0 for size in sizes) or not all(
+            isinstance(number, (int, float)) and 0 < number < math.inf for number in numbers
+        ):
+            raise ValueError(f"expected sizes in pixels and positive scales or 'auto', got {self}")
+
+    def to_metadata(self) -> dict[str, Any]:
+        """Plain data for the state dict's metadata."""
+        return asdict(self)
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, Any]) -> 'Resolution | None':
+        """Read what :meth:`to_metadata` has written in the module's ``metadata``; None if there is nothing."""
+        entry = metadata.get(METADATA_KEY)
+        try:
+            return None if entry is None else cls(**entry)
+        except TypeError as error:
+            raise ValueError(
+                f'expected image size and scales in the metadata of the state dict, got {entry}'
+            ) from error
+
+    @classmethod
+    def from_official_config(cls, config: Any) -> 'Resolution | None':
+        """Read the config of an official classification file; None if it does not say."""
+        try:
+            side, mixer = config['DATA']['IMG_SIZE'], config['MODEL']['MAMBA']
+            return cls(side, side, mixer['rope_scale_factor'], mixer['delta_scale_factor'])
+        except (KeyError, TypeError):
+            return None
+
+
+def scales_by_rule(trained: Resolution, used: Resolution) -> tuple[Scale, Scale] | None:
+    """``rope_scale`` and ``delta_scale`` with which weights keep their filters.
+
+    Args:
+        trained: Where the weights come from.
+        used: Where they go to; its scales are not looked at.
+
+    Returns:
+        Numbers for a classifier. ``'auto'`` for a detector with weights of a classifier: its images have many sizes,
+        and as published the scales count from the classifier's own size. The same scales from detector to detector.
+        None from detector to classifier, for which there is no rule.
+    """
+    if trained.is_detector:
+        return (trained.rope_scale, trained.delta_scale) if used.is_detector else None
+    if used.is_detector:
+        return 'auto', 'auto'
+    assert trained.rope_scale != 'auto'
+    assert trained.delta_scale != 'auto'
+    ratio = used.height * used.width / (trained.height * trained.width)
+    return trained.rope_scale * ratio, trained.delta_scale * math.sqrt(ratio)
