@@ -93,14 +93,13 @@ class _Finisher:
         return self.finished[id(value)][1]
 
     def _finish_dict(self, value: dict) -> None:
-        for key, item in value.items():
-            value[key] = self.finish(item)
         if isinstance(value, OrderedDict):
             # Other attributes than that of torch's state dicts could hide the methods of the dictionary.
-            metadata = vars(value).pop('_metadata', None)
+            attributes = {name: item for name, item in vars(value).items() if name == '_metadata'}
             vars(value).clear()
-            if metadata is not None:
-                value._metadata = self.finish(metadata)  # type: ignore[attr-defined]
+            vars(value).update(self.finish(attributes))
+        for key, item in value.items():
+            value[key] = self.finish(item)
 
     def _check_size(self, tensor: Tensor) -> None:
         if tensor.layout == torch.strided and tensor.numel() * tensor.element_size() > self.largest_tensor:

@@ -52,7 +52,8 @@ class NumpyArray:
     def __setstate__(self, state: tuple) -> None:
         _, shape, dtype, is_fortran, data = state
         order: Literal['C', 'F'] = 'F' if is_fortran else 'C'
-        self.value = np.frombuffer(data, dtype.value).reshape(shape, order=order).copy(order)
+        array = np.frombuffer(data, dtype.value).reshape(shape, order=order)
+        self.value = array.astype(dtype.value.newbyteorder('='), order=order)
 
 
 class History:
@@ -75,6 +76,11 @@ def _scalar(dtype: NumpyDtype, data: bytes) -> np.generic:
     return np.frombuffer(data, dtype.value)[0]
 
 
+def _no_bytes() -> bytes:
+    """In place of ``bytes``, which the content of an empty array calls without arguments."""
+    return b''
+
+
 def _getattr(owner: Any, name: str) -> None:
     """In place of ``getattr``, with which a ``HistoryBuffer`` names its methods."""
     if owner is not History:
@@ -90,6 +96,7 @@ _KNOWN: dict[str, Any] = {
     'numpy.core.multiarray._reconstruct': _reconstruct,
     'numpy.core.multiarray.scalar': _scalar,
     'mmengine.logging.history_buffer.HistoryBuffer': History,
+    'builtins.bytes': _no_bytes,
     'builtins.getattr': _getattr,
     'builtins.slice': slice,
 }
