@@ -21,7 +21,7 @@ ASKED_CUDA=${FORCE_CUDA:-auto}
 DISK_GB=8 # 5.6 for .venv, 6.3 while downloads are being unpacked, and room for data and checkpoints
 
 BUILD_TOOLS=(setuptools wheel packaging ninja)
-OPENMMLAB=(onedl-mmengine onedl-mmdetection onedl-mmpretrain opencv-python-headless scikit-learn)
+OPENMMLAB=(onedl-mmengine onedl-mmdetection onedl-mmpretrain opencv-python-headless scikit-learn timm)
 DEVELOPMENT=(pytest hypothesis ruff mypy clang-format)
 
 fail() {
