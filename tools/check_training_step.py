@@ -2,7 +2,8 @@
 
 Ends with status 1 when a loss or a gradient is not finite, or when a parameter that is to be trained has no gradient.
 Parameters with a gradient of exactly zero are listed: a newly built DINO has some, because the layers behind them start
-at zero, as have the blocks that drop path left out (set `model.backbone.drop_path_rate=0` to see them all at work).
+at zero, as have the blocks that drop path left out (set `model.backbone.drop_path_rate=0`, or the rates of a
+ScheduledDropPathHook, to see them all at work).
 """
 
 import argparse
@@ -13,7 +14,8 @@ import time
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.registry import LOOPS
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from mmdefocus.apis.arguments import add_common_arguments, parse_arguments
 from mmdefocus.apis.runner import UsageError, apply_train_options, build_runner, load_config
@@ -21,8 +23,22 @@ from mmdefocus.apis.runner import UsageError, apply_train_options, build_runner,
 WIDTH = 100
 
 
+@LOOPS.register_module()
+class OneStepLoop(EpochBasedTrainLoop):
+    """Runs the first iteration of the first of ``max_epochs`` epochs, whose schedules it leaves as they are."""
+
+    def run(self) -> torch.nn.Module:
+        self.runner.call_hook('before_train')
+        self.runner.call_hook('before_train_epoch')
+        self.runner.model.train()
+        self.run_iter(0, next(iter(self.dataloader)))
+        self.runner.call_hook('after_train_epoch')
+        self.runner.call_hook('after_train')
+        return self.runner.model
+
+
 class StepReport(Hook):
-    """Collects what one iteration does and stops the training after it."""
+    """Collects what one iteration does."""
 
     # After the hooks that wrap modules, before those that log or save.
     priority = 'LOW'
@@ -30,7 +46,6 @@ class StepReport(Hook):
     def __init__(self) -> None:
         self.gradients: dict[str, float] = {}  # sum of absolute values
         self.losses: dict[str, float] = {}
-        self.inputs: list[tuple[int, ...]] = []
         self.inputs: list[tuple[int, ...]] = []
         self.seconds = 0.0
 
@@ -41,7 +56,6 @@ class StepReport(Hook):
                 parameter.register_post_accumulate_grad_hook(
                     lambda p, name=name: self.gradients.__setitem__(name, p.grad.abs().sum().item())
                 )
-        self.inputs = [tuple(image.shape) for image in (data_batch or {}).get('inputs', [])]
         self.inputs = [tuple(image.shape) for image in (data_batch or {}).get('inputs', [])]
         self.started = time.perf_counter()
 
@@ -67,7 +81,7 @@ def main() -> None:
     try:
         cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
         apply_train_options(cfg)
-        cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=1, val_interval=2)
+        cfg.train_cfg = dict(type='OneStepLoop', max_epochs=cfg.train_cfg.get('max_epochs', 1))
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
         runner = build_runner(cfg)
     except UsageError as error:

@@ -1,6 +1,17 @@
-"""Hooks for MMEngine's runner."""
+"""Hooks and a schedule for MMEngine's runner."""
 
 from .activation_checkpoint_hook import ActivationCheckpointHook
+from .class_count_hook import ClassCountHook
+from .epoch_seed_hook import EpochSeedHook
+from .finite_loss_hook import FiniteLossHook
 from .scheduled_drop_path_hook import ScheduledDropPathHook
+from .warmup_cosine_lr import WarmupCosineLR
 
-__all__ = ['ActivationCheckpointHook', 'ScheduledDropPathHook']
+__all__ = [
+    'ActivationCheckpointHook',
+    'ClassCountHook',
+    'EpochSeedHook',
+    'FiniteLossHook',
+    'ScheduledDropPathHook',
+    'WarmupCosineLR',
+]

@@ -67,7 +67,7 @@ class ScheduledDropPathHook(Hook):
         drop_paths = [getattr(block, 'drop_path', None) for block in getattr(backbone, 'layers', ())]
         if not drop_paths or not all(isinstance(drop_path, DropPath) for drop_path in drop_paths):
             raise ValueError(
-                'ScheduledDropPathHook needs a backbone whose `layers` each have a `drop_path` (a DropPath of MMCV), such '
-                f'as DefocusMamba; the backbone is {type(backbone).__name__}'
+                'ScheduledDropPathHook needs a backbone whose `layers` each have a DropPath of MMCV as `drop_path`, '
+                f'such as DefocusMamba; the backbone is {type(backbone).__name__}'
             )
         return drop_paths

@@ -217,5 +217,7 @@ class DefocusClsHead(BaseModule):
         scores = at_least_float32(logits).softmax(dim=1)
         samples = [DataSample() if sample is None else sample for sample in data_samples or [None] * len(scores)]
         for sample, score in zip(samples, scores, strict=True):
+            # A sample with scores of all classes, as batch augmentations leave it, would refuse those of some.
+            sample.set_metainfo(dict(num_classes=len(score)))
             sample.set_pred_score(score).set_pred_label(score.argmax())
         return samples

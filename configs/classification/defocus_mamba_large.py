@@ -1,0 +1,54 @@
+# Tuning of the ImageNet-21k model on ImageNet-1k at 384 pixels; `load_from` names its checkpoint (see README.md).
+_base_ = [
+    '../_base_/schedules/imagenet_adamw.py',
+    'mmpretrain::_base_/datasets/imagenet_bs64_swin_384.py',
+    'mmpretrain::_base_/default_runtime.py',
+]
+custom_imports = dict(
+    imports=['mmdefocus.models', 'mmdefocus.datasets', 'mmdefocus.engine'], allow_failed_imports=False
+)
+
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(
+        type='DefocusMamba',
+        arch='large',
+        img_size=384,
+        out_type='raw',
+        # From sides of 192 pixels.
+        rope_scale=(384 / 192) ** 2,
+        delta_scale=384 / 192,
+    ),
+    head=dict(
+        type='DefocusClsHead',
+        num_classes=1000,
+        in_channels=1024,
+        hidden_dims=3 * 1024,
+        loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1),
+    ),
+    train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8)], probs=0.5),
+)
+
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='ResizeEdge', scale=384 * 256 // 224, edge='short', backend='pillow', interpolation='bicubic'),
+    dict(type='CenterCrop', crop_size=384),
+    dict(type='PackInputs'),
+]
+train_dataloader = dict(batch_size=32)
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+
+train_cfg = dict(max_epochs=20)
+val_cfg = {}
+test_cfg = {}
+optim_wrapper = dict(optimizer=dict(lr=2e-5))
+param_scheduler = dict(warmup=2, start_factor=5e-7 / 2e-5, end_factor=5e-6 / 2e-5)
+
+custom_hooks = [
+    dict(type='EMAHook', momentum=1e-4),
+    dict(type='ScheduledDropPathHook', min_rate=0.1, max_rate=0.7),
+    dict(type='FiniteLossHook'),
+    dict(type='ClassCountHook'),
+]
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=3, save_best='auto'))

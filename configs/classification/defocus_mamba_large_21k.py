@@ -1,0 +1,44 @@
+# Pretraining on ImageNet-21k: 21,841 folders, named by synset. defocus_mamba_large_21k_eval_1k.py evaluates it.
+_base_ = [
+    '../_base_/schedules/imagenet_adamw.py',
+    'mmpretrain::_base_/datasets/imagenet21k_bs128.py',
+    'mmpretrain::_base_/default_runtime.py',
+]
+custom_imports = dict(
+    imports=['mmdefocus.models', 'mmdefocus.datasets', 'mmdefocus.engine'], allow_failed_imports=False
+)
+
+num_classes = 21841
+data_preprocessor = dict(num_classes=num_classes)
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(type='DefocusMamba', arch='large', img_size=192, out_type='raw', with_cp=True),
+    head=dict(
+        type='DefocusClsHead',
+        num_classes=num_classes,
+        in_channels=1024,
+        hidden_dims=3 * 1024,
+        loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1),
+    ),
+    train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8)], probs=0.5),
+)
+
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='RandomResizedCrop', scale=192, backend='pillow', interpolation='bicubic'),
+    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+    dict(type='PackInputs'),
+]
+train_dataloader = dict(batch_size=64, dataset=dict(pipeline=train_pipeline))
+
+train_cfg = dict(max_epochs=90)
+optim_wrapper = dict(optimizer=dict(lr=1.25e-4))
+param_scheduler = dict(warmup=5, start_factor=5e-7 / 1.25e-4, end_factor=5e-6 / 1.25e-4)
+
+custom_hooks = [
+    dict(type='EMAHook', momentum=1e-4),
+    dict(type='ScheduledDropPathHook', max_rate=0.4, mode='constant'),
+    dict(type='FiniteLossHook'),
+    dict(type='ClassCountHook'),
+]
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=3))
