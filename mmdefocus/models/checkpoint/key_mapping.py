@@ -60,6 +60,11 @@ def is_official(state_dict: Mapping[str, Value]) -> bool:
     return any(_IS_OFFICIAL.fullmatch(str(key)) for key in state_dict)
 
 
+def official_kind(state_dict: Mapping[str, Value]) -> Kind:
+    """Which kind of file official names are from; the prefix of the backbone tells."""
+    return 'detection' if any(key.startswith(_BACKBONE) for key in state_dict) else 'classification'
+
+
 def official_to_mmdefocus(state_dict: Mapping[str, Value], strict: bool = True) -> dict[str, Value]:
     """Rename the keys of an official state dict to ours.
 
@@ -79,7 +84,7 @@ def official_to_mmdefocus(state_dict: Mapping[str, Value], strict: bool = True) 
     _check_state_dict(state_dict)
     if any(key.startswith('backbone.layers.') for key in state_dict):
         raise ValueError('expected official keys (blocks.*), got keys that are already in the naming of mmdefocus')
-    kind: Kind = 'detection' if any(key.startswith('backbone.') for key in state_dict) else 'classification'
+    kind = official_kind(state_dict)
     rules = [(re.compile(re.escape(official) + f'({rest})'), ours) for official, ours, rest in _RULES[kind]]
     return _rename(state_dict, rules, f'official {kind}', strict)
 

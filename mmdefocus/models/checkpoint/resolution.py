@@ -40,6 +40,8 @@ class Resolution:
             isinstance(number, (int, float)) and 0 < number < math.inf for number in numbers
         ):
             raise ValueError(f"expected sizes in pixels and positive scales or 'auto', got {self}")
+        if numbers != [*scales] and not self.is_detector:
+            raise ValueError(f'expected numbers as scales of a classifier, got {self}')
 
     def to_metadata(self) -> dict[str, Any]:
         """Plain data for the state dict's metadata."""
@@ -64,6 +66,11 @@ class Resolution:
             return cls(side, side, mixer['rope_scale_factor'], mixer['delta_scale_factor'])
         except (KeyError, TypeError):
             return None
+
+    def to_official_config(self) -> dict[str, Any]:
+        """What :meth:`from_official_config` reads, as plain data."""
+        mixer = {'rope_scale_factor': self.rope_scale, 'delta_scale_factor': self.delta_scale}
+        return {'DATA': {'IMG_SIZE': self.height}, 'MODEL': {'MAMBA': mixer}}
 
 
 def scales_by_rule(trained: Resolution, used: Resolution) -> tuple[Scale, Scale] | None:
