@@ -9,10 +9,11 @@ zero.
 
 import pytest
 import torch
-import torch.nn.functional as F
+from mmpretrain.models import ImageClassifier
+from mmpretrain.structures import DataSample
 from torch import nn
 
-from mmdefocus.models import DefocusMamba, SimpleFeaturePyramid
+from mmdefocus.models import DefocusClsHead, DefocusMamba, SimpleFeaturePyramid
 from mmdefocus.models.checkpoint import mmdefocus_to_official, official_to_mmdefocus
 from mmdefocus.ops import available_backends
 
@@ -73,17 +74,11 @@ class Detector(nn.Module):
         return feature, self.neck((feature,))
 
 
-class Classifier(nn.Module):
-    def __init__(self, arch):
-        super().__init__()
-        self.backbone = build_backbone(arch, img_size=arch['img'], rotary=arch['rope'], out_type='raw')
-        self.head = nn.ModuleDict(
-            {name: nn.Linear(arch['embed_dims'], arch['num_classes']) for name in ('fc', 'aux_fc')}
-        )
-
-    def forward(self, image):
-        (tokens,) = self.backbone(image)
-        return tokens, self.head['fc'](tokens[:, -1]), self.head['aux_fc'](tokens[:, :-1])
+def build_classifier(arch):
+    """MMPreTrain's classifier with our head; a hidden layer is three times as wide as the tokens."""
+    backbone = build_backbone(arch, img_size=arch['img'], rotary=arch['rope'], out_type='raw')
+    hidden_dims = None if arch['head'] == 'IN1k_cls' else 3 * arch['embed_dims']
+    return ImageClassifier(backbone, head=DefocusClsHead(arch['num_classes'], arch['embed_dims'], hidden_dims))
 
 
 @pytest.mark.parametrize('backend', BACKENDS)
@@ -105,32 +100,32 @@ def test_detection_features_and_gradients(golden, monkeypatch, case, backend):
 
 
 @pytest.mark.parametrize('backend', BACKENDS)
-@pytest.mark.parametrize('case', ['cls_rope', 'cls_norope'])
+@pytest.mark.parametrize('case', ['cls_rope', 'cls_norope', 'cls_22kto1k_scaled'])
 def test_classification_blocks_losses_and_gradients(golden, monkeypatch, case, backend):
     monkeypatch.setenv('MMDEFOCUS_BACKEND', backend)
     expected, state_dict = golden(case)
-    model = Classifier(expected['arch'])
+    model = build_classifier(expected['arch'])
     model.load_state_dict(official_to_mmdefocus(state_dict))
     blocks = record_blocks(model.backbone)
-    tokens, logits, aux_logits = model(expected['image'])
+    (tokens,) = model.extract_feat(expected['image'])
     for index, (actual, wanted) in enumerate(zip(blocks, expected['block_outputs'], strict=True)):
         assert_parity(actual, wanted, f'output of block {index}')
     assert_parity(tokens, expected['tokens_after_norm'], 'tokens')
-    assert_parity(logits, expected['logits_cls'], 'logits')
-    assert_parity(aux_logits, expected['logits_patch'], 'auxiliary logits')
-    main_loss = F.cross_entropy(logits, expected['soft_target'])
-    every_token = expected['soft_target'][:, None].expand_as(aux_logits)
-    aux_loss = F.cross_entropy(aux_logits.flatten(0, 1), every_token.flatten(0, 1))
-    assert_parity(main_loss, expected['loss_cls'], 'main loss')
-    assert_parity(aux_loss, expected['loss_patch'], 'auxiliary loss')
-    loss = (main_loss + aux_loss) / 2
+    assert_parity(model(expected['image'], mode='tensor'), expected['logits_cls'], 'logits')
+    assert_parity(model.head.aux_fc(tokens[:, :-1]), expected['logits_patch'], 'auxiliary logits')
+    samples = [DataSample().set_gt_score(score) for score in expected['soft_target']]
+    losses = model(expected['image'], samples, mode='loss')
+    # Both have their weight of a half already.
+    assert_parity(2 * losses['loss_cls'], expected['loss_cls'], 'main loss')
+    assert_parity(2 * losses['loss_aux'], expected['loss_patch'], 'auxiliary loss')
+    loss, _ = model.parse_losses(losses)
     assert_parity(loss, expected['loss_total'], 'loss')
     loss.backward()
     assert_gradients(model, expected['grads'])
 
 
 @pytest.mark.parametrize('case', ['det_window', 'det_raster'])
-def test_backends_agree_in_float64(golden, use_backend, monkeypatch, case):
+def test_backends_agree_in_float64(golden, monkeypatch, case):
     """All backends against the reference, through the whole network."""
     expected, state_dict = golden(case)
     results = {}
