@@ -1,9 +1,16 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
+from mmengine.hooks import Hook
 from mmengine.registry import DATASETS
+from PIL import Image
 from sklearn.datasets import load_digits
 
+from mmdefocus.apis.runner import apply_test_options, build_runner, load_config
 from mmdefocus.datasets.digits_classification import DefocusDigits
+
+NANO = Path(__file__).parents[2] / 'configs' / 'classification' / 'defocus_mamba_nano_digits.py'
 
 
 def split_of(split: str, **options) -> DefocusDigits:
@@ -65,3 +72,40 @@ def test_options():
         DefocusDigits('test', size=4)
     with pytest.raises(TypeError, match='colour'):
         DefocusDigits('test', colour=True)
+
+
+class Losses(Hook):
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        self.values.append(outputs['loss'].item())
+
+
+def test_config_learns_and_draws_what_it_predicts(tmp_path):
+    """Twenty steps on 32 digits, then a test of three others with pictures and one with augmentation."""
+    few = {
+        'train_dataloader.dataset.indices': 32,
+        'test_dataloader.dataset.indices': 3,
+        'train_cfg.max_epochs': 20,
+        'train_cfg.val_interval': 21,
+        'param_scheduler': [],
+    }
+    runner = build_runner(load_config(NANO, few, str(tmp_path / 'work')))
+    losses = Losses()
+    runner.register_hook(losses)
+    runner.train()
+    assert len(losses.values) == 20
+    assert np.mean(losses.values[:3]) - np.mean(losses.values[-3:]) > 0.3
+
+    checkpoint = (tmp_path / 'work' / 'last_checkpoint').read_text()
+    accuracies = []
+    for number, options in enumerate((dict(show_dir=str(tmp_path / 'pictures')), dict(tta=True))):
+        cfg = load_config(NANO, few, str(tmp_path / f'test{number}'))
+        apply_test_options(cfg, checkpoint, **options)
+        accuracies.append(build_runner(cfg).test()['accuracy/top1'])
+    assert set(np.round(accuracies, 2)) <= {0.0, 33.33, 66.67, 100.0}
+    pictures = sorted((tmp_path / 'pictures').iterdir())
+    assert len(pictures) == 3
+    with Image.open(pictures[0]) as picture:
+        assert picture.size == (320, 320)

@@ -1,0 +1,50 @@
+# A small classifier of handwritten digits that trains on two CPU cores in minutes. It needs no download.
+_base_ = ['../_base_/datasets/digits_classification.py', 'mmpretrain::_base_/default_runtime.py']
+custom_imports = dict(
+    imports=['mmdefocus.models', 'mmdefocus.datasets', 'mmdefocus.engine'], allow_failed_imports=False
+)
+
+# One token per pixel of the original digits, which have 8x8.
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(type='DefocusMamba', arch='nano', img_size=32, patch_size=4, out_type='raw'),
+    head=dict(type='DefocusClsHead', num_classes=10, in_channels=96),
+)
+
+max_epochs = 40
+# The model of the last epoch counts; what is printed on the way selects nothing.
+train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=5)
+val_cfg = {}
+test_cfg = {}
+optim_wrapper = dict(
+    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05, fused=True),
+    paramwise_cfg=dict(
+        flat_decay_mult=0.0, custom_keys={'cls_token': dict(decay_mult=0.0), 'A_log': dict(decay_mult=0.0)}
+    ),
+    clip_grad=dict(max_norm=5.0),
+)
+# The cosine, which ends with the training whatever its length, is multiplied by a warm-up of two epochs.
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=44),
+    dict(type='CosineAnnealingLR', eta_min=1e-5, convert_to_iter_based=True),
+]
+custom_hooks = [dict(type='ScheduledDropPathHook', max_rate=0.2)]
+randomness = dict(seed=0)
+
+default_hooks = dict(
+    logger=dict(interval=22),
+    checkpoint=dict(max_keep_ckpts=1),
+    visualization=dict(resize=320),
+)
+
+# Turned a little either way: flipped digits, the default, are other signs.
+tta_pipeline = [
+    dict(type='Resize', scale=(32, 32)),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [dict(type='Rotate', angle=angle, prob=1.0, random_negative_prob=0.0, pad_val=0) for angle in (-6, 0, 6)],
+            [dict(type='PackInputs')],
+        ],
+    ),
+]
