@@ -20,6 +20,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmdefocus.apis.config_options import UsageError, apply_options
 from mmdefocus.apis.num_classes import resolve_num_classes
+from mmdefocus.models.checkpoint import CheckpointError, is_official_checkpoint, read_checkpoint
 
 
 def load_config(
@@ -101,10 +102,10 @@ def apply_train_options(cfg: Config, amp: bool = False, auto_scale_lr: bool = Fa
         cfg.load_from = None if cfg.resume else cfg.get('load_from')
     elif resume is not None:
         cfg.resume = True
-        cfg.load_from = resume
+        cfg.load_from = _usable_checkpoint(resume, to_resume=True)
     for checkpoint in (cfg.get('load_from'), *_pretrained(cfg.get('model'))):
         if checkpoint is not None:
-            _existing_checkpoint(checkpoint)
+            _usable_checkpoint(checkpoint)
 
 
 def apply_test_options(
@@ -130,7 +131,7 @@ def apply_test_options(
     """
     if cfg.get('test_dataloader') is None or cfg.get('test_evaluator') is None:
         raise UsageError('the config has no test_dataloader and test_evaluator, so there is nothing to test')
-    cfg.load_from = _existing_checkpoint(checkpoint)
+    cfg.load_from = _usable_checkpoint(checkpoint)
     cfg.resume = False
     if show or show_dir:
         if tta and cfg.get('default_scope') == 'mmpretrain':
@@ -203,10 +204,21 @@ def _suggest(name: str, directory: Path, suffix: str) -> str:
     return '' if directory.is_dir() else f': there is no directory {directory} here ({Path.cwd()})'
 
 
-def _existing_checkpoint(checkpoint: str) -> str:
-    path = Path(checkpoint)
-    if '://' not in checkpoint and not path.is_file():
+def _usable_checkpoint(checkpoint: str, to_resume: bool = False) -> str:
+    if '://' in checkpoint:
+        return checkpoint
+    path = Path(checkpoint).expanduser()
+    if not path.exists():
         raise UsageError(f"checkpoint '{checkpoint}' does not exist{_suggest(path.name, path.parent, '.pth')}")
+    try:
+        content = read_checkpoint(path, map_location='meta')  # everything but the numbers
+    except CheckpointError as error:
+        raise UsageError(str(error)) from error
+    if to_resume and is_official_checkpoint(content):
+        raise UsageError(
+            f"'{checkpoint}' is an official file, whose training cannot be resumed here; to start from its weights, "
+            f'leave out --resume and set load_from={checkpoint} with --cfg-options'
+        )
     return checkpoint
 
 

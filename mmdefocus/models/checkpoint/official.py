@@ -41,6 +41,11 @@ def official_state_dict(checkpoint: Any, weights: str = 'model') -> Mapping[str,
     return checkpoint[weights]
 
 
+def is_official_checkpoint(checkpoint: Any) -> bool:
+    """Whether this is the content of an official file."""
+    return official_state_dict(checkpoint) is not None
+
+
 def as_mmengine_checkpoint(checkpoint: Any, weights: str = 'model', strict: bool = True) -> Any:
     """Turn the content of an official file into an MMEngine checkpoint.
 
