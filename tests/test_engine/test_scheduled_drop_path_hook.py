@@ -1,5 +1,9 @@
+import json
+from types import SimpleNamespace
+
 import pytest
 import torch
+from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
@@ -43,14 +47,14 @@ class Recorder(ScheduledDropPathHook):
 
 
 def train(work_dir, hook, max_epochs, load_from=None, model=None, by_epoch=True):
-    hooks = {'checkpoint': {'type': 'CheckpointHook', 'interval': 150}}
+    hooks = {'checkpoint': {'type': 'CheckpointHook', 'interval': 150}, 'logger': {'type': 'LoggerHook', 'interval': 1}}
     runner = Runner(
         model=model or Model(),
         work_dir=str(work_dir),
         train_dataloader=DataLoader([torch.ones(1)], collate_fn=lambda x: {'inputs': torch.stack(x)}),
         train_cfg={'by_epoch': True, 'max_epochs': max_epochs} if by_epoch else {'by_epoch': False, 'max_iters': 2},
         optim_wrapper={'optimizer': {'type': 'SGD', 'lr': 0.1}},
-        default_hooks={'logger': None, 'sampler_seed': None} | hooks,
+        default_hooks={'sampler_seed': None} | hooks,
         custom_hooks=[hook],
         load_from=load_from,
         resume=load_from is not None,
@@ -74,3 +78,65 @@ def test_published_schedule_of_the_base_model(tmp_path, resume):
         assert rates == pytest.approx([rate * i / 23 for i in range(DEPTH)])
         assert logged == pytest.approx(rate)
     assert hook.seen[299][0][-1] == pytest.approx(0.75)
+
+
+def test_constant_mode(tmp_path):
+    hook = Recorder(max_rate=0.4, mode='constant')
+    train(tmp_path, hook, 2)
+    for rates, logged in hook.seen.values():
+        assert rates == pytest.approx([0.4 * i / 23 for i in range(DEPTH)])
+        assert logged == 0.4
+    (visualised,) = tmp_path.glob('*/vis_data/scalars.json')
+    assert [json.loads(line)['drop_path_rate'] for line in visualised.read_text().splitlines()] == [0.4, 0.4]
+
+
+def test_distributed_model():
+    model = Model()
+    hub = MessageHub.get_instance('drop_path')
+    runner = SimpleNamespace(model=torch.nn.DataParallel(model), epoch=1, max_epochs=2, message_hub=hub)
+    ScheduledDropPathHook(max_rate=0.5).before_train_epoch(runner)
+    assert model.backbone.layers[-1].drop_path.drop_prob == 0.5
+
+
+def test_one_epoch_has_the_first_rate(tmp_path):
+    hook = Recorder(min_rate=0.1, max_rate=0.75)
+    train(tmp_path, hook, 1)
+    assert hook.seen[0][1] == pytest.approx(0.1)
+
+
+def test_one_block(tmp_path):
+    model = Model()
+    model.backbone = DefocusMamba(ARCH | {'num_layers': 1})
+    hook = Recorder(min_rate=0.1, max_rate=0.75)
+    train(tmp_path, hook, 2, model=model)
+    assert [rates for rates, _ in hook.seen.values()] == [[0.0], [0.0]]
+
+
+def test_training_by_iterations(tmp_path):
+    message = r"counts epochs, but IterBasedTrainLoop counts iterations; set train_cfg.type='EpochBasedTrainLoop'"
+    with pytest.raises(RuntimeError, match=message):
+        train(tmp_path, ScheduledDropPathHook(max_rate=0.5), None, by_epoch=False)
+
+
+@pytest.mark.parametrize(
+    'backbone',
+    [torch.nn.Linear(1, 1), torch.nn.TransformerEncoder(torch.nn.TransformerEncoderLayer(4, 1, batch_first=True), 1)],
+)
+def test_backbone_without_drop_path(tmp_path, backbone):
+    model = Model()
+    model.backbone = backbone
+    with pytest.raises(ValueError, match=rf'such as DefocusMamba; the backbone is {type(backbone).__name__}'):
+        train(tmp_path, ScheduledDropPathHook(max_rate=0.5), 1, model=model)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        ({'max_rate': 1.0}, 'max_rate < 1, got min_rate=0.0 and max_rate=1.0'),
+        ({'max_rate': 0.1, 'min_rate': 0.2}, 'min_rate <= max_rate < 1, got min_rate=0.2 and max_rate=0.1'),
+        ({'max_rate': 0.1, 'mode': 'cosine'}, r"mode must be one of \['linear', 'constant'\], got 'cosine'"),
+    ],
+)
+def test_arguments_outside_their_range(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ScheduledDropPathHook(**arguments)

@@ -9,7 +9,7 @@ zero.
 
 import pytest
 import torch
-from mmpretrain.models import ImageClassifier
+from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import nn
 
@@ -78,7 +78,8 @@ def build_classifier(arch):
     """MMPreTrain's classifier with our head; a hidden layer is three times as wide as the tokens."""
     backbone = build_backbone(arch, img_size=arch['img'], rotary=arch['rope'], out_type='raw')
     hidden_dims = None if arch['head'] == 'IN1k_cls' else 3 * arch['embed_dims']
-    return ImageClassifier(backbone, head=DefocusClsHead(arch['num_classes'], arch['embed_dims'], hidden_dims))
+    head = DefocusClsHead(arch['num_classes'], arch['embed_dims'], hidden_dims)
+    return MODELS.build({'type': 'ImageClassifier', '_scope_': 'mmpretrain', 'backbone': backbone, 'head': head})
 
 
 @pytest.mark.parametrize('backend', BACKENDS)

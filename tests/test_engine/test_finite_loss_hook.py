@@ -1,0 +1,152 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+from torch import nn
+from torch.utils.data import DataLoader
+
+from mmdefocus.engine import FiniteLossHook
+from mmdefocus.models import DefocusClsHead, DefocusMamba
+
+BAD_IMAGE = 3
+ARCH = {
+    'embed_dims': 16,
+    'num_layers': 2,
+    'inner_dims': 32,
+    'state_dims': 4,
+    'conv_kernel': 4,
+    'dt_rank': 2,
+    'group_size': 16,
+}
+
+
+class Block(nn.Module):
+    """Divides between its modules, where no module has a name for it."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x, *, divisor):
+        return self.second(self.first(x) / divisor)
+
+
+class Model(BaseModel):
+    def __init__(self, fault):
+        super().__init__()
+        self.blocks = nn.ModuleList(Block() for _ in range(3))
+        self.dropout = nn.Dropout(0.5)
+        self.fault = fault
+
+    def forward(self, inputs, mode):
+        x, bad = inputs['x'], inputs['index'].item() == BAD_IMAGE
+        for number, block in enumerate(self.blocks):
+            x = block(x, divisor=0.0 if bad and self.fault == 'function' and number == 1 else 1.0)
+        if self.fault == 'chance':
+            x = self.dropout(x) / (self.dropout(torch.ones(1)) if bad else 1.0)
+        return {'loss': x.square().sum() / (0.0 if bad and self.fault == 'loss' else 1.0)} if mode == 'loss' else x
+
+
+def make_batches(fault):
+    batches = [{'x': torch.ones(1, 4), 'index': torch.tensor(index)} for index in range(6)]
+    if fault == 'image':
+        batches[BAD_IMAGE]['x'][0, 0] = torch.inf
+    return batches
+
+
+def train(tmp_path, fault, model=None):
+    runner = Runner(
+        model=model or Model(fault),
+        work_dir=str(tmp_path),
+        train_dataloader=DataLoader(make_batches(fault), collate_fn=lambda batch: {'inputs': batch[0]}),
+        train_cfg={'by_epoch': True, 'max_epochs': 1},
+        optim_wrapper={'optimizer': {'type': 'SGD', 'lr': 1e-3}},
+        default_hooks={'sampler_seed': None, 'checkpoint': None},
+        custom_hooks=[FiniteLossHook()],
+        log_level='ERROR',
+        experiment_name=str(tmp_path),
+    )
+    runner.train()
+    return runner
+
+
+def message_of(tmp_path, fault, model=None):
+    with pytest.raises(RuntimeError) as error:
+        train(tmp_path, fault, model)
+    return str(error.value)
+
+
+def test_normal_training(tmp_path):
+    runner = train(tmp_path, fault=None)
+    assert not runner.model._forward_hooks
+    assert not runner.model._forward_pre_hooks
+
+
+def test_operation_between_modules(tmp_path):
+    """The modules behind it have such outputs too, but were given such inputs."""
+    message = message_of(tmp_path, 'function')
+    assert message.startswith('the loss of iteration 3 is not finite (loss=')
+    assert 'The first module with finite inputs and an output that is not is blocks.1 (Block).' in message
+    for remedy in ('learning rate', 'clip gradients (optim_wrapper.clip_grad)', 'float32', 'images and labels'):
+        assert remedy in message
+
+
+def test_weights_are_still_those_of_the_step_before(tmp_path):
+    model = Model('function')
+    message_of(tmp_path, 'function', model)
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+def test_module_with_lost_weights(tmp_path):
+    model = Model(fault=None)
+    model.blocks[2].second.weight.data[1, 1] = torch.nan
+    message = message_of(tmp_path, None, model)
+    assert 'the loss of iteration 0 is not finite (loss=nan)' in message
+    assert 'is blocks.2.second (Linear); 1 parameters are not finite since an earlier step' in message
+    assert 'among them blocks.2.second.weight' in message
+
+
+def test_images(tmp_path):
+    assert 'The images of the batch are not finite.' in message_of(tmp_path, 'image')
+
+
+def test_loss_itself(tmp_path):
+    assert 'All outputs of modules are finite, the loss itself is not' in message_of(tmp_path, 'loss')
+
+
+def test_chance_is_repeated(tmp_path):
+    """A layer that is sometimes off, like drop path: what it did in the failed iteration is what is looked at."""
+    messages = []
+    for seed in range(8):
+        torch.manual_seed(seed)
+        try:
+            train(tmp_path / str(seed), 'chance')
+        except RuntimeError as error:
+            messages.append(str(error))
+    assert 2 <= len(messages) <= 7
+    assert all('an output that is not is the model (Model)' in message for message in messages)
+
+
+@pytest.mark.parametrize(
+    ('broken', 'message'),
+    [
+        ('backbone.layers.1.mixer.A_log', r'is backbone.layers.1.mixer \(MambaMixer\); 1 parameters'),
+        ('backbone.norm.bias', r'is backbone.norm \(LayerNorm\); 1 parameters'),
+        ('head.aux_fc.bias', r'All outputs of modules are finite, the loss itself is not; 1 parameters'),
+    ],
+)
+def test_classifier(broken, message):
+    head = DefocusClsHead(num_classes=3, in_channels=16)
+    backbone = DefocusMamba(ARCH, out_type='raw', drop_path_rate=0.5)
+    model = MODELS.build({'type': 'ImageClassifier', '_scope_': 'mmpretrain', 'backbone': backbone, 'head': head})
+    model.get_parameter(broken).data.view(-1)[0] = torch.nan
+    FiniteLossHook().before_train(SimpleNamespace(model=model, iter=7))
+    samples = [DataSample().set_gt_label(label) for label in (0, 2)]
+    with pytest.raises(
+        RuntimeError, match=rf'iteration 7 is not finite.*{message} are not finite.*among them {broken}'
+    ):
+        model(torch.randn(2, 3, 32, 32), samples, mode='loss')

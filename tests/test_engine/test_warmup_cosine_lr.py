@@ -1,0 +1,67 @@
+import math
+
+import pytest
+import torch
+from mmengine.optim import OptimWrapper
+from mmengine.registry import PARAM_SCHEDULERS
+
+from mmdefocus.engine import WarmupCosineLR
+
+
+def make_optimizer(lr=2.0):
+    return OptimWrapper(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr))
+
+
+def rates(scheduler, count):
+    """Rates that the first steps use."""
+    found = []
+    for _ in range(count):
+        found.append(scheduler.optimizer.param_groups[0]['lr'])
+        scheduler.optimizer.step()
+        scheduler.step()
+    return found
+
+
+def build(epochs, epoch_length, **changes):
+    """As a runner builds it from a config."""
+    cfg = {
+        'type': 'WarmupCosineLR',
+        'warmup': 2,
+        'start_factor': 0.1,
+        'end_factor': 0.2,
+        'by_epoch': True,
+        'convert_to_iter_based': True,
+        'end': epochs,
+    }
+    return PARAM_SCHEDULERS.build(
+        cfg | changes, default_args={'optimizer': make_optimizer(), 'epoch_length': epoch_length}
+    )
+
+
+def test_formula():
+    """Warm-up of 2 · 5 steps, a cosine over the other 20, each one step late."""
+    found = rates(build(epochs=6, epoch_length=5), 30)
+    warmup = [2 * (0.1 + 0.9 * step / 10) for step in range(10)]
+    cosine = [2 * (0.2 + 0.8 * (1 + math.cos(math.pi * step / 20)) / 2) for step in range(20)]
+    assert found == pytest.approx([warmup[0], *warmup, *cosine[:-1]])
+
+
+def test_resumed_from_its_state():
+    whole = rates(build(epochs=6, epoch_length=5), 30)
+    first = build(epochs=6, epoch_length=5)
+    rates(first, 12)
+    second = build(epochs=6, epoch_length=5)
+    second.load_state_dict(first.state_dict())
+    second.optimizer.param_groups[0]['lr'] = first.optimizer.param_groups[0]['lr']
+    assert rates(second, 18) == pytest.approx(whole[12:])
+
+
+def test_without_warmup():
+    assert rates(build(epochs=4, epoch_length=1, warmup=0), 2) == [2.0, 2.0]
+
+
+@pytest.mark.parametrize('warmup', [-1, 6, 7])
+def test_warmup_as_long_as_the_training(warmup):
+    message = rf'a warmup from 0 to less than the length of the training \(6\), got {warmup}'
+    with pytest.raises(ValueError, match=message):
+        WarmupCosineLR(make_optimizer(), warmup=warmup, end=6, start_factor=0.1, end_factor=0.1)
