@@ -22,7 +22,11 @@ model = dict(
     train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]),
 )
 
-train_dataloader = dict(batch_size=32, sampler=dict(_delete_=True, type='RepeatAugSampler', num_repeats=3))
+train_dataloader = dict(
+    batch_size=32,
+    persistent_workers=False,
+    sampler=dict(_delete_=True, type='RepeatAugSampler', num_repeats=3),
+)
 
 val_cfg = {}
 test_cfg = {}
@@ -33,4 +37,4 @@ custom_hooks = [
     dict(type='FiniteLossHook'),
     dict(type='ClassCountHook'),
 ]
-default_hooks = dict(checkpoint=dict(max_keep_ckpts=3, save_best='auto'))
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=3, save_best='auto'), sampler_seed=dict(type='EpochSeedHook'))

@@ -35,7 +35,7 @@ test_pipeline = [
     dict(type='CenterCrop', crop_size=384),
     dict(type='PackInputs'),
 ]
-train_dataloader = dict(batch_size=32)
+train_dataloader = dict(batch_size=32, persistent_workers=False)
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
@@ -51,4 +51,4 @@ custom_hooks = [
     dict(type='FiniteLossHook'),
     dict(type='ClassCountHook'),
 ]
-default_hooks = dict(checkpoint=dict(max_keep_ckpts=3, save_best='auto'))
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=3, save_best='auto'), sampler_seed=dict(type='EpochSeedHook'))

@@ -29,7 +29,7 @@ train_pipeline = [
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='PackInputs'),
 ]
-train_dataloader = dict(batch_size=64, dataset=dict(pipeline=train_pipeline))
+train_dataloader = dict(batch_size=64, persistent_workers=False, dataset=dict(pipeline=train_pipeline))
 
 train_cfg = dict(max_epochs=90)
 optim_wrapper = dict(optimizer=dict(lr=1.25e-4))
@@ -41,4 +41,4 @@ custom_hooks = [
     dict(type='FiniteLossHook'),
     dict(type='ClassCountHook'),
 ]
-default_hooks = dict(checkpoint=dict(max_keep_ckpts=3))
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=3), sampler_seed=dict(type='EpochSeedHook'))

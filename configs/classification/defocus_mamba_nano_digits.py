@@ -34,6 +34,7 @@ randomness = dict(seed=0)
 default_hooks = dict(
     logger=dict(interval=22),
     checkpoint=dict(max_keep_ckpts=1),
+    sampler_seed=dict(type='EpochSeedHook'),
     visualization=dict(resize=320),
 )
 

@@ -16,7 +16,7 @@ class EpochSeedHook(DistSamplerSeedHook):
     MMEngine's checkpoints hold the seed but not the state of the random numbers: without this hook, a resumed training
     draws augmentations, mixup and drop path of its first epoch again. With it, each epoch has its own numbers, in the
     main process, in the workers and in the order of the images, whether or not the training was interrupted before it.
-    It takes the place of MMEngine's hook of the sampler: ``default_hooks = dict(sampler_seed=dict(type='EpochSeedHook'))``.
+    It takes the place of MMEngine's hook of the sampler: ``default_hooks.sampler_seed = dict(type='EpochSeedHook')``.
 
     Raises:
         RuntimeError: At the start of the training, when workers live on from one epoch to the next.
