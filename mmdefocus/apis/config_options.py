@@ -30,8 +30,8 @@ def apply_options(cfg: Config, options: Mapping[str, Any]) -> None:
     Args:
         cfg: Config from a file.
         options: Dotted keys and new values. The last part of a key may be new, as an argument that the config leaves
-            at its default; everything before it must exist. ``data_root`` moves all paths of the data sets and
-            evaluators that begin with the config's ``data_root``.
+            at its default; everything before it must exist. ``data_root`` moves all paths of data sets and evaluators
+            that begin with the data sets' common ``data_root``.
 
     Raises:
         UsageError: If a key is unknown or would have no effect.
@@ -45,14 +45,16 @@ def apply_options(cfg: Config, options: Mapping[str, Any]) -> None:
 
 
 def _move_data_root(cfg: Config, data_root: str) -> bool:
-    """Whether there were paths that begin with the config's ``data_root``; they now begin with the new one."""
-    old = str(cfg.get('data_root', '')).rstrip('/')
-    paths = [(node, key) for _, node, key in _data_texts(cfg) if old and f'{node[key]}/'.startswith(f'{old}/')]
-    for node, key in paths:
-        node[key] = data_root.rstrip('/') + node[key][len(old) :]
-    if paths:
-        cfg.data_root = data_root
-    return bool(paths)
+    """Whether the data sets have one common ``data_root``; all paths that begin with it now begin with the new one."""
+    texts = [(node, key, node[key]) for _, node, key in _data_texts(cfg)]
+    roots = {text.rstrip('/') for _, key, text in texts if key == 'data_root'}
+    if len(roots) != 1:
+        return False
+    old = roots.pop()
+    for node, key, text in texts:
+        if f'{text}/'.startswith(f'{old}/'):
+            node[key] = data_root.rstrip('/') + text[len(old) :]
+    return True
 
 
 def _data_texts(cfg: Config) -> Iterator[tuple[str, Any, Any]]:

@@ -72,4 +72,4 @@ def _read_classes(dataset: Mapping[str, Any], cfg: Config) -> tuple[str, ...] | 
 
 def _name_classes(dataset: Any, classes: tuple[str, ...]) -> None:
     if 'classes' not in dataset:
-        dataset.setdefault('metainfo', {}).setdefault('classes', list(classes))
+        dataset['metainfo'] = dict(classes=list(classes)) | dict(dataset.get('metainfo') or {})

@@ -80,12 +80,15 @@ def test_data_root_moves_every_path_of_the_data(data_root):
     assert cfg.val_dataloader.dataset.data_root == 'third/'
     assert cfg.val_evaluator.ann_file == 'elsewhere/annotations/instances_val.json'
     assert cfg.train_dataloader.dataset.ann_file == 'annotations/instances_train.json'
-    assert cfg.data_root == data_root
 
 
-def test_data_root_of_a_config_without_one():
+def test_data_root_that_the_data_sets_do_not_share(tmp_path):
     with pytest.raises(UsageError, match="the config has no 'data_root'"):
         load_config(CLASSIFIER, {'data_root': 'elsewhere'})
+    apart = tmp_path / 'apart.py'
+    apart.write_text(f"_base_ = '{DETECTOR}'\nval_dataloader = dict(dataset=dict(data_root='third/'))\n")
+    with pytest.raises(UsageError, match="data_root would have no effect: 'data_root' is a helper variable"):
+        load_config(apart, {'data_root': 'elsewhere'})
 
 
 def test_missing_config(tmp_path):
