@@ -115,3 +115,118 @@ def test_prediction_of_some_classes():
         assert sample.pred_label.item() == row.argmax()
     samples = make_samples('labels')
     assert head.loss((tokens,), samples) == whole.loss((tokens,), samples)
+
+
+def test_validation_of_a_model_with_batch_augmentations():
+    """They leave scores of all classes in the samples, also in validation."""
+    head = make_head(predict_classes=[3, 0])
+    samples = make_samples('scores')
+    predicted = head.predict((make_tokens(),), samples)
+    assert [sample.pred_score.shape for sample in predicted] == [(2,)] * 3
+
+
+def test_classes_of_imagenet1k_among_those_of_21k(monkeypatch):
+    indices = list(range(5, 21_000, 21))[:1000]
+    monkeypatch.setattr('mmdefocus.datasets.imagenet21k.imagenet1k_indices', lambda: indices)
+    head = make_head(num_classes=21_841, predict_classes='imagenet1k')
+    assert head.predict_classes.tolist() == indices
+    assert 'predict_classes' not in head.state_dict()
+
+
+def test_accuracy_in_training():
+    head = make_head(cal_acc=True, topk=(1, 2))
+    tokens, samples = make_tokens(), make_samples('labels')
+    losses = head.loss((tokens,), samples)
+    ranks = head((tokens,)).argsort(dim=1, descending=True)
+    for k in (1, 2):
+        hits = [sample.gt_label.item() in row[:k] for sample, row in zip(samples, ranks, strict=True)]
+        assert losses[f'accuracy_top-{k}'].item() == pytest.approx(100 * sum(hits) / 3)
+    with pytest.raises(ValueError, match='cal_acc=True needs labels, got scores of a batch augmentation'):
+        head.loss((tokens,), make_samples('scores'))
+
+
+def test_class_token_alone():
+    head = make_head(aux=None)
+    tokens, samples = make_tokens(), make_samples('labels')
+    assert head.loss((tokens[:, -1],), samples) == head.loss((tokens,), samples)
+    with pytest.raises(ValueError, match=r"aux='token' needs the image tokens, .*, got \(3, 8\); set out_type='raw'"):
+        make_head().loss((tokens[:, -1],), samples)
+
+
+@pytest.mark.parametrize('hidden_dims', [None, 6])
+def test_features_before_the_last_layer(hidden_dims):
+    head = make_head(hidden_dims=hidden_dims)
+    tokens = make_tokens()
+    features = head.pre_logits((tokens,))
+    assert features.shape == (3, hidden_dims or CHANNELS)
+    last = head.fc if hidden_dims is None else head.fc[2]
+    assert torch.equal(last(features), head((tokens,)))
+    assert torch.equal(head((tokens,)), head.fc(tokens[:, -1]))
+
+
+def test_losses_are_float32_under_autocast():
+    head = make_head(loss=SMOOTH)
+    tokens, samples = make_tokens(), make_samples('scores')
+    with torch.autocast('cpu', torch.bfloat16):
+        assert head((tokens,)).dtype == torch.bfloat16
+        mixed = head.loss((tokens,), samples)
+    for name, loss in head.loss((tokens,), samples).items():
+        assert mixed[name].dtype == torch.float32
+        torch.testing.assert_close(mixed[name], loss, rtol=1e-2, atol=0)
+
+
+def test_targets_are_not_copied_for_every_token():
+    """What the backward pass keeps: logits and probabilities of the tokens, but no target as large as these."""
+    classes, tokens = 1000, torch.randn(2, 101, CHANNELS)
+    samples = [DataSample().set_gt_score(torch.full((classes,), 1 / classes)) for _ in range(2)]
+    for loss in (CROSS_ENTROPY, {'type': 'mmpretrain.LabelSmoothLoss', 'label_smooth_val': 0.1}):
+        head = make_head(num_classes=classes, loss=loss)
+        kept = {}
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor, kept=kept: kept.setdefault(tensor.untyped_storage().data_ptr(), tensor),
+            lambda tensor: tensor,
+        ):
+            head.loss((tokens,), samples)
+        large = [tensor for tensor in kept.values() if tensor.untyped_storage().nbytes() >= 2 * 100 * classes * 4]
+        assert len(large) == 1, 'the logarithms of the probabilities'
+
+
+@pytest.mark.parametrize('shape', [(3, 7, 9), (3, 9), (3, CHANNELS, 4, 4)])
+def test_features_of_another_shape(shape):
+    message = rf'for in_channels=8, got \({", ".join(map(str, shape))}\); in_channels must be the embed_dims of the'
+    with pytest.raises(ValueError, match=message):
+        make_head()((torch.randn(shape),))
+
+
+@pytest.mark.parametrize('label', [-1, CLASSES, 20_000])
+def test_label_out_of_range(label):
+    samples = [DataSample().set_gt_label(number) for number in (0, label, 4)]
+    message = rf'labels from 0 to 4 \(num_classes=5\), got {label}; .* give num_classes of the head the number of'
+    with pytest.raises(ValueError, match=message):
+        make_head().loss((make_tokens(),), samples)
+
+
+def test_scores_of_other_classes():
+    samples = [DataSample().set_gt_score(torch.ones(4)) for _ in range(3)]
+    with pytest.raises(ValueError, match=r'scores of num_classes=5 classes, got 4; give data_preprocessor.num_classes'):
+        make_head().loss((make_tokens(),), samples)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        ({'num_classes': 0}, 'num_classes must be positive, got 0'),
+        ({'in_channels': -1}, 'in_channels must be positive, got -1'),
+        ({'hidden_dims': 0}, 'hidden_dims must be positive, got 0'),
+        ({'aux': 'mean'}, r"aux must be one of \['token', 'pool', None\], got 'mean'"),
+        ({'aux_weight': 1.5}, 'aux_weight must be from 0 to 1, got 1.5'),
+        ({'predict_classes': []}, r'distinct indices, at least one, got \[\]'),
+        ({'predict_classes': [1, 2, 1]}, r'distinct indices, at least one, got \[1, 2, 1\]'),
+        ({'predict_classes': [0, 5]}, 'from 0 to num_classes - 1 = 4, got indices from 0 to 5'),
+        ({'predict_classes': [-1, 2]}, 'from 0 to num_classes - 1 = 4, got indices from -1 to 2'),
+        ({'predict_classes': 'coco'}, "a list of indices, 'imagenet1k' or None, got 'coco'"),
+    ],
+)
+def test_arguments_outside_their_range(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make_head(**arguments)

@@ -196,8 +196,8 @@ class DefocusClsHead(BaseModule):
 
         if labels.ndim != 1:
             raise ValueError('cal_acc=True needs labels, got scores of a batch augmentation; leave it out')
-        accuracies = Accuracy.calculate(logits, labels, topk=self.topk)
-        return {f'accuracy_top-{k}': accuracy for k, accuracy in zip(self.topk, accuracies, strict=True)}
+        accuracies = Accuracy.calculate(logits, labels, topk=self.topk)  # one threshold each
+        return {f'accuracy_top-{k}': accuracy for k, (accuracy,) in zip(self.topk, accuracies, strict=True)}
 
     def predict(self, feats: tuple[Tensor, ...], data_samples: list[Any] | None = None) -> list[Any]:
         """Predict with the main head.
