@@ -2,16 +2,12 @@ import sys
 from itertools import pairwise
 
 import pytest
+from timm.data import ImageNetInfo
 
 from mmdefocus.datasets.imagenet21k import imagenet1k_indices
 
 
-@pytest.fixture(scope='module')
-def timm_info():
-    return pytest.importorskip('timm.data', reason='the class lists come from timm').ImageNetInfo
-
-
-def test_indices_are_distinct_and_in_range(timm_info):
+def test_indices_are_distinct_and_in_range():
     indices = imagenet1k_indices()
     assert len(indices) == len(set(indices)) == 1000
     assert min(indices) >= 0
@@ -20,7 +16,7 @@ def test_indices_are_distinct_and_in_range(timm_info):
     assert all(first < second for first, second in pairwise(indices)), 'both lists are sorted by synset'
 
 
-def test_positions_are_the_published_ones(timm_info):
+def test_positions_are_the_published_ones():
     """Spot checks against the published conversion: its first, its last and two in the middle.
 
     The last two tell the list of 21,841 classes from that of 21,843, where they are one and two further.
@@ -29,15 +25,15 @@ def test_positions_are_the_published_ones(timm_info):
     assert (indices[0], indices[717], indices[849], indices[999]) == (359, 9204, 11136, 21815)
 
 
-def test_tench_is_counted_by_hand(timm_info):
+def test_tench_is_counted_by_hand():
     """Its position is the number of smaller synsets, whatever the library's order is."""
-    assert timm_info('imagenet-1k').index_to_label_name(0) == 'n01440764'
-    smaller = sum(synset < 'n01440764' for synset in timm_info('imagenet-22k').label_names())
+    assert ImageNetInfo('imagenet-1k').index_to_label_name(0) == 'n01440764'
+    smaller = sum(synset < 'n01440764' for synset in ImageNetInfo('imagenet-22k').label_names())
     assert imagenet1k_indices()[0] == smaller
 
 
-def test_every_position_has_the_synset_of_its_class(timm_info):
-    classes_1k, classes_21k = timm_info('imagenet-1k'), timm_info('imagenet-22k')
+def test_every_position_has_the_synset_of_its_class():
+    classes_1k, classes_21k = ImageNetInfo('imagenet-1k'), ImageNetInfo('imagenet-22k')
     pairs = [
         (classes_1k.index_to_label_name(label), classes_21k.index_to_label_name(index))
         for label, index in enumerate(imagenet1k_indices())
@@ -53,8 +49,8 @@ def test_without_timm(monkeypatch):
         imagenet1k_indices()
 
 
-def test_other_tables_are_refused(timm_info, monkeypatch):
-    class Shorter(timm_info):
+def test_other_tables_are_refused(monkeypatch):
+    class Shorter:
         def label_names(self):
             return super().label_names()[:-100]
 
