@@ -1,29 +1,54 @@
+import math
+
 import pytest
 import torch
 from torch import nn
 
-from mmdefocus.models import DefocusMamba, SimpleFeaturePyramid
+from mmdefocus.models import DefocusClsHead, DefocusMamba, SimpleFeaturePyramid
 from mmdefocus.models.checkpoint import mmdefocus_to_official, official_to_mmdefocus
+from mmdefocus.models.checkpoint.key_mapping import backbone_state_dict, is_official
 
-GOLDEN_CASES = ['cls_rope', 'cls_norope', 'det_window', 'det_raster']
+GOLDEN_CASES = ['cls_rope', 'cls_norope', 'cls_22kto1k_scaled', 'det_window', 'det_raster']
 
 
-def official_keys(num_layers, rotary=True, hidden_head=False):
-    """The keys of an official classification file, written out."""
-    block = ['norm.weight', 'mixer.A_log', 'mixer.D', *(['mixer.freq'] if rotary else []), 'mixer.conv1d.weight']
-    block += ['mixer.conv1d.bias', 'mixer.in_proj.weight', 'mixer.x_proj.weight', 'mixer.dt_proj.weight']
-    block += ['mixer.dt_proj.bias', 'mixer.out_proj.weight']
-    head = [f'{layer}{leaf}' for layer in (('0.', '2.') if hidden_head else ('',)) for leaf in ('weight', 'bias')]
-    return [
-        'cls_token',
-        'patch_embed.proj.weight',
-        'patch_embed.proj.bias',
-        *(f'blocks.{index}.{name}' for index in range(num_layers) for name in block),
-        'norm.weight',
-        'norm.bias',
-        *(f'head.{name}' for name in head),
-        *(f'head2.{name}' for name in head),
-    ]
+def official_shapes(width, layers, classes, hidden_head=False, rotary=True):
+    """Keys and shapes of an official classification file, written out; both networks have these other sizes."""
+    inner, state, kernel, rank = 2 * width, 16, 4, 48
+    block = {
+        'norm.weight': (width,),
+        'mixer.A_log': (inner, state),
+        'mixer.D': (inner,),
+        **({'mixer.freq': (state,)} if rotary else {}),
+        'mixer.conv1d.weight': (inner, 1, kernel),
+        'mixer.conv1d.bias': (inner,),
+        'mixer.in_proj.weight': (2 * inner, width),
+        'mixer.x_proj.weight': (rank + 2 * state, inner),
+        'mixer.dt_proj.weight': (inner, rank),
+        'mixer.dt_proj.bias': (inner,),
+        'mixer.out_proj.weight': (width, inner),
+    }
+    head = {'weight': (classes, width), 'bias': (classes,)}
+    if hidden_head:
+        head = {
+            '0.weight': (3 * width, width),
+            '0.bias': (3 * width,),
+            '2.weight': (classes, 3 * width),
+            '2.bias': (classes,),
+        }
+    return {
+        'cls_token': (1, 1, width),
+        'patch_embed.proj.weight': (width, 3, 16, 16),
+        'patch_embed.proj.bias': (width,),
+        **{f'blocks.{index}.{name}': shape for index in range(layers) for name, shape in block.items()},
+        'norm.weight': (width,),
+        'norm.bias': (width,),
+        **{f'head.{name}': shape for name, shape in head.items()},
+        **{f'head2.{name}': shape for name, shape in head.items()},
+    }
+
+
+def official_keys(num_layers):
+    return list(official_shapes(4, num_layers, 2))
 
 
 @pytest.mark.parametrize('case', GOLDEN_CASES)
@@ -45,18 +70,22 @@ def test_classification_names():
     assert ours['head2.bias'] == 'head.aux_fc.bias'
 
 
-@pytest.mark.parametrize(('arch', 'layers', 'hidden'), [('small', 24, False), ('base', 24, False), ('large', 48, True)])
-def test_our_classifiers_have_exactly_the_official_keys(arch, layers, hidden):
-    def head():
-        return nn.Sequential(nn.Linear(2, 6), nn.Tanh(), nn.Linear(6, 3)) if hidden else nn.Linear(2, 3)
-
+@pytest.mark.parametrize('hidden_head', [False, True])
+@pytest.mark.parametrize(
+    ('arch', 'width', 'layers', 'parameters'),
+    [('small', 384, 24, 25_092_944), ('base', 768, 24, 92_650_832), ('large', 1024, 48, 330_117_840)],
+)
+def test_our_classifiers_have_exactly_the_official_keys_and_shapes(arch, width, layers, parameters, hidden_head):
     with torch.device('meta'):
-        heads = nn.ModuleDict({'fc': head(), 'aux_fc': head()})
-        model = nn.ModuleDict({'backbone': DefocusMamba(arch), 'head': heads})
-    official = mmdefocus_to_official(model.state_dict())
-    assert list(official) == official_keys(layers, hidden_head=hidden)
-    assert official['blocks.3.mixer.conv1d.weight'].shape == (model['backbone'].layers[3].mixer.D.shape[0], 1, 4)
-    assert list(official_to_mmdefocus(official)) == list(model.state_dict())
+        head = DefocusClsHead(1000, width, 3 * width if hidden_head else None, loss=nn.Identity())
+        model = nn.ModuleDict({'backbone': DefocusMamba(arch), 'head': head})
+    ours = model.state_dict()
+    official = {key: tuple(value.shape) for key, value in mmdefocus_to_official(ours).items()}
+    expected = official_shapes(width, layers, 1000, hidden_head)
+    assert list(official.items()) == list(expected.items())
+    assert list(official_to_mmdefocus(official)) == list(ours)
+    if hidden_head == (arch == 'large'):  # as published
+        assert sum(math.prod(shape) for shape in official.values()) == parameters
 
 
 def test_our_detectors_have_exactly_the_official_keys(golden, toy_arch):
@@ -95,6 +124,33 @@ def test_leftovers_are_all_named():
         mmdefocus_to_official({'backbone.cls_token': 0, 'head.fc.1.bias': 0})
     with pytest.raises(ValueError, match=r'mmdefocus detection names: roi_head\.weight'):
         mmdefocus_to_official({'backbone.cls_token': 0, 'roi_head.weight': 0})
+
+
+def test_leftovers_are_left_out_on_request():
+    official = dict.fromkeys(official_keys(1), 0)
+    assert official_to_mmdefocus(official | {'pos_embed': 0}, strict=False) == official_to_mmdefocus(official)
+
+
+@pytest.mark.parametrize('case', GOLDEN_CASES)
+def test_part_of_the_backbone(golden, case):
+    """From official and our names, of the whole model and of the backbone alone."""
+    _, official = golden(case)
+    ours = official_to_mmdefocus(official)
+    expected = {key.removeprefix('backbone.'): value for key, value in ours.items() if key.startswith('backbone.')}
+    alone = {
+        key.removeprefix('backbone.'): value for key, value in official.items() if not key.startswith(('head', 'neck.'))
+    }
+    assert is_official(official)
+    assert is_official(alone)
+    assert not is_official(ours)
+    for state_dict in (official, ours, alone, expected):
+        assert backbone_state_dict(state_dict) == expected
+
+
+def test_blocks_of_other_models_are_not_taken_for_official():
+    other = {'blocks.0.attn.qkv.weight': 0, 'patch_embed.proj.weight': 0, 'cls_token': 0}
+    assert not is_official(other)
+    assert backbone_state_dict(other) == other
 
 
 def test_names_that_are_already_right_are_refused():
