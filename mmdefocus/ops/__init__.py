@@ -2,8 +2,18 @@
 
 from mmdefocus.ops import flops
 from mmdefocus.ops.backends import available_backends
+from mmdefocus.ops.bandpass_attention import bandpass_attention
 from mmdefocus.ops.causal_conv1d import causal_conv1d
 from mmdefocus.ops.defocus_scan import defocus_scan
+from mmdefocus.ops.retention import retention
 from mmdefocus.ops.selective_scan import selective_scan
 
-__all__ = ['available_backends', 'causal_conv1d', 'defocus_scan', 'flops', 'selective_scan']
+__all__ = [
+    'available_backends',
+    'bandpass_attention',
+    'causal_conv1d',
+    'defocus_scan',
+    'flops',
+    'retention',
+    'selective_scan',
+]

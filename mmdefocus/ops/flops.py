@@ -6,7 +6,8 @@ recurrence as :mod:`mmdefocus.ops.reference` has it, whatever a backend computes
 time around it (bias, softplus, rotation, norm, gate) is left out, as torch does for all networks; so a fused operator
 counts as much as the chain that it replaces.
 
-Legend: B batch, E channels, L time, N state, K kernel width.
+Legend: B batch, E channels, L time, N state, K kernel width; in attention also H heads of d channels, V channels of a
+value, G blocks of C tokens.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,10 +15,12 @@ from math import prod
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import register_flop_formula
+from torch.utils.flop_counter import register_flop_formula, sdpa_backward_flop_count, sdpa_flop_count
 
-# Loads the compiled operators, which the formulas below are registered for.
-import mmdefocus.ops.backends  # noqa: F401
+# Load the operators, which the formulas below are registered for.
+import mmdefocus.ops.backends
+import mmdefocus.ops.bandpass
+import mmdefocus.ops.bandpass_attention  # noqa: F401
 
 Shape = Sequence[int]
 
@@ -64,6 +67,40 @@ def causal_conv1d_backward_flops(grad_y: Shape, x: Shape, weight: Shape, *_: Any
     return 4 * prod(x) * weight[1]
 
 
+def bandpass_attention_flops(q: Shape, k: Shape, v: Shape, *_: Any, **__: Any) -> int:
+    """FLOPs of attention as torch counts its own, causal or not: 2 B H L² (d + V).
+
+    Args:
+        q, k: (B, H, L, d).
+        v: (B, H, L, V).
+    """
+    return sdpa_flop_count(q, k, v)
+
+
+def bandpass_attention_backward_flops(grad: Shape, q: Shape, k: Shape, v: Shape, *_: Any, **__: Any) -> int:
+    """FLOPs of its gradients as torch counts those of its own attention; arguments as in the forward pass."""
+    return sdpa_backward_flop_count(grad, q, k, v)
+
+
+def bandpass_block_logits_flops(q: Shape, *_: Any, **__: Any) -> int:
+    """FLOPs of the logits inside blocks, causal or not: 2 B H G C² d.
+
+    Args:
+        q: (B, H, G, C, d).
+    """
+    return 2 * prod(q) * q[3]
+
+
+def bandpass_block_logits_backward_flops(grad: Shape, q: Shape, *_: Any, **__: Any) -> int:
+    """FLOPs of its two gradients; arguments as in the forward pass."""
+    return 2 * bandpass_block_logits_flops(q)
+
+
+def bandpass_turn_flops(*_: Any, **__: Any) -> int:
+    """0: a rotation acts on one element at a time."""
+    return 0
+
+
 # Name of an operator → its FLOPs, given its arguments with shapes in the place of tensors.
 FLOP_FORMULAS: dict[str, Callable[..., int]] = {
     'selective_scan': selective_scan_flops,
@@ -72,6 +109,12 @@ FLOP_FORMULAS: dict[str, Callable[..., int]] = {
     'defocus_scan_backward': selective_scan_backward_flops,
     'causal_conv1d': causal_conv1d_flops,
     'causal_conv1d_backward': causal_conv1d_backward_flops,
+    'bandpass_attention': bandpass_attention_flops,
+    'bandpass_attention_backward': bandpass_attention_backward_flops,
+    'bandpass_block_logits': bandpass_block_logits_flops,
+    'bandpass_block_logits_backward': bandpass_block_logits_backward_flops,
+    'bandpass_turn': bandpass_turn_flops,
+    'bandpass_turn_backward': bandpass_turn_flops,
 }
 
 for _name, _formula in FLOP_FORMULAS.items():
