@@ -9,10 +9,10 @@ train_pipeline = [
     dict(type='NumpyToPIL'),
     dict(
         type='torchvision/RandomAffine',
-        degrees=12,
+        degrees=15,
         translate=(0.08, 0.08),
-        scale=(0.85, 1.1),
-        shear=10,
+        scale=(0.8, 1.15),
+        shear=15,
         interpolation='bilinear',
     ),
     dict(type='PILToNumpy'),

@@ -1,0 +1,114 @@
+"""The ablation tool as a user runs it, on a budget of one step per training, and what it consists of."""
+
+import json
+import re
+import runpy
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from commands import TOOLS
+
+from mmdefocus.apis.ablation import BEGIN_MARK, END_MARK, Variant, format_ablation, run_ablation, write_table
+from mmdefocus.apis.runner import UsageError
+
+CLASSIFIER = Path(__file__).parent / 'toy_classifier.py'
+# One step of eight images, 40 images to test on.
+BUDGET = {
+    'train_cfg.max_epochs': 1,
+    'train_dataloader.dataset.indices': 8,
+    'val_dataloader.dataset.indices': 4,
+    'test_dataloader.dataset.indices': 40,
+}
+TINY = ['--seeds', '4', '--work-dir', 'work', '--out', 'table.md']
+TINY += ['--cfg-options', *(f'{key}={value}' for key, value in BUDGET.items())]
+
+
+@pytest.fixture
+def ablate(tmp_path, monkeypatch):
+    """Run the tool with some arguments in an empty directory; returns the names that it defines."""
+    monkeypatch.chdir(tmp_path)
+
+    def main(*arguments: str) -> dict:
+        monkeypatch.setattr(sys, 'argv', ['ablate_digits.py', *arguments])
+        return runpy.run_path(str(TOOLS / 'ablate_digits.py'), run_name='__main__')
+
+    return main
+
+
+def test_ablation_writes_a_table_and_goes_on_where_it_was(ablate, capsys):
+    ablate(*TINY, '--variants', 'full')
+    assert re.search(r'\[1/1\] full, seed 4: \d+\.\d+\n', capsys.readouterr().out)
+    full, off = Path('work/full/seed_4'), Path('work/auxiliary-loss-off/seed_4')
+    assert not off.exists()
+    kept = (full / 'result.json').stat().st_mtime_ns
+
+    names = ablate(*TINY, '--variants', 'full', 'auxiliary loss off')
+    assert (full / 'result.json').stat().st_mtime_ns == kept
+    rows = [line.split(' | ') for line in Path('table.md').read_text().splitlines() if line.startswith('| ')]
+    assert [row[0] for row in rows] == ['| variant', '| full', '| auxiliary loss off']
+    assert rows[2][1] == '`model.head.aux=None`'
+    for row, folder in ((rows[1], full), (rows[2], off)):
+        accuracy = json.loads((folder / 'result.json').read_text())['metrics']['accuracy/top1']
+        assert row[2:] == [f'{accuracy:#.4g}', f'{accuracy:#.4g} |']
+        assert accuracy * 40 / 100 == pytest.approx(round(accuracy * 40 / 100)), 'a share of 40 images'
+    assert 'loss_aux' in (full / 'log.txt').read_text()
+    assert 'loss_aux' not in (off / 'log.txt').read_text()
+
+    with pytest.raises(RuntimeError, match="the runs report no 'coco/bbox_mAP' but accuracy/top1; ask for one"):
+        run_ablation(names['VARIANTS'][:1], [4], 'coco/bbox_mAP', 'work', cfg_options=names['SCHEDULE'] | BUDGET)
+
+
+def test_mistakes_are_named_before_any_training(tmp_path):
+    toy = Variant('toy', CLASSIFIER)
+    for message, arguments in (
+        (r"needs variants that differ, at least one, got \['toy', 'toy'\]", ([toy, toy], [0])),
+        (r'needs variants that differ, at least one, got \[\]', ([], [0])),
+        (r'needs seeds that differ, at least one, got \[1, 1\]', ([toy], [1, 1])),
+        ("the config has no 'modle'; did you mean model", ([toy, Variant('b', CLASSIFIER, {'modle.x': 1})], [0])),
+    ):
+        with pytest.raises(UsageError, match=message):
+            run_ablation(*arguments, 'accuracy/top1', tmp_path / 'work')
+    with pytest.raises(UsageError, match='jobs must be at least 1, got 0'):
+        run_ablation([toy], [0], 'accuracy/top1', tmp_path / 'work', jobs=0)
+    assert not (tmp_path / 'work').exists()
+
+
+def test_failed_run_points_to_its_log(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('PYTHONHOME', '/nowhere')  # with which no interpreter starts
+    with pytest.raises(RuntimeError, match=r'ended with status 1 and without a result; mend what work/toy/seed_0/log'):
+        run_ablation([Variant('toy', CLASSIFIER)], [0], 'accuracy/top1', 'work')
+    assert '/nowhere' in (tmp_path / 'work' / 'toy' / 'seed_0' / 'log.txt').read_text()
+
+
+def test_table_of_several_seeds():
+    variants = [Variant('full', 'a.py'), Variant('less', 'a.py', {'model.x': 1, 'model.y': 'z'})]
+    table = format_ablation(variants, {'full': [97.0, 98.0, 98.5], 'less': [0.8, 0.8124, 0.8]}, 'accuracy/top1')
+    assert table == (
+        '| variant | settings | accuracy/top1, by seed | mean ± std |\n'
+        '|---|---|---|--:|\n'
+        '| full |  | 97.00, 98.00, 98.50 | 97.83 ± 0.76 |\n'
+        '| less | `model.x=1`, `model.y=z` | 0.8000, 0.8124, 0.8000 | 0.8041 ± 0.0072 |\n'
+    )
+
+
+def test_table_goes_between_the_marks_of_a_document(tmp_path):
+    document = tmp_path / 'document.md'
+    write_table('| a |\n', document)
+    document.write_text('before\n' + document.read_text() + 'after\n')
+    write_table('| b |\n| c |\n', document)
+    text = document.read_text()
+    assert text == 'before\n<!-- begin of the table -->\n| b |\n| c |\n<!-- end of the table -->\nafter\n'
+    document.write_text('no place\n')
+    with pytest.raises(UsageError, match=r"document\.md' exists and has no lines '<!-- begin of the table -->' and"):
+        write_table('| d |\n', document)
+    assert document.read_text() == 'no place\n'
+
+
+def test_documentation_has_a_place_for_the_table(tmp_path):
+    document = Path(shutil.copy(TOOLS.parent / 'docs' / 'ablation.md', tmp_path))
+    before, after = document.read_text().split(BEGIN_MARK)[0], document.read_text().split(END_MARK)[1]
+    write_table('| new |\n', document)
+    assert document.read_text() == before + BEGIN_MARK + '| new |\n' + END_MARK + after
