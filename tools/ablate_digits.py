@@ -19,7 +19,7 @@ VARIANTS = (
     Variant('drop-path schedule off', NANO, {'custom_hooks.0.mode': 'constant'}),
 )
 # A shorter training than the config's, without intermediate evaluations.
-SCHEDULE = {'train_cfg.max_epochs': 15, 'train_cfg.val_interval': 15}
+SCHEDULE = {'train_cfg.max_epochs': 10, 'train_cfg.val_interval': 10}
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ model = dict(
     head=dict(type='DefocusClsHead', num_classes=10, in_channels=96),
 )
 
-max_epochs = 40
+max_epochs = 30
 # The model of the last epoch counts; what is printed on the way selects nothing.
 train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=5)
 val_cfg = {}
