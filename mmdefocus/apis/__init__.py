@@ -1,1 +1,1 @@
-"""What the command-line tools share: reading configs, building runners, reporting metrics."""
+"""What the command-line tools consist of: configs, runners, reports, inference, complexity."""

@@ -1,0 +1,94 @@
+"""Parameters and FLOPs of the network of a config."""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmdefocus.ops.backends import choose_backend
+
+DETECTION_SHAPE = (800, 1333)
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """What inference of one image costs.
+
+    Attributes:
+        shape: Height and width of the image in pixels.
+        parameters: Number of parameters, those of auxiliary heads included.
+        multiply_adds: Number of multiply-adds, called FLOPs in the tables of MMPreTrain and MMDetection; torch's
+            counter gives twice as many. :mod:`mmdefocus.ops.flops` says what is counted.
+        scan_multiply_adds: The part of them that belongs to the scans.
+    """
+
+    shape: tuple[int, int]
+    parameters: int
+    multiply_adds: int
+    scan_multiply_adds: int
+
+
+def count_complexity(cfg: Config, shape: tuple[int, int] | None = None) -> Complexity:
+    """Count the parameters and the FLOPs of ``cfg.model``.
+
+    The network runs on the meta device, where shapes are computed and no values, so that it takes neither memory nor
+    time.
+
+    Args:
+        cfg: Config of a classifier of MMPreTrain or a detector of MMDetection.
+        shape: Height and width of the image in pixels. By default ``img_size`` of a classifier's backbone, and
+            800 × 1333 for a detector, the largest test image of the usual recipes.
+
+    Returns:
+        The counts.
+
+    Raises:
+        RuntimeError: The scan would run as a Python loop, which no counter sees.
+    """
+    meta = torch.device('meta')
+    if choose_backend(None, meta) == 'reference':
+        raise RuntimeError(
+            'the plain-PyTorch scan cannot be counted: build the compiled operators ("make setup") and unset '
+            'MMDEFOCUS_BACKEND'
+        )
+    detect = cfg.get('default_scope') == 'mmdet'
+    shape = shape or (DETECTION_SHAPE if detect else _nominal_shape(cfg))
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')), meta, torch.no_grad():
+        model = MODELS.build(copy.deepcopy(cfg.model)).eval()
+        arguments = [torch.empty(1, 3, *shape)] + ([[_detection_sample(shape)]] if detect else [])
+        with FlopCounterMode(display=False) as counter, _SizesOnCpu():
+            model(*arguments, mode='tensor')
+    counts = {str(op): count // 2 for op, count in counter.get_flop_counts()['Global'].items()}
+    scans = sum(count for op, count in counts.items() if op.startswith('mmdefocus.') and op.endswith('scan'))
+    return Complexity(shape, sum(p.numel() for p in model.parameters()), sum(counts.values()), scans)
+
+
+class _SizesOnCpu(TorchDispatchMode):
+    """Keeps integer tensors that are on the CPU there: DETR's heads read the sizes of feature maps from such ones."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        if function is torch.ops.aten._to_copy.default and not args[0].is_meta and not args[0].is_floating_point():
+            return args[0].clone()
+        devices = {leaf.device.type for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        if len(devices) > 1:
+            args, kwargs = tree_map_only(Tensor, lambda tensor: tensor.to('meta'), (args, kwargs))
+        return function(*args, **kwargs)
+
+
+def _nominal_shape(cfg: Config) -> tuple[int, int]:
+    size = cfg.model.backbone.get('img_size', 224)
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def _detection_sample(shape: tuple[int, int]) -> Any:
+    from mmdet.structures import DetDataSample
+
+    return DetDataSample(metainfo=dict(img_shape=shape, ori_shape=shape, batch_input_shape=shape, pad_shape=shape))

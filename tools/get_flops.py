@@ -1,0 +1,42 @@
+"""Print the parameters and the FLOPs of a config's network, the scans included, for inference of one image.
+
+Most of the network runs on torch's meta device: a large one needs no memory either.
+"""
+
+import argparse
+
+from mmdefocus.apis.arguments import ConfigOptions
+from mmdefocus.apis.complexity import count_complexity
+from mmdefocus.apis.runner import UsageError, load_config
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--shape',
+        type=int,
+        nargs='+',
+        metavar='PIXELS',
+        help="height and width, or one side; default: a classifier's img_size, or 800 1333 for a detector",
+    )
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=ConfigOptions, metavar='KEY=VALUE', help='settings to change'
+    )
+    args = parser.parse_args()
+    if args.shape is not None and (len(args.shape) > 2 or min(args.shape) < 1):
+        parser.error(f'--shape takes a side, or a height and a width, in pixels; got {" ".join(map(str, args.shape))}')
+    try:
+        cfg = load_config(args.config, args.cfg_options)
+    except UsageError as error:
+        parser.exit(2, f'error: {error}\n')
+    found = count_complexity(cfg, args.shape and (args.shape[0], args.shape[-1]))
+    print(f'image: {found.shape[0]} x {found.shape[1]}')
+    print(f'parameters: {found.parameters:,}')
+    print(f'FLOPs: {found.multiply_adds / 1e9:.3f} G, where a multiply-add is one, as in the tables of OpenMMLab')
+    print(f'       {2 * found.multiply_adds / 1e9:.3f} G, where it is two, as for torch')
+    print(f'scans: {found.scan_multiply_adds / found.multiply_adds:.1%} of the FLOPs')
+
+
+if __name__ == '__main__':
+    main()
