@@ -116,7 +116,7 @@ def apply_test_options(
     wait_time: float = 2.0,
     tta: bool = False,
 ) -> None:
-    """Apply the test tool's options to ``cfg`` in place.
+    """Apply the test tool's options to ``cfg`` in place. Logs go to the folder ``test`` of the work directory.
 
     Args:
         cfg: Config from :func:`load_config`.
@@ -133,6 +133,8 @@ def apply_test_options(
         raise UsageError('the config has no test_dataloader and test_evaluator, so there is nothing to test')
     cfg.load_from = _usable_checkpoint(checkpoint)
     cfg.resume = False
+    # The runner saves its config under the file's name; beside the training's it would replace that one.
+    cfg.work_dir = str(Path(cfg.work_dir) / 'test')
     if show or show_dir:
         if tta and cfg.get('default_scope') == 'mmpretrain':
             raise UsageError('MMPreTrain draws no pictures of augmented images; give --tta and --show-dir in two runs')

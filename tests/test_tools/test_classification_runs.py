@@ -79,6 +79,7 @@ def test_the_saved_config_needs_no_training_set(trained, images, tmp_path):
     assert tuple(cfg.test_dataloader.dataset.metainfo.classes) == CLASSES
     apply_test_options(cfg, str(trained / 'epoch_2.pth'))
     assert 0 <= build_runner(cfg).test()['accuracy/top1'] <= 100
+    assert load_config(tmp_path / 'work' / 'test' / TOY.name).load_from == str(trained / 'epoch_2.pth')
     (tmp_path / 'val' / 'red').rename(tmp_path / 'val' / 'crimson')
     with pytest.raises(ValueError, match='only in the folder crimson; only in the classes red'):
         build_runner(cfg).test()

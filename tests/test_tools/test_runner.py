@@ -187,6 +187,12 @@ def test_urls_are_left_to_mmengine():
     assert cfg.load_from == 'https://example.org/a.pth'
 
 
+def test_a_test_leaves_the_directory_of_the_training_alone(checkpoint):
+    cfg = load_config(DETECTOR, work_dir='work')
+    apply_test_options(cfg, checkpoint)
+    assert cfg.work_dir == 'work/test'
+
+
 def test_pictures_of_both_tasks(checkpoint, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cfg = load_config(DETECTOR)
