@@ -1,8 +1,8 @@
 # scikit-learn's handwritten digits, 8x8 pixels enlarged to 32x32; test digits by other writers.
 dataset_type = 'DefocusDigits'
 size = 32
-# Mean and standard deviation of all training pixels.
-data_preprocessor = dict(num_classes=10, mean=[78.0] * 3, std=[96.0] * 3, to_rgb=False)
+# Mean and standard deviation of the enlarged training digits.
+data_preprocessor = dict(num_classes=10, mean=[79.0] * 3, std=[89.0] * 3, to_rgb=False)
 
 # No flips: a mirrored digit is another sign. What moves into the image is black, as its ground.
 train_pipeline = [
