@@ -16,7 +16,7 @@ SPLITS = ('train', 'test')
 
 @DATASETS.register_module()
 class DefocusDigits(BaseDataset):
-    """Handwritten digits 0 to 9, enlarged from 8×8 pixels; the test digits come from other writers.
+    """Handwritten digits 0 to 9, enlarged from 8×8 pixels; nearly all test digits are by other writers.
 
     The 13 writers are not named, but the labels show that the set is in the order of 14 forms of about 130 digits each.
     Training takes the first 1397 digits, testing the last 400. Of these, 382 are the last three forms; the first 18 end

@@ -1,4 +1,4 @@
-# scikit-learn's handwritten digits, 8x8 pixels enlarged to 32x32; test digits by other writers.
+# scikit-learn's handwritten digits, 8x8 pixels enlarged to 32x32; nearly all test digits are by other writers.
 dataset_type = 'DefocusDigits'
 size = 32
 # Mean and standard deviation of the enlarged training digits.
