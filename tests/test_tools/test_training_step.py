@@ -6,6 +6,7 @@ import pytest
 from commands import TOOLS, tool
 
 NANO = TOOLS.parent / 'configs' / 'dino' / 'defocus_mamba_nano_digits.py'
+CLASSIFIER = TOOLS.parent / 'configs' / 'classification' / 'defocus_mamba_nano_digits.py'
 
 
 @pytest.fixture(scope='module')
@@ -32,6 +33,16 @@ def test_demo_config_trains_every_parameter_and_is_tested_with_augmentation(fold
     (checkpoint,) = (folder / 'work').glob('*.pth')
     table = tool(folder, 'test.py', NANO, checkpoint, '--work-dir', 'tested', '--tta')
     assert 'COCO box AP' in table
+
+
+def test_classifier_with_schedules_by_epoch(tmp_path):
+    options = ('train_dataloader.batch_size=2', 'default_hooks.logger.interval=1')
+    report = tool(tmp_path, 'check_training_step.py', CLASSIFIER, '--cfg-options', *options)
+    assert '\ninputs: 3 x 32 x 32, 3 x 32 x 32\nlosses: loss ' in report
+    assert 'drop_path_rate: 0.0000' in report
+    found = re.search(r'(\d+) of (\d+) parameters to be trained have a gradient', report)
+    assert found[1] == found[2]
+    assert 'gradient of zero' not in report
 
 
 def test_gradients_that_are_not_finite_are_an_error(folder):
