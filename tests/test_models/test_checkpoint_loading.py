@@ -163,6 +163,14 @@ def test_rule_is_applied_and_logged(build, saved, log):
     assert (again['backbone'].rope_scale, again['backbone'].delta_scale) == (4, 2)
 
 
+def test_a_copy_follows_the_rule_alone(build, saved):
+    """As the copy that holds averaged weights."""
+    model = in_model(build(img_size=128))
+    copied = copy.deepcopy(model)
+    load_checkpoint(copied, saved(in_model(build(img_size=64))))
+    assert (model['backbone'].rope_scale, copied['backbone'].rope_scale) == (1, 4)
+
+
 def test_nothing_is_said_or_changed_at_the_same_size(build, saved, log):
     model = in_model(build(img_size=64))
     load_checkpoint(model, saved(in_model(build(img_size=64))))

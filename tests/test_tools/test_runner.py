@@ -16,6 +16,7 @@ from mmdefocus.apis.runner import (
 )
 
 HERE = Path(__file__).parent
+GOLDEN = HERE.parent / 'golden'
 DETECTOR, CLASSIFIER = HERE / 'toy_detector.py', HERE / 'toy_classifier.py'
 
 
@@ -179,6 +180,19 @@ def test_pretrained_weights_that_do_not_exist(checkpoint, option, value):
     apply_train_options(load_config(DETECTOR, options('https://example.org/a.pth')))
     with pytest.raises(UsageError, match=r"checkpoint '.*/epoch_2\.pth' does not exist; did you mean .*epoch_1\.pth"):
         apply_train_options(load_config(DETECTOR, options(checkpoint.replace('1.pth', '2.pth'))))
+
+
+def test_checkpoints_are_looked_at_first(tmp_path):
+    cfg = load_config(DETECTOR)
+    page = tmp_path / 'page.pth'
+    page.write_text('<html>')
+    with pytest.raises(UsageError, match=r'expected a file written by torch\.save, but .*page\.pth begins with'):
+        apply_test_options(cfg, str(page))
+    with pytest.raises(UsageError, match='is a directory; name the checkpoint file in it'):
+        apply_train_options(cfg, resume=str(tmp_path))
+    with pytest.raises(UsageError, match=r'official_cls\.pth\' is an official file, whose training cannot be resumed'):
+        apply_train_options(cfg, resume=str(GOLDEN / 'cls_rope_official_cls.pth'))
+    apply_test_options(cfg, str(GOLDEN / 'cls_rope_official_cls.pth'))
 
 
 def test_urls_are_left_to_mmengine():

@@ -28,7 +28,7 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
 
     Args:
         filename: Path; ``~`` is the home directory.
-        map_location: As in ``torch.load``.
+        map_location: As in ``torch.load``; None is the CPU, whatever device the file was written on.
 
     Returns:
         The content of the file, see :func:`as_mmengine_checkpoint`.
@@ -37,7 +37,7 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
         FileNotFoundError: There is no such file.
         CheckpointError: The file cannot be used; the message says why.
     """
-    content = read_checkpoint(os.path.expanduser(filename), map_location)
+    content = read_checkpoint(os.path.expanduser(filename), 'cpu' if map_location is None else map_location)
     try:
         checkpoint = as_mmengine_checkpoint(content)
     except ValueError as error:
