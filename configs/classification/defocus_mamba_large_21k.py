@@ -1,4 +1,5 @@
-# Pretraining on ImageNet-21k: 21,841 folders, named by synset. defocus_mamba_large_21k_eval_1k.py evaluates it.
+# Pretraining on ImageNet-21k: 21,841 folders, named by synset. It has no official split for validation: testing takes
+# images that you held out in data/imagenet21k/val; defocus_mamba_large_21k_eval_1k.py takes ImageNet-1k.
 _base_ = [
     '../_base_/schedules/imagenet_adamw.py',
     'mmpretrain::_base_/datasets/imagenet21k_bs128.py',
@@ -30,6 +31,21 @@ train_pipeline = [
     dict(type='PackInputs'),
 ]
 train_dataloader = dict(batch_size=64, persistent_workers=False, dataset=dict(pipeline=train_pipeline))
+
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='ResizeEdge', scale=192 * 256 // 224, edge='short', backend='pillow', interpolation='bicubic'),
+    dict(type='CenterCrop', crop_size=192),
+    dict(type='PackInputs'),
+]
+test_dataloader = dict(
+    batch_size=64,
+    num_workers=5,
+    dataset=dict(type='ImageNet21k', data_root='data/imagenet21k', data_prefix='val', pipeline=test_pipeline),
+    sampler=dict(type='DefaultSampler', shuffle=False),
+)
+test_evaluator = dict(type='Accuracy', topk=(1, 5))
+test_cfg = {}
 
 train_cfg = dict(max_epochs=90)
 optim_wrapper = dict(optimizer=dict(lr=1.25e-4))

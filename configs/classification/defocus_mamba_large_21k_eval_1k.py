@@ -3,20 +3,9 @@ _base_ = './defocus_mamba_large_21k.py'
 
 model = dict(head=dict(predict_classes='imagenet1k'))
 
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='ResizeEdge', scale=192 * 256 // 224, edge='short', backend='pillow', interpolation='bicubic'),
-    dict(type='CenterCrop', crop_size=192),
-    dict(type='PackInputs'),
-]
 test_dataloader = dict(
-    batch_size=64,
-    num_workers=5,
-    dataset=dict(type='ImageNet', data_root='data/imagenet', split='val', pipeline=test_pipeline),
-    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(_delete_=True, type='ImageNet', data_root='data/imagenet', split='val', pipeline=_base_.test_pipeline)
 )
-test_evaluator = dict(type='Accuracy', topk=(1, 5))
-test_cfg = {}
 
 train_dataloader = None
 train_cfg = None

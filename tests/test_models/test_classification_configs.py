@@ -100,7 +100,10 @@ def test_augmentation(name):
         assert (chosen, augment.probs) == ([('Mixup', 0.8), None], [0.5, 0.5])
 
 
-@pytest.mark.parametrize(('name', 'side'), [('small', 224), ('base', 224), ('large_21k_eval_1k', 192), ('large', 384)])
+@pytest.mark.parametrize(
+    ('name', 'side'),
+    [('small', 224), ('base', 224), ('large_21k', 192), ('large_21k_eval_1k', 192), ('large', 384)],
+)
 def test_evaluation(name, side):
     cfg = load(name)
     pipeline = cfg.test_dataloader.dataset.pipeline
