@@ -16,8 +16,10 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..absolute_positions import AbsolutePositions
 from ..checkpoint.key_mapping import is_official, official_to_mmdefocus
 from ..checkpoint.resolution import Scale
+from ..feed_forward import FeedForward, GatedFeedForward
 from ..mixers import TokenMixer
 from ..norms import LayerNorm, RMSNorm
 from ..positions import token_positions
@@ -31,30 +33,45 @@ BLOCK_NORM_EPS = 1e-5
 
 
 class DefocusBlock(nn.Module):
-    """Pre-norm residual block x + DropPath(mixer(RMSNorm(x))), (B, L, C) → (B, L, C), residual at least float32.
+    """Pre-norm residual block, (B, L, C) → (B, L, C), residual at least float32.
+
+    x ← x + DropPath(mixer(RMSNorm(x))), then, if there is a feed-forward network, x ← x + DropPath(ffn(RMSNorm(x))).
 
     Args:
         mixer: Maps tokens to tokens.
         embed_dims: C.
-        drop_path_rate: Probability of dropping the mixer for a sample in training; ``drop_path.drop_prob`` may be
+        drop_path_rate: Probability of dropping a branch for a sample in training; ``drop_path.drop_prob`` may be
             changed later.
+        ffn: Maps the channels of every token; None for a block of the mixer alone.
     """
 
-    def __init__(self, mixer: TokenMixer, embed_dims: int, drop_path_rate: float) -> None:
+    def __init__(
+        self,
+        mixer: TokenMixer,
+        embed_dims: int,
+        drop_path_rate: float,
+        ffn: FeedForward | GatedFeedForward | None = None,
+    ) -> None:
         super().__init__()
         self.norm = RMSNorm(embed_dims, eps=BLOCK_NORM_EPS)
         self.mixer = mixer
         self.drop_path = DropPath(drop_path_rate)
+        self.ffn_norm = None if ffn is None else RMSNorm(embed_dims, eps=BLOCK_NORM_EPS)
+        self.ffn = ffn
 
     def reset_parameters(self) -> None:
         """Set the initial values of all parameters."""
-        self.norm.reset_parameters()
-        self.mixer.reset_parameters()
+        for part in (self.norm, self.mixer, self.ffn_norm, self.ffn):
+            if part is not None:
+                part.reset_parameters()
 
     def forward(self, x: Tensor, positions: Tensor, delta_scale: float) -> Tensor:
         """Map tokens (B, L, C) to tokens; ``positions`` (L,) and ``delta_scale`` go to the mixer."""
         mixed = self.mixer(self.norm(x), positions, delta_scale)
-        return x + self.drop_path(mixed.to(x.dtype))
+        x = x + self.drop_path(mixed.to(x.dtype))
+        if self.ffn is None or self.ffn_norm is None:
+            return x
+        return x + self.drop_path(self.ffn(self.ffn_norm(x)).to(x.dtype))
 
 
 class DefocusBackbone(BaseModule):
@@ -68,8 +85,10 @@ class DefocusBackbone(BaseModule):
         make_mixer: Called once per block, returns the block's mixer.
         embed_dims: C.
         num_layers: Number of blocks.
-        img_size: Nominal side, or (height, width), of the input in pixels. The network has no absolute positions and
-            takes any other size as well.
+        make_ffn: Called once per block, returns the block's feed-forward network; None for blocks without one.
+        absolute_positions: Whether every cell of the token grid of ``img_size`` has a learned vector that is added to
+            its token, for networks without a band-pass. It is resized to other grids.
+        img_size: Nominal side, or (height, width), of the input in pixels. The network takes any other size as well.
         patch_size: Side of a patch in pixels.
         in_channels: Channels of the image.
         token_order: ``'raster'`` (row by row) or ``'window'`` (window by window, each of the pretraining's size).
@@ -85,7 +104,7 @@ class DefocusBackbone(BaseModule):
             included, class token last. ``'featmap'``: (B, C, ceil(height / patch_size), ceil(width / patch_size));
             here the blocks run without autocast, as detectors need.
         with_cp: Recompute the blocks in the backward pass instead of keeping their activations.
-        frozen_stages: -1 freezes nothing, 0 the patch embedding and the class token, k also the first k blocks, and
+        frozen_stages: -1 freezes nothing, 0 patch embedding, positions and class token, k also the first k blocks, and
             ``num_layers`` also the final norm.
         init_cfg: MMEngine's initialisation, applied after the published initial values. A checkpoint in it may be of
             the backbone or a whole model, ours or an official one.
@@ -99,6 +118,8 @@ class DefocusBackbone(BaseModule):
         make_mixer: Callable[[], TokenMixer],
         embed_dims: int,
         num_layers: int,
+        make_ffn: Callable[[], FeedForward | GatedFeedForward] | None = None,
+        absolute_positions: bool = False,
         img_size: int | tuple[int, int] = 224,
         patch_size: int = 16,
         in_channels: int = 3,
@@ -142,8 +163,12 @@ class DefocusBackbone(BaseModule):
 
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dims))
         self.patch_embed = PatchEmbed(in_channels, embed_dims, kernel_size=patch_size, stride=patch_size, padding=0)
+        grid = (-(-self.img_size[0] // patch_size), -(-self.img_size[1] // patch_size))
+        self.pos_embed = AbsolutePositions(embed_dims, grid) if absolute_positions else None
         rates = [drop_path_rate * i / max(num_layers - 1, 1) for i in range(num_layers)]
-        self.layers = nn.ModuleList(DefocusBlock(make_mixer(), embed_dims, rate) for rate in rates)
+        self.layers = nn.ModuleList(
+            DefocusBlock(make_mixer(), embed_dims, rate, make_ffn() if make_ffn else None) for rate in rates
+        )
         self.norm = LayerNorm(embed_dims, eps=final_norm_eps)
         self._reset_stem()
         self._freeze_stages()
@@ -161,6 +186,8 @@ class DefocusBackbone(BaseModule):
 
     def _reset_stem(self) -> None:
         nn.init.trunc_normal_(self.cls_token, std=0.02)
+        if self.pos_embed is not None:
+            self.pos_embed.reset_parameters()
         projection = self.patch_embed.projection
         projection.reset_parameters()
         # Published detectors and classifiers differ here. The bias must not be 0: padding tokens would be exactly 0 in
@@ -188,7 +215,10 @@ class DefocusBackbone(BaseModule):
         rope_scale, delta_scale = self.scales_at(images.shape[-2], images.shape[-1])
 
         tokens, grid = self.patch_embed(images)
-        sequence = image_to_sequence(at_least_float32(tokens).unflatten(1, grid), self.window)  # (B, H * W, C)
+        tokens = at_least_float32(tokens).unflatten(1, grid)  # (B, H, W, C)
+        if self.pos_embed is not None:
+            tokens = tokens + self.pos_embed(grid)
+        sequence = image_to_sequence(tokens, self.window)  # (B, H * W, C)
         cls_token = self.cls_token.to(sequence.dtype).expand(sequence.shape[0], -1, -1)
         sequence = torch.cat((sequence, cls_token), dim=1)  # (B, L, C)
         positions = token_positions(sequence.shape[1], rope_scale, like=sequence)
@@ -233,14 +263,14 @@ class DefocusBackbone(BaseModule):
             prefix: Name of the backbone in the model, such as ``'backbone.'``.
 
         Returns:
-            (depth, count): 0 for the patch embedding and the class token, 1 … num_layers for the blocks and
+            (depth, count): 0 for patch embedding, positions and class token, 1 … num_layers for the blocks and
             count - 1 = num_layers + 1 for the final norm and everything outside the backbone.
         """
         count = self.num_layers + 2
         if not param_name.startswith(prefix):
             return count - 1, count
         name = param_name[len(prefix) :]
-        if name == 'cls_token' or name.startswith('patch_embed.'):
+        if name == 'cls_token' or name.startswith(('patch_embed.', 'pos_embed.')):
             return 0, count
         if name.startswith('layers.'):
             return int(name.split('.')[1]) + 1, count
@@ -256,7 +286,8 @@ class DefocusBackbone(BaseModule):
     def _frozen_modules(self) -> list[nn.Module]:
         if self.frozen_stages < 0:
             return []
-        modules = [self.patch_embed, *self.layers[: self.frozen_stages]]
+        stem = [self.patch_embed] if self.pos_embed is None else [self.patch_embed, self.pos_embed]
+        modules = [*stem, *self.layers[: self.frozen_stages]]
         return [*modules, self.norm] if self.frozen_stages == self.num_layers else modules
 
     def _freeze_stages(self) -> None:

@@ -7,6 +7,7 @@ from typing import ClassVar
 from mmengine.registry import MODELS
 
 from ..mixers import MambaMixer
+from .arch import arch_sizes
 from .defocus_backbone import DefocusBackbone, Scale
 
 ARCH_KEYS = ('embed_dims', 'num_layers', 'inner_dims', 'state_dims', 'conv_kernel', 'dt_rank', 'group_size')
@@ -57,7 +58,7 @@ class DefocusMamba(DefocusBackbone):
         frozen_stages: int = -1,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        sizes = self._arch_sizes(arch)
+        sizes = arch_sizes(arch, self.arch_zoo)
         num_layers = sizes.pop('num_layers')
         super().__init__(
             make_mixer=partial(MambaMixer, **sizes, rotary=rotary),
@@ -77,19 +78,3 @@ class DefocusMamba(DefocusBackbone):
             frozen_stages=frozen_stages,
             init_cfg=init_cfg,
         )
-
-    @classmethod
-    def _arch_sizes(cls, arch: str | Mapping[str, int]) -> dict[str, int]:
-        if isinstance(arch, str):
-            if arch not in cls.arch_zoo:
-                raise ValueError(f'arch must be one of {list(cls.arch_zoo)} or a dict, got {arch!r}')
-            return dict(cls.arch_zoo[arch])
-        if not isinstance(arch, Mapping):
-            raise TypeError(f'arch must be a name or a dict, got {type(arch).__name__}')
-        missing, unknown = sorted(set(ARCH_KEYS) - set(arch)), sorted(set(arch) - set(ARCH_KEYS))
-        if missing or unknown:
-            raise ValueError(f'arch must have exactly the keys {list(ARCH_KEYS)}; missing {missing}, unknown {unknown}')
-        for key in ARCH_KEYS:
-            if not isinstance(arch[key], int) or arch[key] < 1:
-                raise ValueError(f'arch[{key!r}] must be a positive integer, got {arch[key]!r}')
-        return {key: arch[key] for key in ARCH_KEYS}
