@@ -1,22 +1,27 @@
 """Which implementations of the operators can run here, and the choice between them.
 
+* ``cuda``: the CUDA kernels of the compiled extension ``mmdefocus._ext``, if it was built with them.
+* ``cpp``: its CPU kernels.
 * ``reference``: plain PyTorch, any device; a Python loop over time, so slow. It is the specification of the others.
-* ``cpp``: the compiled extension ``mmdefocus._ext``, on CPU tensors.
+
+A further backend needs its name in ``BACKENDS``, a predicate in ``_PREDICATES``, and a place among the implementations
+of the operators that it has.
 
 The choice is, in this order: the argument ``backend=`` of an operator, the environment variable
 ``MMDEFOCUS_BACKEND``, the fastest one that can run on the tensors.
 """
 
+import functools
 import importlib
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import torch
 
 __all__ = ['available_backends', 'choose_backend']
 
 # From the fastest to the slowest.
-BACKENDS = ('cpp', 'reference')
+BACKENDS = ('cuda', 'cpp', 'reference')
 ENVIRONMENT_VARIABLE = 'MMDEFOCUS_BACKEND'
 
 
@@ -38,6 +43,45 @@ def _load_extension() -> str | None:
 
 
 _EXTENSION_OBSTACLE = _load_extension()
+_BUILT_WITH_CUDA = hasattr(torch.ops.mmdefocus, 'missing_cuda_kernels')
+
+
+@functools.cache
+def _missing_cuda_kernels(index: int) -> str | None:
+    """Why the CUDA kernels of the extension cannot run on a GPU that is there."""
+    message = torch.ops.mmdefocus.missing_cuda_kernels(index)
+    if not message:
+        return None
+    major, minor = torch.cuda.get_device_capability(index)
+    return (
+        f'the extension has no kernels for {torch.cuda.get_device_name(index)} ({message}); rebuild it with '
+        f'"TORCH_CUDA_ARCH_LIST={major}.{minor} FORCE_CUDA=1 pip install --no-build-isolation -e ."'
+    )
+
+
+def can_run_cuda(device: torch.device | None = None, dtype: torch.dtype | None = None) -> str | None:
+    """None where the compiled CUDA kernels run, else the reason why they do not.
+
+    Args:
+        device: where the tensors are; None asks for the machine as such.
+        dtype: type of the tensors; float16, bfloat16 and float32 are there.
+    """
+    if _EXTENSION_OBSTACLE is not None:
+        return _EXTENSION_OBSTACLE
+    if not _BUILT_WITH_CUDA:
+        return (
+            'the extension mmdefocus._ext is built without CUDA; with a CUDA toolkit, '
+            '"FORCE_CUDA=1 pip install --no-build-isolation -e ." builds it with CUDA'
+        )
+    if device is not None and device.type != 'cuda':
+        return f'its kernels run on CUDA tensors, got tensors on {device}'
+    if dtype == torch.float64:
+        return 'its kernels compute in float32, got float64'
+    if not torch.cuda.is_available():
+        return 'torch finds no CUDA GPU'
+    if torch.compiler.is_compiling():  # a trace cannot ask the CUDA runtime
+        return None
+    return _missing_cuda_kernels(0 if device is None or device.index is None else device.index)
 
 
 def can_run_reference(device: torch.device | None = None, dtype: torch.dtype | None = None) -> str | None:
@@ -59,7 +103,7 @@ def can_run_cpp(device: torch.device | None = None, dtype: torch.dtype | None = 
     return None
 
 
-_PREDICATES = {'reference': can_run_reference, 'cpp': can_run_cpp}
+_PREDICATES = {'cuda': can_run_cuda, 'cpp': can_run_cpp, 'reference': can_run_reference}
 
 
 def available_backends() -> dict[str, str | None]:
@@ -68,7 +112,11 @@ def available_backends() -> dict[str, str | None]:
 
 
 def choose_backend(
-    name: str | None, device: torch.device, dtype: torch.dtype | None = None, implemented: Collection[str] = BACKENDS
+    name: str | None,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    implemented: Collection[str] = BACKENDS,
+    limits: Mapping[str, str | None] | None = None,
 ) -> str:
     """The backend for tensors on ``device``.
 
@@ -78,25 +126,27 @@ def choose_backend(
         device: where the tensors are.
         dtype: type of the activations.
         implemented: backends that have the operator.
+        limits: by backend, what is wrong with other arguments of the operator for it (a width that its kernels do not
+            have), or None.
 
     Raises:
         ValueError: there is no backend of this name.
         RuntimeError: the named backend does not have the operator, or cannot run here; the message says why.
     """
+
+    def obstacle_of(candidate: str) -> str | None:
+        return _PREDICATES[candidate](device, dtype) or (limits or {}).get(candidate)
+
     origin = 'backend'
     if name is None and os.environ.get(ENVIRONMENT_VARIABLE):
         name, origin = os.environ[ENVIRONMENT_VARIABLE], f'the environment variable {ENVIRONMENT_VARIABLE}'
     if name is None:
-        return next(
-            candidate
-            for candidate in BACKENDS
-            if candidate in implemented and _PREDICATES[candidate](device, dtype) is None
-        )
+        return next(candidate for candidate in BACKENDS if candidate in implemented and obstacle_of(candidate) is None)
     if name not in BACKENDS:
         raise ValueError(f'expected {origin} to be None or one of {", ".join(BACKENDS)}, got {name!r}')
     if name not in implemented:
         raise RuntimeError(f'backend {name!r} does not have this operator; those that do: {", ".join(implemented)}')
-    obstacle = _PREDICATES[name](device, dtype)
+    obstacle = obstacle_of(name)
     if obstacle is not None:
         raise RuntimeError(f'backend {name!r} cannot run: {obstacle}')
     return name

@@ -1,0 +1,116 @@
+"""The choice among the backends, and the reasons against them. The machine is described by replaced attributes."""
+
+import types
+
+import pytest
+import torch
+
+from mmdefocus.ops import backends
+from mmdefocus.ops.backends import available_backends, can_run_cuda, choose_backend
+from mmdefocus.ops.cuda_limits import causal_conv1d_limit, defocus_scan_limit
+
+CPU, GPU = torch.device('cpu'), torch.device('cuda', 0)
+
+
+@pytest.fixture
+def gpu_machine(monkeypatch):
+    """A machine with a GPU and an extension that has kernels for it; its fields can be changed."""
+    machine = types.SimpleNamespace(missing='', available=True)
+    monkeypatch.setattr(backends, '_EXTENSION_OBSTACLE', None)
+    monkeypatch.setattr(backends, '_BUILT_WITH_CUDA', True)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: machine.available)
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda index: f'GPU number {index}')
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda index: (7, 5))
+    monkeypatch.setattr(torch.ops.mmdefocus, 'missing_cuda_kernels', lambda index: machine.missing, raising=False)
+    backends._missing_cuda_kernels.cache_clear()
+    yield machine
+    backends._missing_cuda_kernels.cache_clear()
+
+
+def test_all_backends_are_listed_from_the_fastest_to_the_slowest():
+    assert list(available_backends()) == ['cuda', 'cpp', 'reference']
+
+
+@pytest.mark.parametrize(
+    ('device', 'dtype', 'expected'),
+    [
+        (GPU, torch.bfloat16, 'cuda'),
+        (GPU, torch.float32, 'cuda'),
+        (torch.device('cuda'), None, 'cuda'),
+        (GPU, torch.float64, 'reference'),
+        (CPU, torch.float32, 'cpp'),
+        (torch.device('mps'), torch.float32, 'reference'),
+    ],
+)
+def test_the_fastest_that_can_run_is_chosen(gpu_machine, device, dtype, expected):
+    assert choose_backend(None, device, dtype) == expected
+
+
+def test_limits_of_an_operator_lead_to_the_next_backend(gpu_machine):
+    limits = {'cuda': 'its kernels are too narrow', 'cpp': None}
+    assert choose_backend(None, GPU, torch.float32, limits=limits) == 'reference'
+    with pytest.raises(RuntimeError, match="backend 'cuda' cannot run: its kernels are too narrow"):
+        choose_backend('cuda', GPU, torch.float32, limits=limits)
+    assert choose_backend(None, GPU, torch.float32, ('cpp', 'reference')) == 'reference'
+
+
+@pytest.mark.parametrize(
+    ('device', 'dtype', 'changes', 'reason'),
+    [
+        (GPU, torch.float32, {}, None),
+        (None, None, {}, None),
+        (CPU, torch.float32, {}, 'its kernels run on CUDA tensors, got tensors on cpu'),
+        (GPU, torch.float64, {}, 'its kernels compute in float32, got float64'),
+        (GPU, torch.float32, {'available': False}, 'torch finds no CUDA GPU'),
+        (None, None, {'available': False}, 'torch finds no CUDA GPU'),
+    ],
+)
+def test_reasons_against_cuda(gpu_machine, device, dtype, changes, reason):
+    vars(gpu_machine).update(changes)
+    assert can_run_cuda(device, dtype) == reason
+
+
+def test_kernels_for_other_gpus(gpu_machine):
+    gpu_machine.missing = 'no kernel image is available for execution on the device'
+    reason = can_run_cuda(torch.device('cuda', 3))
+    assert reason.startswith('the extension has no kernels for GPU number 3 (no kernel image is available')
+    assert 'TORCH_CUDA_ARCH_LIST=7.5 FORCE_CUDA=1 pip install' in reason
+    assert choose_backend(None, GPU, torch.float32) == 'reference'
+
+
+def test_extension_without_cuda(monkeypatch):
+    monkeypatch.setattr(backends, '_EXTENSION_OBSTACLE', None)
+    monkeypatch.setattr(backends, '_BUILT_WITH_CUDA', False)
+    with pytest.raises(RuntimeError, match=r"backend 'cuda' cannot run: .* is built without CUDA; .*FORCE_CUDA=1 pip"):
+        choose_backend('cuda', GPU)
+    monkeypatch.setattr(backends, '_EXTENSION_OBSTACLE', 'the extension is not built')
+    assert available_backends() == {
+        'cuda': 'the extension is not built',
+        'cpp': 'the extension is not built',
+        'reference': None,
+    }
+
+
+def test_environment_variable(gpu_machine, monkeypatch):
+    monkeypatch.setenv('MMDEFOCUS_BACKEND', 'reference')
+    assert choose_backend(None, GPU) == 'reference'
+    assert choose_backend('cuda', GPU) == 'cuda'
+    monkeypatch.setenv('MMDEFOCUS_BACKEND', 'cuda')
+    with pytest.raises(RuntimeError, match="backend 'cuda' cannot run: its kernels run on CUDA tensors"):
+        choose_backend(None, CPU)
+    monkeypatch.setenv('MMDEFOCUS_BACKEND', 'gpu')
+    with pytest.raises(ValueError, match=r"MMDEFOCUS_BACKEND to be None or one of cuda, cpp, reference, got 'gpu'"):
+        choose_backend(None, CPU)
+
+
+def test_an_operator_that_a_backend_does_not_have(gpu_machine):
+    with pytest.raises(RuntimeError, match="backend 'cuda' does not have this operator; those that do: cpp, reference"):
+        choose_backend('cuda', GPU, implemented=('cpp', 'reference'))
+
+
+def test_limits_of_the_cuda_kernels():
+    assert defocus_scan_limit(32, 64) is None
+    assert defocus_scan_limit(34, 64) == 'its kernels take a state of up to 32, got 34'
+    assert defocus_scan_limit(16, 128) == 'its kernels take a group_size of up to 64, got 128'
+    assert causal_conv1d_limit(4) is None
+    assert causal_conv1d_limit(5) == 'its kernels take a width of up to 4, got 5'
