@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmpretrain.utils import progress
 
 from mmdefocus.apis.inference import ClassificationInferencer, list_images
 from mmdefocus.apis.model_index import find_model
 from mmdefocus.apis.runner import UsageError, load_config
-from mmdefocus.models.checkpoint import CheckpointError
 
 
 class Stopwatch:
@@ -32,6 +32,7 @@ class Stopwatch:
 
 
 def classify(args: argparse.Namespace, config: Config, images: list[str]) -> float:
+    progress.disable_progress_bar = True
     inferencer = ClassificationInferencer(config, args.checkpoint, device=args.device, topk=args.topk)
     inferencer.forward = watch = Stopwatch(inferencer.forward)
     predictions = inferencer(images, return_datasamples=True, batch_size=args.batch_size, show_dir=args.out_dir)
@@ -46,7 +47,7 @@ def classify(args: argparse.Namespace, config: Config, images: list[str]) -> flo
 def detect(args: argparse.Namespace, config: Config, images: list[str]) -> float:
     from mmdet.apis import DetInferencer
 
-    inferencer = DetInferencer(config, args.checkpoint, device=args.device)
+    inferencer = DetInferencer(config, args.checkpoint, device=args.device, show_progress=False)
     inferencer.forward = watch = Stopwatch(inferencer.forward)
     results = inferencer(images, batch_size=args.batch_size, pred_score_thr=args.score_thr, out_dir=args.out_dir or '')
     classes = inferencer.model.dataset_meta['classes']
@@ -72,7 +73,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         run(args)
-    except (UsageError, CheckpointError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError) as error:
         parser.exit(2, f'error: {error}\n')
 
 

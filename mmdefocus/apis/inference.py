@@ -3,13 +3,15 @@
 Importing this module adds our models to MMPreTrain's list (see :mod:`mmdefocus.apis.model_index`).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from mmengine.config import Config
 from mmengine.dataset import Compose, default_collate
+from mmengine.registry import DefaultScope
 from mmpretrain.apis import ImageClassificationInferencer
 from mmpretrain.structures import DataSample
 
@@ -73,7 +75,8 @@ class ClassificationInferencer(ImageClassificationInferencer):
     """MMPreTrain's ``ImageClassificationInferencer``, made for all kinds of images, with the best classes in pictures.
 
     What differs: arrays may be grey or have an alpha channel; broken files raise, with their names; of a folder, all
-    images are taken, sorted by name; pictures show the best ``topk`` classes.
+    images are taken, sorted by name; pictures show the best ``topk`` classes; and MMDetection's inferencer may have run
+    before in the same process.
 
     Args:
         *args: As for MMPreTrain's inferencer.
@@ -89,6 +92,11 @@ class ClassificationInferencer(ImageClassificationInferencer):
             raise ValueError(f'topk must be positive, got {topk}')
         super().__init__(*args, **kwargs)
         self.topk = topk
+
+    def _init_pipeline(self, cfg: Config) -> Callable[[dict], dict]:
+        # An inferencer of MMDetection leaves its scope as the default one of the process.
+        with DefaultScope.overwrite_default_scope('mmpretrain'):
+            return super()._init_pipeline(cfg)
 
     def _inputs_to_list(self, inputs: Any) -> list[Any]:
         if isinstance(inputs, str | Path):

@@ -7,6 +7,7 @@ import mmpretrain
 import numpy as np
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 from mmpretrain.structures import DataSample
 from mmpretrain.visualization import UniversalVisualizer
 from PIL import Image
@@ -159,6 +160,11 @@ def test_inferencer_of_mmpretrain_agrees(inferencer, model, photo, tmp_path):
     stock = mmpretrain.ImageClassificationInferencer(model)
     np.testing.assert_array_equal(scores(stock(images)), scores(inferencer(images)))
     assert stock(photo)[0]['pred_class'] == inferencer(photo)[0]['pred_class']
+
+
+def test_scope_of_another_package_is_no_obstacle(model, photo):
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        assert len(ClassificationInferencer(model)(photo)) == 1
 
 
 def test_picture_names_the_best_classes(inferencer, photo, pixels, tmp_path, monkeypatch):
