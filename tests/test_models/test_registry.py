@@ -11,7 +11,7 @@ from mmengine.registry import MODELS
 
 import mmdefocus.models
 
-NAMES = ['DefocusMamba', 'SimpleFeaturePyramid', 'DefocusLN2d']
+NAMES = ['DefocusMamba', 'DefocusRetNet', 'DefocusViT', 'SimpleFeaturePyramid', 'DefocusLN2d']
 
 
 @pytest.mark.parametrize('registry', [MODELS, mmdet.registry.MODELS, mmpretrain.registry.MODELS])
