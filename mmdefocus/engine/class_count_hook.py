@@ -2,10 +2,13 @@
 
 from typing import Any
 
+import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
+
+from mmdefocus.models.heads.defocus_cls_head import check_labels
 
 
 @HOOKS.register_module()
@@ -13,15 +16,23 @@ class ClassCountHook(Hook):
     """Compare the number of classes of the data set with that of the classification head.
 
     Labels of 1000 classes are in the range of a head for 21,841: without this, nothing would notice. Data sets whose
-    ``metainfo`` names no classes are not compared.
+    ``metainfo`` names no classes are not compared. Labels of training images that the head has no class for are found
+    before batch augmentations, which fail at them without saying why, or on a GPU without saying where.
 
     Raises:
-        ValueError: Before training, validation or test, when the numbers differ.
+        ValueError: Before training, validation or test, when the numbers differ, and in training at such a label.
     """
 
     def before_train(self, runner: Runner) -> None:
         """Compare with all classes of the head."""
         _compare('num_classes', _head(runner).num_classes, runner.train_dataloader.dataset)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        """Look at the labels of the batch."""
+        samples = (data_batch or {}).get('data_samples') or ()
+        labels = [sample.gt_label for sample in samples if 'gt_label' in sample]
+        if labels:
+            check_labels(torch.cat(labels), _head(runner).num_classes)
 
     def before_val(self, runner: Runner) -> None:
         """Compare with the classes that a prediction has."""

@@ -194,3 +194,12 @@ def test_21k_model_is_evaluated_on_1k(tiny):
 def test_evaluation_config_cannot_train():
     with pytest.raises(UsageError, match='nothing to train'):
         apply_train_options(load_config(CONFIGS / 'defocus_mamba_large_21k_eval_1k.py'))
+
+
+def test_label_that_the_head_has_no_class_for(tiny, tmp_path):
+    """Found before mixup and cutmix."""
+    (tmp_path / 'data' / 'meta' / 'train.txt').write_text('china.jpg 663\nflower.jpg 20000')
+    with pytest.raises(
+        ValueError, match=r'labels from 0 to 999 \(num_classes=1000\), got 20000; the data set has other'
+    ):
+        build_runner(tiny('base')).train()

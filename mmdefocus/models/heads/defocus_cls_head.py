@@ -182,13 +182,7 @@ class DefocusClsHead(BaseModule):
                 )
             return scores
         labels = torch.cat([sample.gt_label for sample in data_samples])
-        lowest, highest = labels.min().item(), labels.max().item()
-        if lowest < 0 or highest >= self.num_classes:
-            raise ValueError(
-                f'expected labels from 0 to {self.num_classes - 1} (num_classes={self.num_classes}), got '
-                f'{lowest if lowest < 0 else highest}; the data set has other classes than the head: give num_classes '
-                'of the head the number of its classes, or train on the classes that the head was made for'
-            )
+        check_labels(labels, self.num_classes)
         return labels
 
     def _accuracy(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -221,3 +215,14 @@ class DefocusClsHead(BaseModule):
             sample.set_metainfo(dict(num_classes=len(score)))
             sample.set_pred_score(score).set_pred_label(score.argmax())
         return samples
+
+
+def check_labels(labels: Tensor, num_classes: int) -> None:
+    """Raise a ValueError if there is a label outside 0 … num_classes - 1."""
+    lowest, highest = labels.min().item(), labels.max().item()
+    if lowest < 0 or highest >= num_classes:
+        raise ValueError(
+            f'expected labels from 0 to {num_classes - 1} (num_classes={num_classes}), got '
+            f'{lowest if lowest < 0 else highest}; the data set has other classes than the head: give num_classes '
+            'of the head the number of its classes, or train on the classes that the head was made for'
+        )
