@@ -16,14 +16,14 @@ ROOT = Path(__file__).parents[1] / '.mim'
 ModelHub.register_model_index(ROOT / 'configs' / 'classification' / 'metafile.yml', config_prefix=ROOT)
 
 
-def find_model(name: str) -> tuple[Path, str | None]:
+def find_model(name: str) -> tuple[str, str | None]:
     """Look up a model.
 
     Args:
         name: A name of ``model-index.yml``; upper and lower case are the same.
 
     Returns:
-        The model's config file, and the URL of its weights where these are published.
+        The path of the model's config file, and the URL of its weights where these are published.
 
     Raises:
         UsageError: There is no model of this name.
@@ -32,4 +32,4 @@ def find_model(name: str) -> tuple[Path, str | None]:
     if name.lower() not in models:
         raise UsageError(f'expected one of the models {", ".join(sorted(models))}; got {name!r}')
     model = models[name.lower()]
-    return ROOT / model.config, model.weights
+    return str(ROOT / model.config), model.weights

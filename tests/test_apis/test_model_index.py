@@ -31,7 +31,7 @@ def test_classifiers_are_in_the_list_of_mmpretrain():
 @pytest.mark.parametrize('name', [*CLASSIFIERS, 'defocus_mamba_base_36ep', 'Defocus_Mamba_Large_12ep'])
 def test_every_name_has_a_config(name):
     config, weights = find_model(name)
-    assert config.is_file()
+    assert Path(config).is_file()
     published = 'small' not in name and 'Large_12ep' not in name
     assert (weights is not None) == published
 
