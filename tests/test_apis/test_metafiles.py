@@ -88,7 +88,7 @@ def test_results_are_those_of_the_table(name):
     file = Path(model['Config']).name
     (row,) = re.findall(rf'^\|[^|]*\({re.escape(file)}\).*\|$', readme, flags=re.MULTILINE)
     cells = [cell.strip() for cell in row.split('|')]
-    metrics = [metric for result in model.get('Results') or [] for metric in result['Metrics'].values()]
+    metrics = [metric for result in model.get('Results', []) for metric in result['Metrics'].values()]
     shown = [cell for cell in cells if re.fullmatch(r'\d\d\.\d', cell)]
     assert [float(cell) for cell in shown] == metrics
     assert f'{model["Metadata"]["Parameters"] / 1e6:.1f}M' in cells
