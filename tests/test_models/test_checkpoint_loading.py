@@ -154,6 +154,7 @@ def test_rule_is_applied_and_logged(build, saved, log):
     model = in_model(build(img_size=128, out_type='raw'))
     load_checkpoint(model, path)
     assert (model['backbone'].rope_scale, model['backbone'].delta_scale) == (4, 2)
+    assert model['backbone'].pretrain_size is None
     assert (
         'the checkpoint was trained at 64 x 64 pixels with rope_scale=1 and delta_scale=1; by the published rule the '
         'backbone now has rope_scale=4 and delta_scale=2'

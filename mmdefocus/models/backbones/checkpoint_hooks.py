@@ -100,7 +100,8 @@ def _adapt_scales(backbone: 'DefocusBackbone', trained: Resolution) -> None:
     described = f'rope_scale={_show(scales[0])} and delta_scale={_show(scales[1])}'
     if (backbone.rope_scale, backbone.delta_scale) == (1.0, 1.0):
         backbone.rope_scale, backbone.delta_scale = scales
-        backbone.pretrain_size = backbone.pretrain_size or side
+        if 'auto' in scales:
+            backbone.pretrain_size = backbone.pretrain_size or side
         print_log(f'{_trained(trained)}; by the published rule the backbone now has {described}', 'current')
     elif any(_differ(scale, own) for scale, own in zip(scales, (used.rope_scale, used.delta_scale), strict=True)):
         _warn(
