@@ -7,7 +7,8 @@ import argparse
 
 from mmdefocus.apis.arguments import ConfigOptions
 from mmdefocus.apis.complexity import count_complexity
-from mmdefocus.apis.runner import UsageError, load_config
+from mmdefocus.apis.num_classes import resolve_num_classes
+from mmdefocus.apis.runner import load_config
 
 
 def main() -> None:
@@ -28,7 +29,8 @@ def main() -> None:
         parser.error(f'--shape takes a side, or a height and a width, in pixels; got {" ".join(map(str, args.shape))}')
     try:
         cfg = load_config(args.config, args.cfg_options)
-    except UsageError as error:
+        resolve_num_classes(cfg)
+    except (ValueError, FileNotFoundError) as error:
         parser.exit(2, f'error: {error}\n')
     found = count_complexity(cfg, args.shape and (args.shape[0], args.shape[-1]))
     print(f'image: {found.shape[0]} x {found.shape[1]}')

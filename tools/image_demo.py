@@ -12,6 +12,7 @@ from mmpretrain.utils import progress
 
 from mmdefocus.apis.inference import ClassificationInferencer, list_images
 from mmdefocus.apis.model_index import find_model
+from mmdefocus.apis.num_classes import resolve_num_classes
 from mmdefocus.apis.runner import UsageError, load_config
 
 
@@ -84,6 +85,7 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError(f'{args.model} names no published weights; give some with --checkpoint')
     images = list_images(args.input)
     config = load_config(path)
+    resolve_num_classes(config)
     if args.out_dir:
         Path(args.out_dir).mkdir(parents=True, exist_ok=True)
     seconds = (detect if config.get('default_scope') == 'mmdet' else classify)(args, config, images)

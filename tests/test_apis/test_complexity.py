@@ -79,9 +79,15 @@ def test_tool(task, shape, image, monkeypatch, capsys):
         (['none.py'], "error: config file 'none.py' does not exist"),
         ([DIGITS['dino'], '--shape', '1', '2', '3'], '--shape takes a side, or a height and a width, in pixels; got 1'),
         ([DIGITS['dino'], '--shape', '0'], 'in pixels; got 0'),
+        # Its number of classes is that of the data.
+        (
+            [CONFIGS / 'classification' / 'defocus_mamba_base_finetune.py'],
+            "error: image folder 'data/images/train' does",
+        ),
     ],
 )
-def test_tool_says_what_is_wrong(arguments, message, monkeypatch, capsys):
+def test_tool_says_what_is_wrong(arguments, message, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:
         run_tool(monkeypatch, *arguments)
     assert stop.value.code == 2
