@@ -10,7 +10,7 @@ import torch
 from mmengine.config import Config
 from mmpretrain.utils import progress
 
-from mmdefocus.apis.inference import ClassificationInferencer, list_images
+from mmdefocus.apis.inference import ClassificationInferencer, list_images, read_image
 from mmdefocus.apis.model_index import find_model
 from mmdefocus.apis.num_classes import resolve_num_classes
 from mmdefocus.apis.runner import UsageError, load_config
@@ -48,6 +48,9 @@ def classify(args: argparse.Namespace, config: Config, images: list[str]) -> flo
 def detect(args: argparse.Namespace, config: Config, images: list[str]) -> float:
     from mmdet.apis import DetInferencer
 
+    # MMDetection takes files that are cut off as they are, and fills in grey.
+    for image in images:
+        read_image(image)
     inferencer = DetInferencer(config, args.checkpoint, device=args.device, show_progress=False)
     inferencer.forward = watch = Stopwatch(inferencer.forward)
     results = inferencer(images, batch_size=args.batch_size, pred_score_thr=args.score_thr, out_dir=args.out_dir or '')

@@ -24,6 +24,8 @@ def directory(tmp_path_factory):
     (root / 'photos').mkdir()
     for name in ('china.jpg', 'flower.jpg'):
         (root / 'photos' / name).write_bytes(resources.files('sklearn.datasets.images').joinpath(name).read_bytes())
+    (root / 'broken').mkdir()
+    (root / 'broken' / 'half.jpg').write_bytes((root / 'photos' / 'china.jpg').read_bytes()[:-9999])
     (root / 'classifier.py').write_text(
         f"_base_ = '{ROOT / 'configs' / 'classification' / 'defocus_mamba_base.py'}'\n"
         'sizes = dict(embed_dims=16, num_layers=2, inner_dims=32, state_dims=4)\n'
@@ -90,6 +92,8 @@ def test_objects_are_found(demo, directory):
         (['photos', 'defocus-mamba-small_in1k'], 'in1k names no published weights; give some with --checkpoint'),
         (['.', 'classifier.py', '--checkpoint', 'classifier.pth'], "folder '.' has no images"),
         (['none.jpg', 'classifier.py', '--checkpoint', 'classifier.pth'], "image file 'none.jpg' does not exist"),
+        (['broken', 'classifier.py', '--checkpoint', 'classifier.pth'], "image file 'broken/half.jpg' is truncated"),
+        (['broken', DETECTOR, '--checkpoint', 'detector.pth'], "image file 'broken/half.jpg' is truncated"),
         (['photos', 'classifier.py', '--checkpoint', 'none.pth'], 'none.pth'),
         # The name stands for its config: the weights of the toy do not fit the base network.
         (
