@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mmdefocus.ops.backends import can_run_cpp, choose_backend, refuse_second_derivatives
+from mmdefocus.ops.cuda_limits import causal_conv1d_limit
 from mmdefocus.ops.reference import causal_conv1d_reference
 from mmdefocus.ops.validation import check_rank, check_shape, compute_dtype
 
@@ -16,7 +17,7 @@ def _fake_forward(x, weight, bias, silu):
 
 
 def _fake_backward(grad_y, x, weight, bias, silu):
-    grad_bias = x.new_empty(0) if bias is None else x.new_empty(x.shape[1])
+    grad_bias = weight.new_empty(0) if bias is None else torch.empty_like(bias)
     return torch.empty_like(x), torch.empty_like(weight, memory_format=torch.contiguous_format), grad_bias
 
 
@@ -39,11 +40,19 @@ if can_run_cpp() is None:
     refuse_second_derivatives('causal_conv1d')
 
 
-def _causal_conv1d_cpp(x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool) -> Tensor:
+def _causal_conv1d_compiled(x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool) -> Tensor:
     return torch.ops.mmdefocus.causal_conv1d(x, weight, bias, silu)
 
 
-_IMPLEMENTATIONS = {'reference': causal_conv1d_reference, 'cpp': _causal_conv1d_cpp}
+def _causal_conv1d_reference(x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool) -> Tensor:
+    return causal_conv1d_reference(x.to(weight.dtype), weight, bias, silu).to(x.dtype)
+
+
+_IMPLEMENTATIONS = {
+    'cuda': _causal_conv1d_compiled,
+    'cpp': _causal_conv1d_compiled,
+    'reference': _causal_conv1d_reference,
+}
 
 
 def causal_conv1d(
@@ -56,14 +65,15 @@ def causal_conv1d(
     """Depthwise causal convolution, with the arguments of causal-conv1d's ``causal_conv1d_fn``.
 
     ``y_t = activation(bias + sum over k of weight_k x_{t - K + 1 + k})`` per channel, x being zero before its start, so
-    that y_t sees nothing later than x_t. Half types compute in float32. Any strides are read without a copy.
+    that y_t sees nothing later than x_t. Half types are converted on loading and storing; all between is float32. No
+    copy is made of a transposed (B, L, E) tensor, and on a CPU of none; the result has the strides of ``x``.
 
     Args:
         x: (B, E, L), float16, bfloat16, float32 or float64.
         weight: (E, K), any width.
         bias: (E).
         activation: None, or 'silu' (also called 'swish').
-        backend: 'reference' or 'cpp' (see :func:`mmdefocus.ops.available_backends`); None chooses by the device.
+        backend: a name of :func:`mmdefocus.ops.available_backends`; None chooses by the device and the type.
 
     Returns:
         (B, E, L), of the type of ``x``.
@@ -87,8 +97,6 @@ def causal_conv1d(
         raise ValueError(f'{op}: expected a kernel of at least one step, got weight of shape {tuple(weight.shape)}')
     check_shape(op, 'weight', weight, (channels, weight.shape[1]), '(channels, width)')
     check_shape(op, 'bias', bias, (channels,), '(channels)')
-    implementation = _IMPLEMENTATIONS[choose_backend(backend, x.device)]
-    y = implementation(
-        x.to(compute), weight.to(compute), None if bias is None else bias.to(compute), activation is not None
-    )
-    return y.to(x.dtype)
+    limits = {'cuda': causal_conv1d_limit(weight.shape[1])}
+    implementation = _IMPLEMENTATIONS[choose_backend(backend, x.device, x.dtype, _IMPLEMENTATIONS, limits)]
+    return implementation(x, weight.to(compute), None if bias is None else bias.to(compute), activation is not None)

@@ -9,11 +9,55 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
-from mmdefocus.ops.backends import choose_backend
+from mmdefocus.ops.backends import can_run_cpp, choose_backend, refuse_second_derivatives
+from mmdefocus.ops.cuda_limits import SCAN_CHUNK as CUDA_CHUNK
+from mmdefocus.ops.cuda_limits import defocus_scan_limit
 from mmdefocus.ops.defocus_scan_chain import defocus_scan_chain
-from mmdefocus.ops.reference import selective_scan_reference
-from mmdefocus.ops.selective_scan import selective_scan
 from mmdefocus.ops.validation import check_rank, check_shape, compute_dtype
+
+# Steps between the states that the C++ forward pass saves (`kChunk` in csrc/cpu/chunks.h).
+CPU_CHUNK = 32
+
+
+def _fake_forward(u, dt, A, B, C, D, z, dt_bias, freq, positions, initial_state, delta_scale, group_size, eps):
+    (batch, length, channels), state = u.shape, A.shape[1]
+    if u.device.type == 'cuda':
+        chunk_states = A.new_empty(batch, (length + CUDA_CHUNK - 1) // CUDA_CHUNK, channels, state)
+    else:
+        chunk_states = A.new_empty(batch, (length + CPU_CHUNK - 1) // CPU_CHUNK, state, channels)
+    return u.new_empty(u.shape), A.new_empty(batch, channels, state), chunk_states
+
+
+def _fake_backward(grad_y, grad_last_state, *arguments):
+    *_, chunk_states = arguments
+    u, dt, A, B, C, D, z, dt_bias, freq, _, initial_state = arguments[:11]
+    differentiable = (u, dt, A, B, C, D, z, dt_bias, freq, initial_state)
+    return tuple(chunk_states.new_empty(0) if x is None else x.new_empty(x.shape) for x in differentiable)
+
+
+def _save(ctx, inputs, output):
+    *tensors, ctx.delta_scale, ctx.group_size, ctx.eps = inputs
+    ctx.save_for_backward(*tensors, output[2])
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate(ctx, grad_y, grad_last_state, grad_chunk_states):
+    *tensors, chunk_states = ctx.saved_tensors
+    u, *_, freq, _, initial_state = tensors
+    grad_y = torch.zeros_like(u) if grad_y is None else grad_y
+    options = (ctx.delta_scale, ctx.group_size, ctx.eps)
+    backward = torch.ops.mmdefocus.defocus_scan_backward
+    *gradients, grad_freq, grad_initial_state = backward(grad_y, grad_last_state, *tensors, *options, chunk_states)
+    grad_freq = None if freq is None else grad_freq
+    grad_initial_state = None if initial_state is None else grad_initial_state
+    return *gradients, grad_freq, None, grad_initial_state, None, None, None
+
+
+if can_run_cpp() is None:
+    torch.library.register_fake('mmdefocus::defocus_scan', _fake_forward)
+    torch.library.register_fake('mmdefocus::defocus_scan_backward', _fake_backward)
+    torch.library.register_autograd('mmdefocus::defocus_scan', _differentiate, setup_context=_save)
+    refuse_second_derivatives('defocus_scan')
 
 
 def _defocus_scan_reference(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor, *rest):
@@ -25,16 +69,16 @@ def _defocus_scan_reference(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tens
     return y.to(u.dtype), last_state
 
 
-def _defocus_scan_cpp(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor, *rest):
-    def scan(u, delta, A, B, C, initial_state):
-        if initial_state is not None:
-            return selective_scan_reference(u, delta, A, B, C, initial_state)
-        return selective_scan(u, delta, A, B, C, return_last_state=True, backend='cpp')
-
-    return _defocus_scan_reference(u, dt, A, B, C, D, z, *rest, scan)
+def _defocus_scan_compiled(*arguments):
+    y, last_state, _ = torch.ops.mmdefocus.defocus_scan(*arguments)
+    return y, last_state
 
 
-_IMPLEMENTATIONS = {'reference': _defocus_scan_reference, 'cpp': _defocus_scan_cpp}
+_IMPLEMENTATIONS = {
+    'cuda': _defocus_scan_compiled,
+    'cpp': _defocus_scan_compiled,
+    'reference': _defocus_scan_reference,
+}
 
 
 @overload
@@ -156,7 +200,8 @@ def defocus_scan(
         freq = freq.to(compute)
         if positions is None:
             positions = torch.arange(u.shape[1], device=u.device, dtype=compute)
-    implementation = _IMPLEMENTATIONS[choose_backend(backend, u.device, u.dtype, _IMPLEMENTATIONS)]
+    limits = {'cuda': defocus_scan_limit(A.shape[1], group_size)}
+    implementation = _IMPLEMENTATIONS[choose_backend(backend, u.device, u.dtype, _IMPLEMENTATIONS, limits)]
     y, last_state = implementation(
         u, dt, A, B, C, D, z, dt_bias, freq, positions, initial_state, float(delta_scale), group_size, float(eps)
     )

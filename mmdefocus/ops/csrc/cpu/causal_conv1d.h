@@ -1,34 +1,30 @@
 // Arguments of the depthwise causal convolution on CPU. Legend: B batch, E channels, L time, K kernel width.
 #pragma once
 
-#include <cstdint>
-
-#include "cpu/selective_scan.h"
+#include "cpu/chunks.h"
+#include "cpu/sequence.h"
 
 namespace mmdefocus::cpu {
 
-template <typename S>
 struct ConvInputs {
-  int64_t batch, channels, length, width;
+  int64_t length, width;
   bool silu;
-  Sequence<const S> x;
-  const S* weight;  // (K, E)
-  const S* bias;    // (E) or null
+  Input x;
+  Input weight;  // (E, K)
+  Input bias;    // (E); its data may be null
 };
 
-template <typename S>
 struct ConvGradients {
-  Sequence<const S> y;  // incoming
-  Sequence<S> x;
-  S* weight;  // (B, K, E)
-  S* bias;    // (B, E) or null
+  Input y;  // incoming
+  Output x;
+  Output weight;  // (B, E, K)
+  Output bias;    // (B, E); its data may be null
 };
 
-// Work on the blocks begin..end; groups do not matter here.
-template <typename S>
+// Work on the blocks begin..end, computing in one type.
 struct ConvKernels {
-  void (*forward)(const ConvInputs<S>&, const Sequence<S>& y, const Blocks&, int64_t begin, int64_t end);
-  void (*backward)(const ConvInputs<S>&, const ConvGradients<S>&, const Blocks&, int64_t begin, int64_t end);
+  void (*forward)(const ConvInputs&, const Output& y, const Blocks&, int64_t begin, int64_t end);
+  void (*backward)(const ConvInputs&, const ConvGradients&, const Blocks&, int64_t begin, int64_t end);
 };
 
 }  // namespace mmdefocus::cpu

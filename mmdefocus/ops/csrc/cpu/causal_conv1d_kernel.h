@@ -7,29 +7,19 @@
 #pragma once
 
 #include "cpu/causal_conv1d.h"
-#include "cpu/selective_scan_kernel.h"
+#include "cpu/scan_chunk.h"
 
 namespace {
 
 constexpr int kConvChunk = 64;
 
-// One block of channels of one image.
-struct ConvBlock {
-  int64_t b, first_channel, end_channel;
-
-  ConvBlock(int64_t channels, const Blocks& blocks, int64_t index)
-      : b(index / blocks.per_group), first_channel(index % blocks.per_group * blocks.channels_per_block),
-        end_channel(std::min(first_channel + blocks.channels_per_block, channels)) {}
-};
-
 // Steps start..start + count of x into `tile`; steps outside of the sequence are 0.
 template <typename S>
-inline void load_padded(const Sequence<const S>& x, int64_t b, int64_t e, int64_t start, int64_t count, int64_t length,
-                        int lanes, Vec<S>* tile) {
+inline void load_padded(const Input& x, int64_t b, int64_t e, int64_t start, int64_t count, int64_t length, int lanes,
+                        Vec<S>* tile) {
   const int64_t begin = std::clamp<int64_t>(start, 0, length), end = std::clamp<int64_t>(start + count, 0, length);
   for (int64_t t = start; t < begin; ++t) tile[t - start] = Vec<S>{};
-  load_tile<S>(x.at(b, e, begin), x.channel_stride, x.time_stride, lanes, static_cast<int>(end - begin),
-               tile + (begin - start));
+  load_tile<S>(x, b, e, begin, lanes, static_cast<int>(end - begin), tile + (begin - start), kConvChunk);
   for (int64_t t = end; t < start + count; ++t) tile[t - start] = Vec<S>{};
 }
 
@@ -42,8 +32,7 @@ inline Vec<S> convolve(const Vec<S>* x, const Vec<S>* weight, int K, Vec<S> bias
 }
 
 template <typename S>
-void conv_forward(const ConvInputs<S>& in, const Sequence<S>& y, const Blocks& blocks, int64_t begin, int64_t end) {
-  constexpr int W = kLanes<S>;
+void conv_forward(const ConvInputs& in, const Output& y, const Blocks& blocks, int64_t begin, int64_t end) {
   const int K = static_cast<int>(in.width);
   Scratch<S> scratch(2 * kConvChunk + 2 * K + 1);
   Vec<S>* x = scratch.take(kConvChunk + K);
@@ -51,29 +40,28 @@ void conv_forward(const ConvInputs<S>& in, const Sequence<S>& y, const Blocks& b
   Vec<S>* weight = scratch.take(K);
   Vec<S>* bias = scratch.take(1);
   for (int64_t index = begin; index < end; ++index) {
-    const ConvBlock block(in.channels, blocks, index);
-    for (int64_t e = block.first_channel; e < block.end_channel; e += W) {
-      const int lanes = static_cast<int>(std::min<int64_t>(W, block.end_channel - e));
-      load_rows<S>(in.weight, in.channels, K, e, lanes, weight);
+    const Block<S> block(blocks, index);
+    for (int v = 0; v < block.vectors; ++v) {
+      const int64_t e = block.channel(v);
+      const int lanes = block.lanes(v);
+      load_tile<S>(in.weight, 0, e, 0, lanes, K, weight);
       *bias = Vec<S>{};
-      if (in.bias) load_rows<S>(in.bias, in.channels, 1, e, lanes, bias);
+      if (in.bias.data) load_tile<S>(in.bias, 0, e, 0, lanes, 1, bias);
       for (int64_t start = 0; start < in.length; start += kConvChunk) {
         const int length = static_cast<int>(std::min<int64_t>(kConvChunk, in.length - start));
         load_padded<S>(in.x, block.b, e, start - (K - 1), length + K - 1, in.length, lanes, x);
         for (int t = 0; t < length; ++t) {
           const Vec<S> sum = convolve<S>(x + t, weight, K, *bias);
-          out[t] = in.silu ? sum / (S(1) + vector_exp<S>(-sum)) : sum;
+          out[t] = in.silu ? sum * vector_sigmoid<S>(sum) : sum;
         }
-        store_tile<S>(out, y.channel_stride, y.time_stride, lanes, length, y.at(block.b, e, start));
+        store_tile<S>(out, block.b, e, start, lanes, length, y);
       }
     }
   }
 }
 
 template <typename S>
-void conv_backward(const ConvInputs<S>& in, const ConvGradients<S>& grad, const Blocks& blocks, int64_t begin,
-                   int64_t end) {
-  constexpr int W = kLanes<S>;
+void conv_backward(const ConvInputs& in, const ConvGradients& grad, const Blocks& blocks, int64_t begin, int64_t end) {
   const int K = static_cast<int>(in.width);
   Scratch<S> scratch(3 * kConvChunk + 6 * K + 2);
   Vec<S>* x = scratch.take(kConvChunk + 2 * K);
@@ -84,12 +72,13 @@ void conv_backward(const ConvInputs<S>& in, const ConvGradients<S>& grad, const 
   Vec<S>* bias = scratch.take(1);
   Vec<S>* dbias = scratch.take(1);
   for (int64_t index = begin; index < end; ++index) {
-    const ConvBlock block(in.channels, blocks, index);
-    for (int64_t e = block.first_channel; e < block.end_channel; e += W) {
-      const int lanes = static_cast<int>(std::min<int64_t>(W, block.end_channel - e));
-      load_rows<S>(in.weight, in.channels, K, e, lanes, weight);
+    const Block<S> block(blocks, index);
+    for (int v = 0; v < block.vectors; ++v) {
+      const int64_t e = block.channel(v);
+      const int lanes = block.lanes(v);
+      load_tile<S>(in.weight, 0, e, 0, lanes, K, weight);
       *bias = *dbias = Vec<S>{};
-      if (in.bias) load_rows<S>(in.bias, in.channels, 1, e, lanes, bias);
+      if (in.bias.data) load_tile<S>(in.bias, 0, e, 0, lanes, 1, bias);
       for (int k = 0; k < K; ++k) dweight[k] = Vec<S>{};
       for (int64_t start = 0; start < in.length; start += kConvChunk) {
         const int length = static_cast<int>(std::min<int64_t>(kConvChunk, in.length - start));
@@ -100,7 +89,7 @@ void conv_backward(const ConvInputs<S>& in, const ConvGradients<S>& grad, const 
         if (in.silu) {
           for (int t = 0; t < reach; ++t) {
             const Vec<S> sum = convolve<S>(x + t, weight, K, *bias);
-            const Vec<S> sigmoid = S(1) / (S(1) + vector_exp<S>(-sum));
+            const Vec<S> sigmoid = vector_sigmoid<S>(sum);
             dsum[t] *= sigmoid * (S(1) + sum * (S(1) - sigmoid));
           }
         }
@@ -113,10 +102,10 @@ void conv_backward(const ConvInputs<S>& in, const ConvGradients<S>& grad, const 
           dx[t] = sum;
           *dbias += dsum[t];
         }
-        store_tile<S>(dx, grad.x.channel_stride, grad.x.time_stride, lanes, length, grad.x.at(block.b, e, start));
+        store_tile<S>(dx, block.b, e, start, lanes, length, grad.x);
       }
-      store_rows<S>(dweight, in.channels, K, e, lanes, grad.weight + block.b * K * in.channels);
-      if (grad.bias) store_rows<S>(dbias, in.channels, 1, e, lanes, grad.bias + block.b * in.channels);
+      store_tile<S>(dweight, block.b, e, 0, lanes, K, grad.weight);
+      if (grad.bias.data) store_tile<S>(dbias, block.b, e, 0, lanes, 1, grad.bias);
     }
   }
 }

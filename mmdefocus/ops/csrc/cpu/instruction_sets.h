@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cpu/causal_conv1d.h"
+#include "cpu/defocus_scan.h"
 #include "cpu/selective_scan.h"
 
 namespace mmdefocus::cpu {
@@ -10,8 +11,9 @@ struct Kernels {
   const char* name;
   ScanKernels<float> scan_float;
   ScanKernels<double> scan_double;
-  ConvKernels<float> conv_float;
-  ConvKernels<double> conv_double;
+  DefocusKernels<float> defocus_float;
+  DefocusKernels<double> defocus_double;
+  ConvKernels conv_float, conv_double;
 };
 
 Kernels baseline_kernels();
@@ -20,7 +22,7 @@ Kernels avx2_kernels();
 Kernels avx512_kernels();
 #endif
 
-// The best kernels that this processor runs.
+// The kernels for this processor.
 const Kernels& kernels();
 
 }  // namespace mmdefocus::cpu

@@ -2,64 +2,41 @@
 // Legend: B batch, E channels, L time, N state, G groups of channels that share B and C.
 #pragma once
 
-#include <cstdint>
+#include "cpu/chunks.h"
+#include "cpu/sequence.h"
 
 namespace mmdefocus::cpu {
 
-// A (B, E, L) tensor of any strides.
+// B or C: contiguous (B, G, L, N) where it depends on the input, else (E, N).
 template <typename S>
-struct Sequence {
-  S* data;
-  int64_t batch_stride, channel_stride, time_stride;
-
-  S* at(int64_t b, int64_t e, int64_t t) const {
-    return data + b * batch_stride + e * channel_stride + t * time_stride;
-  }
+struct ScanProjection {
+  const S* steps;  // null where it is constant
+  Input constant;
 };
 
-// The projections B and C are (B, G, L, N) when they depend on the input and (N, E) when constant; all are contiguous.
 template <typename S>
 struct ScanInputs {
-  int64_t batch, channels, length, groups, state;
-  bool input_dependent_B, input_dependent_C;
-  Sequence<const S> u, delta;
-  const S* A;  // (N, E)
-  const S* B;
-  const S* C;
+  int64_t length, state;
+  Input u, delta;
+  Input A;  // (E, N)
+  ScanProjection<S> B, C;
 };
 
 template <typename S>
 struct ScanOutputs {
-  Sequence<S> y;
-  S* last_state;    // (B, N, E)
-  S* chunk_states;  // (B, chunks, N, E): the state before the first step of every chunk
+  Output y, last_state;  // (B, E, L), (B, E, N)
+  S* chunk_states;       // (B, chunks, N, E): the state before the first step of every chunk
 };
 
 template <typename S>
 struct ScanGradients {
-  Sequence<const S> y;    // incoming
-  const S* last_state;    // incoming, (B, N, E), or null
+  Input y;                // incoming
+  Input last_state;       // incoming, (B, E, N); its data may be null
   const S* chunk_states;  // saved by the forward pass
-  Sequence<S> u, delta;
-  S* A;  // (B, N, E)
-  S* B;  // input-dependent: (B, G, channel blocks of a group, L, N), one partial sum per block; constant: (B, N, E)
-  S* C;  // as B
-};
-
-// Steps of a chunk. The backward pass keeps the states of one chunk in cache and of no more.
-constexpr int kChunk = 32;
-
-inline int64_t chunks(int64_t length) { return (length + kChunk - 1) / kChunk; }
-
-// Channel blocks are the unit of parallel work. A block never crosses a group, so that its partial gradients of B and C
-// belong to one group.
-struct Blocks {
-  int64_t channels_per_group, channels_per_block, per_group, count;
-
-  Blocks(int64_t batch, int64_t channels, int64_t groups, int64_t channels_per_block_)
-      : channels_per_group(channels / groups), channels_per_block(channels_per_block_),
-        per_group((channels_per_group + channels_per_block - 1) / channels_per_block),
-        count(batch * groups * per_group) {}
+  Output u, delta;
+  Output A;                       // (B, E, N)
+  Output constant_B, constant_C;  // (B, E, N), used where the projection is constant
+  S *B, *C;  // (B, G, channel blocks of a group, L, N), one partial sum per block, where it depends on the input
 };
 
 // Work on the blocks begin..end.

@@ -1,4 +1,4 @@
-// Vectors of the width that the including file was compiled for, and the exponential on them.
+// Vectors of the width that the including file was compiled for, and the elementary functions on them.
 // Everything has internal linkage: the same source is compiled once per instruction set, and the linker must never
 // merge the copies. For the same reason the standard headers come from std_headers.h, before the target is set.
 #pragma once
@@ -19,11 +19,12 @@ struct Simd<float> {
   static constexpr int kMantissaBits = 23;
   static constexpr int kExponentBias = 127;
   static constexpr int kTaylorDegree = 7;          // remainder below 6e-9 on |r| <= ln(2) / 2
+  static constexpr int kArtanhTerms = 7;           // relative remainder below 2e-8 on 0 <= s <= 1 / 3
   static constexpr float kRounder = 12582912.0f;   // 1.5 * 2^23: adding it rounds to an integer
   static constexpr float kLn2High = 0.693359375f;  // 9 significant bits: n * kLn2High is exact
   static constexpr float kLn2Low = -2.12194440e-4f;
-  static constexpr float kLowest = -88.0f;  // 2^-127 is written as 0
-  static constexpr float kHighest = 88.8f;  // 2^128 is written as infinity
+  static constexpr float kLowest = -127.0f;  // is written as 0
+  static constexpr float kHighest = 128.0f;  // is written as infinity
 };
 
 template <>
@@ -33,11 +34,12 @@ struct Simd<double> {
   static constexpr int kMantissaBits = 52;
   static constexpr int kExponentBias = 1023;
   static constexpr int kTaylorDegree = 13;
+  static constexpr int kArtanhTerms = 17;
   static constexpr double kRounder = 6755399441055744.0;  // 1.5 * 2^52
   static constexpr double kLn2High = 6.93147180369123816490e-01;
   static constexpr double kLn2Low = 1.90821492927058770002e-10;
-  static constexpr double kLowest = -709.4;
-  static constexpr double kHighest = 709.9;
+  static constexpr double kLowest = -1023.0;
+  static constexpr double kHighest = 1024.0;
 };
 
 template <typename S>
@@ -46,84 +48,129 @@ using Vec = typename Simd<S>::Vector;
 template <typename S>
 constexpr int kLanes = MMDEFOCUS_VECTOR_BYTES / static_cast<int>(sizeof(S));
 
+// Subtracting zero is free; adding it would turn -0 into 0, so the compiler has to do it.
 template <typename S>
 inline __attribute__((always_inline)) Vec<S> splat(S value) {
-  return Vec<S>{} + value;
+  return value - Vec<S>{};
 }
 
-constexpr double inverse_factorial(int k) { return k < 2 ? 1.0 : inverse_factorial(k - 1) / k; }
+constexpr double kLn2 = 0.69314718055994530942, kLog2E = 1.44269504088896340736;
 
-template <typename S, int K>
-struct Taylor {
-  static inline __attribute__((always_inline)) Vec<S> from(Vec<S> r) {
-    return splat<S>(static_cast<S>(inverse_factorial(K))) + r * Taylor<S, K + 1>::from(r);
+constexpr double series_coefficient(double log_base, int k) {
+  return k == 0 ? 1.0 : series_coefficient(log_base, k - 1) * log_base / k;
+}
+
+// 2^r for |r| <= 1 / 2, or e^r for |r| <= ln(2) / 2.
+template <typename S, bool kBase2, int K = 0>
+inline __attribute__((always_inline)) Vec<S> power_series(Vec<S> r) {
+  constexpr S kCoefficient = static_cast<S>(series_coefficient(kBase2 ? kLn2 : 1.0, K));
+  if constexpr (K == Simd<S>::kTaylorDegree) {
+    return splat<S>(kCoefficient);
+  } else {
+    return splat<S>(kCoefficient) + r * power_series<S, kBase2, K + 1>(r);
   }
-};
-template <>
-struct Taylor<float, Simd<float>::kTaylorDegree> {
-  static inline __attribute__((always_inline)) Vec<float> from(Vec<float>) {
-    return splat<float>(static_cast<float>(inverse_factorial(Simd<float>::kTaylorDegree)));
-  }
-};
-template <>
-struct Taylor<double, Simd<double>::kTaylorDegree> {
-  static inline __attribute__((always_inline)) Vec<double> from(Vec<double>) {
-    return splat<double>(inverse_factorial(Simd<double>::kTaylorDegree));
-  }
-};
+}
+
+// 2^n, where the low bits of `rounded` hold n; shifting them into the exponent drops everything above.
+template <typename S>
+inline __attribute__((always_inline)) Vec<S> power_of_2(Vec<S> rounded) {
+  using T = Simd<S>;
+  return (Vec<S>)(((typename T::Bits)rounded + T::kExponentBias) << T::kMantissaBits);
+}
+
+template <typename S>
+inline __attribute__((always_inline)) Vec<S> clamp(Vec<S> x, S lowest, S highest) {
+  x = x < lowest ? splat<S>(lowest) : x;
+  return x > highest ? splat<S>(highest) : x;
+}
 
 // exp(x) = 2^n exp(r), n = round(x / ln 2): about 1 ulp. Results below the smallest normal number are 0, results in
 // the top binade (x > 88.37 in float, 709.43 in double) are infinity; NaN stays NaN.
 template <typename S>
 inline __attribute__((always_inline)) Vec<S> vector_exp(Vec<S> x) {
   using T = Simd<S>;
-  x = x < T::kLowest ? splat<S>(T::kLowest) : x;
-  x = x > T::kHighest ? splat<S>(T::kHighest) : x;
-  const Vec<S> rounded = x * static_cast<S>(1.44269504088896340736) + T::kRounder;
+  x = clamp<S>(x, static_cast<S>(T::kLowest * kLn2), static_cast<S>(T::kHighest * kLn2));
+  const Vec<S> rounded = x * static_cast<S>(kLog2E) + T::kRounder;
   const Vec<S> n = rounded - T::kRounder;
   const Vec<S> r = (x - n * T::kLn2High) - n * T::kLn2Low;
-  // The low bits of `rounded` hold n; shifting them into the exponent drops everything above.
-  const typename T::Bits exponent = ((typename T::Bits)rounded + T::kExponentBias) << T::kMantissaBits;
-  return Taylor<S, 0>::from(r) * (Vec<S>)exponent;
+  return power_series<S, false>(r) * power_of_2<S>(rounded);
+}
+
+// 2^x, as accurate. Results below the smallest normal number are 0 or subnormal, else as for exp.
+#if MMDEFOCUS_VECTOR_BYTES == 64
+// The masked forms, with a full mask: GCC 12 takes what the others leave undefined for a mistake.
+inline __attribute__((always_inline)) Vec<float> minus_nearest(Vec<float> x) {
+  return _mm512_maskz_reduce_ps(0xffff, x, 0);
+}
+inline __attribute__((always_inline)) Vec<double> minus_nearest(Vec<double> x) {
+  return _mm512_maskz_reduce_pd(0xff, x, 0);
+}
+inline __attribute__((always_inline)) Vec<float> scaled(Vec<float> x, Vec<float> n) {
+  return _mm512_maskz_scalef_ps(0xffff, x, n);
+}
+inline __attribute__((always_inline)) Vec<double> scaled(Vec<double> x, Vec<double> n) {
+  return _mm512_maskz_scalef_pd(0xff, x, n);
 }
 
 template <typename S>
-inline S sum_of_lanes(Vec<S> v) {
-  S total = 0;
-  for (int i = 0; i < kLanes<S>; ++i) total += v[i];
-  return total;
+inline __attribute__((always_inline)) Vec<S> vector_exp2(Vec<S> x) {
+  const Vec<S> r = minus_nearest(x);
+  return scaled(power_series<S, true>(r), x - r);
+}
+#else
+template <typename S>
+inline __attribute__((always_inline)) Vec<S> vector_exp2(Vec<S> x) {
+  using T = Simd<S>;
+  x = clamp<S>(x, T::kLowest, T::kHighest);
+  const Vec<S> rounded = x + T::kRounder;
+  return power_series<S, true>(x - (rounded - T::kRounder)) * power_of_2<S>(rounded);
+}
+#endif
+
+// log(1 + x) for 0 <= x <= 1, as 2 artanh(s) with s = x / (2 + x): exact to rounding for small x too.
+template <typename S>
+inline __attribute__((always_inline)) Vec<S> vector_log1p(Vec<S> x) {
+  constexpr int kTerms = Simd<S>::kArtanhTerms;
+  const Vec<S> s = x / (x + S(2)), square = s * s;
+  Vec<S> series = splat<S>(S(2) / (2 * kTerms - 1));
+#pragma GCC unroll 32
+  for (int k = kTerms - 2; k >= 0; --k) series = series * square + S(2) / (2 * k + 1);
+  return series * s;
 }
 
-// Tiles are (time, lanes). Lanes beyond `lanes` are channels that do not exist: they are read as 0 and not written.
 template <typename S>
-inline void load_tile(const S* source, int64_t channel_stride, int64_t time_stride, int lanes, int length,
-                      Vec<S>* tile) {
-  constexpr int W = kLanes<S>;
-  if (channel_stride == 1 && lanes == W) {
-    for (int t = 0; t < length; ++t) std::memcpy(&tile[t], source + t * time_stride, sizeof(Vec<S>));
-    return;
-  }
-  S* out = reinterpret_cast<S*>(tile);
-  for (int i = 0; i < W; ++i) {
-    if (i < lanes) {
-      for (int t = 0; t < length; ++t) out[t * W + i] = source[i * channel_stride + t * time_stride];
-    } else {
-      for (int t = 0; t < length; ++t) out[t * W + i] = 0;
-    }
-  }
+inline __attribute__((always_inline)) Vec<S> vector_sigmoid(Vec<S> x) {
+  return S(1) / (S(1) + vector_exp<S>(-x));
 }
 
+// log(1 + exp(x)), and where asked for its derivative, sigmoid(x).
 template <typename S>
-inline void store_tile(const Vec<S>* tile, int64_t channel_stride, int64_t time_stride, int lanes, int length,
-                       S* target) {
-  constexpr int W = kLanes<S>;
-  if (channel_stride == 1 && lanes == W) {
-    for (int t = 0; t < length; ++t) std::memcpy(target + t * time_stride, &tile[t], sizeof(Vec<S>));
-    return;
-  }
-  const S* in = reinterpret_cast<const S*>(tile);
-  for (int i = 0; i < lanes; ++i) {
-    for (int t = 0; t < length; ++t) target[i * channel_stride + t * time_stride] = in[t * W + i];
+inline __attribute__((always_inline)) Vec<S> vector_softplus(Vec<S> x, Vec<S>* derivative = nullptr) {
+  const Vec<S> e = vector_exp<S>(x < S(0) ? x : -x);
+  if (derivative) *derivative = (x < S(0) ? e : splat<S>(S(1))) / (e + S(1));
+  return (x > S(0) ? x : Vec<S>{}) + vector_log1p<S>(e);
+}
+
+#if defined(__clang__)
+#define MMDEFOCUS_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define MMDEFOCUS_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, typename Simd<S>::Bits{__VA_ARGS__})
+#endif
+
+// Sums of neighbouring lanes: those of a, then those of b.
+template <typename S, int... I>
+inline __attribute__((always_inline)) Vec<S> sums_of_pairs(Vec<S> a, Vec<S> b, std::integer_sequence<int, I...>) {
+  return MMDEFOCUS_SHUFFLE(a, b, (2 * I)...) + MMDEFOCUS_SHUFFLE(a, b, (2 * I + 1)...);
+}
+
+// Lane i of the result is the sum of the lanes of v[i].
+template <typename S, int kCount = kLanes<S>>
+inline __attribute__((always_inline)) Vec<S> sums_of_lanes(const Vec<S>* v) {
+  if constexpr (kCount == 1) {
+    return *v;
+  } else {
+    return sums_of_pairs<S>(sums_of_lanes<S, kCount / 2>(v), sums_of_lanes<S, kCount / 2>(v + kCount / 2),
+                            std::make_integer_sequence<int, kLanes<S>>{});
   }
 }
 

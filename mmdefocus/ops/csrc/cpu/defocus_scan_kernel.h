@@ -1,0 +1,107 @@
+// The fused De-focus scan for the instruction set of the including file.
+//
+//   delta_t = softplus(dt_t + dt_bias) / delta_scale,   scanned_t = selective scan of u_t with delta_t, A, B_t, C_t,
+//   normed_t = scanned_t / sqrt(mean of scanned_t^2 over the group + eps),   y_t = (normed_t + D u_t) silu(z_t)
+#pragma once
+
+#include "cpu/defocus_scan.h"
+#include "cpu/group_norm.h"
+#include "cpu/scan_chunk.h"
+
+namespace {
+
+template <typename S>
+inline int vectors_per_block(const Blocks& blocks) {
+  return static_cast<int>((blocks.channels_per_block + kLanes<S> - 1) / kLanes<S>);
+}
+
+// Work of one thread: block by block, and within it chunk by chunk through the whole sequence.
+template <typename S, int N_>
+class DefocusForward {
+ public:
+  DefocusForward(const DefocusInputs<S>& in, const DefocusOutputs<S>& out, const Blocks& blocks)
+      : in_(in), out_(out), blocks_(blocks), N_states_(N_ ? N_ : static_cast<int>(in.state)),
+        memory_(vectors_per_block<S>(blocks) * (3 * kChunk + 2 * N_states_ + 2) + kChunk) {
+    const int vectors = vectors_per_block<S>(blocks);
+    u_ = memory_.take(vectors * kChunk);
+    scanned_ = memory_.take(vectors * kChunk);
+    factor_ = memory_.take(vectors * kChunk);
+    A_ = memory_.take(vectors * N_states_);
+    state_ = memory_.take(vectors * N_states_);
+    D_ = memory_.take(vectors);
+    dt_bias_ = memory_.take(vectors);
+    tile_ = memory_.take(kChunk);
+  }
+
+  void run(const Block<S>& block) {
+    for (int v = 0; v < block.vectors; ++v) {
+      const int64_t e = block.channel(v);
+      const int lanes = block.lanes(v);
+      Vec<S>* state = state_ + v * N();
+      load_decay_rates<S>(in_.A, e, lanes, N(), A_ + v * N());
+      load_tile<S>(in_.D, 0, e, 0, lanes, 1, D_ + v);
+      load_tile<S>(in_.dt_bias, 0, e, 0, lanes, 1, dt_bias_ + v);
+      std::fill_n(state, N(), Vec<S>{});
+      if (in_.initial_state.data) load_tile<S>(in_.initial_state, block.b, e, 0, lanes, N(), state);
+    }
+    for (int64_t start = 0; start < in_.length; start += kChunk) {
+      const int length = static_cast<int>(std::min<int64_t>(kChunk, in_.length - start));
+      for (int v = 0; v < block.vectors; ++v) scan(block, v, start, length);
+      reduce_groups<S>(factor_, block, in_.group_size, length, NormFactor<S>{in_.group_size, in_.eps});
+      for (int v = 0; v < block.vectors; ++v) norm_and_gate(block, v, start, length);
+    }
+    for (int v = 0; v < block.vectors; ++v) {
+      store_tile<S>(state_ + v * N(), block.b, block.channel(v), 0, block.lanes(v), N(), out_.last_state);
+    }
+  }
+
+ private:
+  int N() const { return N_ ? N_ : N_states_; }
+
+  void scan(const Block<S>& block, int v, int64_t start, int length) {
+    const int64_t e = block.channel(v), L = in_.length, E = blocks_.channels_per_group;
+    const int lanes = block.lanes(v);
+    Vec<S>*u = u_ + v * kChunk, *scanned = scanned_ + v * kChunk, *factor = factor_ + v * kChunk, *delta = tile_;
+    load_tile<S>(in_.u, block.b, e, start, lanes, length, u, kChunk);
+    load_tile<S>(in_.dt, block.b, e, start, lanes, length, delta, kChunk);
+    for (int t = 0; t < length; ++t) {
+      delta[t] = vector_softplus<S>(delta[t] + dt_bias_[v]) * in_.inverse_delta_scale;
+    }
+    store_rows<S>(state_ + v * N(), E, N(), e, lanes, out_.chunk_states + chunk_offset(block.b, start, L, N(), E));
+    const Projection<S, true> B{in_.B + (block.b * L + start) * N(), nullptr, N()};
+    const Projection<S, true> C{in_.C + (block.b * L + start) * N(), nullptr, N()};
+    scan_chunk<S, N_>(N(), length, u, delta, A_ + v * N(), B, C, state_ + v * N(), scanned);
+    for (int t = 0; t < length; ++t) factor[t] = scanned[t] * scanned[t];
+  }
+
+  void norm_and_gate(const Block<S>& block, int v, int64_t start, int length) {
+    const Vec<S>*u = u_ + v * kChunk, *scanned = scanned_ + v * kChunk, *factor = factor_ + v * kChunk;
+    Vec<S>* z = tile_;
+    load_tile<S>(in_.z, block.b, block.channel(v), start, block.lanes(v), length, z, kChunk);
+    for (int t = 0; t < length; ++t) {
+      z[t] *= vector_sigmoid<S>(z[t]) * (scanned[t] * factor[t] + D_[v] * u[t]);
+    }
+    store_tile<S>(z, block.b, block.channel(v), start, block.lanes(v), length, out_.y);
+  }
+
+  const DefocusInputs<S>& in_;
+  const DefocusOutputs<S>& out_;
+  const Blocks& blocks_;
+  int N_states_;
+  Scratch<S> memory_;
+  Vec<S>*u_, *scanned_, *factor_;  // (vectors, kChunk); factor of the norm
+  Vec<S>*A_, *state_;              // (vectors, N)
+  Vec<S>*D_, *dt_bias_;            // (vectors)
+  Vec<S>* tile_;                   // (kChunk)
+};
+
+template <typename S>
+void defocus_forward(const DefocusInputs<S>& in, const DefocusOutputs<S>& out, const Blocks& blocks, int64_t begin,
+                     int64_t end) {
+  with_state_size(in.state, [&](auto N) {
+    DefocusForward<S, N.value> forward(in, out, blocks);
+    for (int64_t index = begin; index < end; ++index) forward.run(Block<S>(blocks, index));
+  });
+}
+
+}  // namespace
