@@ -57,6 +57,15 @@ __device__ __forceinline__ void read_gates(const BackwardInputs<T>& inputs, cons
   }
 }
 
+// Groups that are not there get no norm later; that of zero keeps their channels out of all sums.
+template <int kStates>
+__device__ __forceinline__ void clear_norms(BackwardShared<kStates>& shared) {
+  for (int i = threadIdx.x; i < kChunk * kBlockGroups; i += Layout<kStates>::kThreads) {
+    shared.norms[i / kBlockGroups][i % kBlockGroups] = 0.0f;
+    shared.slopes[i / kBlockGroups][i % kBlockGroups] = 0.0f;
+  }
+}
+
 // With r = 1 / sqrt(mean of y² + eps) over a group: norms = r, slopes = r³ · mean of gradient · y, so that the gradient
 // before the norm is r · gradient - slope · y. Eight lanes work on one group of one step.
 template <int kStates>
@@ -86,8 +95,7 @@ template <int kStates, typename Visit>
 __device__ __forceinline__ void differentiate_norms(BackwardShared<kStates>& shared, const Share& share,
                                                     const Sizes& sizes, const Visit& visit) {
   using Place = ByRows<kChunk, Layout<kStates>::kThreads>;
-  const int count = share.channels - Place::channel();
-  if (count <= 0) return;
+  if (share.channels <= Place::channel()) return;
 #pragma unroll
   for (int p = 0; p < Place::kPacks; ++p) {
     const int step = Place::step(p);
@@ -95,8 +103,8 @@ __device__ __forceinline__ void differentiate_norms(BackwardShared<kStates>& sha
     float y[kPackChannels], gradients[kPackChannels], norms[kPackChannels], slopes[kPackChannels];
     load_floats(y, &shared.y[step][Place::channel()]);
     load_floats(gradients, &shared.grad_y[step][Place::channel()]);
-    spread_groups(norms, shared.norms[step], Place::channel(), count, sizes.group_size);
-    spread_groups(slopes, shared.slopes[step], Place::channel(), count, sizes.group_size);
+    spread_groups(norms, shared.norms[step], Place::channel(), sizes.group_size);
+    spread_groups(slopes, shared.slopes[step], Place::channel(), sizes.group_size);
     float before[kPackChannels], normed[kPackChannels];
 #pragma unroll
     for (int i = 0; i < kPackChannels; ++i) {

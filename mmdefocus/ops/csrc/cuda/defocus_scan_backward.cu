@@ -35,6 +35,7 @@ __global__ void __launch_bounds__(Layout<kStates>::kThreads, kThreadsPerProcesso
   const int channel = share.first_channel + Place::channel();
   const int count = share.channels - Place::channel();
 
+  clear_norms(shared);
   States rates, carried, grad_A = {};
   load_rates(rates, inputs.scan.A, share, place, sizes.state);
   const int64_t slab = share.offset(sizes, sizes.segments, share.segment, sizes.state);
@@ -114,6 +115,7 @@ __global__ void __launch_bounds__(Layout<kStates>::kThreads)
   if (share.segment == 0) return;
   const ByStates<kStates> place;
 
+  clear_norms(shared);
   States rates, carried = {};
   load_rates(rates, inputs.scan.A, share, place, sizes.state);
   float total[kThreadChannels] = {};

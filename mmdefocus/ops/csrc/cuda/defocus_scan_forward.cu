@@ -82,7 +82,7 @@ __global__ void __launch_bounds__(Layout<kStates>::kThreads)
       if (step >= kForwardSteps || first + step >= share.end || count <= 0) continue;
       float y[kPackChannels], norms[kPackChannels];
       load_floats(y, &shared.drive[step][Place::channel()]);
-      spread_groups(norms, shared.norms[step], Place::channel(), count, sizes.group_size);
+      spread_groups(norms, shared.norms[step], Place::channel(), sizes.group_size);
       RowPack<T> result;
 #pragma unroll
       for (int i = 0; i < kPackChannels; ++i) {

@@ -242,18 +242,16 @@ __device__ __forceinline__ void scan_steps(States& h, const States& rates, int f
   }
 }
 
-// The values of the groups to which eight channels belong; zeros for channels that are not there.
+// The values of the groups to which eight channels belong.
 __device__ __forceinline__ void spread_groups(float (&out)[kPackChannels], const float (&of_groups)[kBlockGroups],
-                                              int first_channel, int count, int group_size) {
+                                              int first_channel, int group_size) {
   if (group_size % kPackChannels == 0) {
     const float value = of_groups[first_channel / group_size];
 #pragma unroll
     for (int i = 0; i < kPackChannels; ++i) out[i] = value;
   } else {
 #pragma unroll
-    for (int i = 0; i < kPackChannels; ++i) {
-      out[i] = i < count ? of_groups[(first_channel + i) / group_size] : 0.0f;
-    }
+    for (int i = 0; i < kPackChannels; ++i) out[i] = of_groups[(first_channel + i) / group_size];
   }
 }
 
