@@ -1,0 +1,109 @@
+"""The CUDA operators on CPU tensors: their sources, compiled for the CPU with the stand-in for CUDA in this folder.
+
+Importing this module builds them, which takes about a minute after a change of a source and nothing else later.
+"""
+
+import hashlib
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from torch.utils.cpp_extension import load
+
+import mmdefocus.ops  # noqa: F401 - declares the operators whose schemas are taken over
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[2]
+CSRC = ROOT / 'mmdefocus' / 'ops' / 'csrc'
+BUILD = ROOT / 'build' / 'cuda_emulation'
+NAMES = ('defocus_scan', 'defocus_scan_backward', 'causal_conv1d', 'causal_conv1d_backward')
+# Fibers jump from stack to stack, and kernels see shared memory as several types. -O1 compiles twice as fast as -O2.
+FLAGS = ['-O1', '-fno-strict-aliasing', '-U_FORTIFY_SOURCE', '-Wno-unknown-pragmas', '-Wno-attributes']
+
+
+def _library() -> Path:
+    """Where the library for the present sources is or will be."""
+    files = [path for folder in (HERE, CSRC / 'cuda') for path in sorted(folder.rglob('*')) if path.suffix != '.pyc']
+    text = [torch.__version__, *FLAGS, *(path.read_text() for path in files if path.is_file())]
+    return BUILD / f'emulated_{hashlib.sha256("".join(text).encode()).hexdigest()[:16]}.so'
+
+
+def _build(library: Path) -> None:
+    BUILD.mkdir(parents=True, exist_ok=True)
+    os.environ['PATH'] = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'  # where ninja is
+    # A folder of its own: the lock that an interrupted build leaves would stop the next one forever.
+    with tempfile.TemporaryDirectory(dir=BUILD) as folder:
+        sources = [path for path in sorted((CSRC / 'cuda').glob('*.cpp')) if path.name != 'registration.cpp']
+        for kernels in sorted((CSRC / 'cuda').glob('*.cu')):
+            sources.append(Path(folder, f'{kernels.stem}_emulated.cpp'))  # torch would give a .cu file to nvcc
+            sources[-1].write_text(f'#include "{kernels}"\n')
+        load(
+            'emulated',
+            [str(path) for path in [*sources, *sorted(HERE.glob('*.cpp'))]],
+            extra_cflags=FLAGS,
+            extra_include_paths=[str(HERE / 'include'), str(HERE), str(CSRC)],
+            build_directory=folder,
+            is_python_module=False,
+        )
+        Path(folder, 'emulated.so').rename(library)
+
+
+def _load() -> torch.library.Library:
+    library = _library()
+    if library.exists():
+        torch.ops.load_library(library)
+    else:
+        _build(library)
+    declarations = torch.library.Library('mmdefocus_emulated', 'FRAGMENT')
+    for name in NAMES:
+        schema = str(getattr(torch.ops.mmdefocus, name).default._schema)
+        declarations.define(schema.removeprefix('mmdefocus::'))
+    return declarations
+
+
+_DECLARATIONS = _load()
+OPS = torch.ops.mmdefocus_emulated
+
+
+class _DefocusScan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, *arguments):
+        y, last_state, chunk_states = OPS.defocus_scan(*arguments)
+        ctx.save_for_backward(chunk_states, *arguments[:11])
+        ctx.options = arguments[11:]
+        ctx.set_materialize_grads(False)
+        return y, last_state
+
+    @staticmethod
+    def backward(ctx, grad_y, grad_last_state):
+        chunk_states, *tensors = ctx.saved_tensors
+        grad_y = torch.zeros_like(tensors[0]) if grad_y is None else grad_y
+        results = OPS.defocus_scan_backward(grad_y, grad_last_state, *tensors, *ctx.options, chunk_states)
+        gradients = [*results[:9], None, results[9]]  # positions have none
+        return *(None if given is None else g for g, given in zip(gradients, tensors, strict=True)), None, None, None
+
+
+class _CausalConv1d(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias, silu):
+        ctx.save_for_backward(x, weight, bias)
+        ctx.silu = silu
+        return OPS.causal_conv1d(x, weight, bias, silu)
+
+    @staticmethod
+    def backward(ctx, grad_y):
+        x, weight, bias = ctx.saved_tensors
+        grad_x, grad_weight, grad_bias = OPS.causal_conv1d_backward(grad_y, x, weight, bias, ctx.silu)
+        return grad_x, grad_weight, None if bias is None else grad_bias, None
+
+
+def defocus_scan(*arguments):
+    """The implementation of :func:`mmdefocus.ops.defocus_scan` by the emulated kernels."""
+    return _DefocusScan.apply(*arguments)
+
+
+def causal_conv1d(x, weight, bias, silu):
+    """The implementation of :func:`mmdefocus.ops.causal_conv1d` by the emulated kernels."""
+    return _CausalConv1d.apply(x, weight, bias, silu)

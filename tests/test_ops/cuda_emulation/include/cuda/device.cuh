@@ -1,0 +1,33 @@
+// Stands in for the header of the same name: PTX and shared memory.
+#pragma once
+
+#include <cfloat>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include <cuda_runtime.h>
+
+namespace mmdefocus::cuda {
+
+// With an error of up to 2 ulp, which differs from argument to argument.
+inline float exp2_approx(float x) {
+  const float y = std::exp2(x);
+  if (y < FLT_MIN) return 0.0f;
+  if (!(y < FLT_MAX) || x == 0.0f) return y;
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof(bits));
+  const float noise = static_cast<float>(bits * 2654435761u >> 8) * 0x1p-23f - 1.0f;
+  return y + 2.0f * noise * (y - std::nextafter(y, 0.0f));
+}
+
+template <typename S>
+S& shared_memory() {
+  static_assert(sizeof(S) <= emulation::kMostSharedBytes);
+  return *reinterpret_cast<S*>(emulation::shared);
+}
+
+constexpr float kLog2E = 1.44269504f;
+constexpr float kLn2 = 0.693147181f;
+
+}  // namespace mmdefocus::cuda

@@ -1,0 +1,204 @@
+"""The CUDA kernels and their host functions on the CPU, in the emulation of `cuda_emulation/`, against the reference.
+
+What this proves and what only a GPU can show: docs/cuda.md.
+"""
+
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from cuda_cases import ConvCases, ScanCases, SegmentCases, make_conv_arguments, make_scan_arguments, run_conv, run_scan
+
+from mmdefocus.ops import backends
+from mmdefocus.ops.cuda_limits import MAX_GROUP_SIZE, MAX_STATE, MAX_WIDTH, SCAN_CHUNK
+
+H200 = 132  # multiprocessors
+SCAN = ('u', 'dt', 'A', 'B', 'C', 'D', 'z', 'dt_bias', 'freq', 'positions', 'initial_state')
+
+
+@pytest.fixture(scope='module')
+def emulated():
+    sys.path.insert(0, str(Path(__file__).parent / 'cuda_emulation'))
+    return importlib.import_module('emulated')
+
+
+@pytest.fixture(autouse=True)
+def ops(emulated, monkeypatch):
+    """Lets the backend 'cuda' take CPU tensors. On one multiprocessor no sequence is cut."""
+    monkeypatch.setitem(backends._PREDICATES, 'cuda', lambda device, dtype: None)
+    for name in ('defocus_scan', 'causal_conv1d'):
+        module = importlib.import_module(f'mmdefocus.ops.{name}')
+        monkeypatch.setitem(module._IMPLEMENTATIONS, 'cuda', getattr(emulated, name))
+    emulated.OPS.set_multiprocessors(1)
+    emulated.OPS.seed(0)
+    return emulated.OPS
+
+
+@pytest.fixture
+def cut(ops):
+    ops.set_multiprocessors(H200)
+
+
+@pytest.fixture
+def device():
+    return 'cpu'
+
+
+class TestScan(ScanCases):
+    pass
+
+
+class TestSegments(SegmentCases):
+    pass
+
+
+class TestConv(ConvCases):
+    pass
+
+
+@pytest.mark.parametrize('length', (40, 300))
+def test_schedules_of_the_threads_do_not_matter(ops, cut, length):
+    """A barrier that is left out lets some schedule read what is not written yet."""
+    torch.manual_seed(3)
+    arguments = make_scan_arguments(batch=1, channels=72, length=length)
+    expected = run_scan(arguments, 'cuda')
+    for seed in range(1, 5):
+        ops.seed(seed)
+        for name, result in run_scan(arguments, 'cuda').items():
+            assert torch.equal(result, expected[name]), name
+
+
+def test_the_emulation_finds_a_missing_barrier(ops):
+    expected = torch.arange(64.0).flip(0)
+    results = []
+    for seed in range(8):
+        ops.seed(seed)
+        assert torch.equal(ops.reverse_in_shared_memory(True), expected)
+        results.append(torch.equal(ops.reverse_in_shared_memory(False), expected))
+    assert not any(results)
+
+
+@pytest.mark.parametrize(
+    ('length', 'thread_blocks', 'multiprocessors', 'steps'),
+    [
+        (197, 64 * 24, 132, 224),  # enough without cuts
+        (577, 16 * 24, 132, 608),
+        (4705, 132, 132, 4736),
+        (4705, 2 * 24, 132, 448),  # 11 segments
+        (4705, 24, 132, 256),  # as many as are long enough
+        (577, 24, 132, 256),
+        (200, 1, 132, 224),
+        (1, 1, 132, 32),
+    ],
+)
+def test_cuts(ops, length, thread_blocks, multiprocessors, steps):
+    assert ops.segment_steps(length, thread_blocks, multiprocessors) == steps
+
+
+@pytest.mark.parametrize('dimension', (0, 1))
+def test_strides_beyond_32_bits(dimension):
+    """Two sequences, or two tokens, 2³¹ numbers apart in memory that is reserved and hardly touched."""
+    apart = 2**31 + 64
+    torch.manual_seed(3)
+    plain = make_scan_arguments(batch=2 - dimension, channels=8, length=2)
+    memory = torch.from_numpy(np.empty(apart + 4096, dtype=np.float16))
+    far = dict(plain)
+    for index, name in enumerate(('u', 'dt', 'z', 'B', 'C')):
+        value = plain[name].detach().half()
+        plain[name] = value.clone().requires_grad_()
+        strides = (apart, 32, 1) if dimension == 0 else (2 * apart, apart, 1)
+        far[name] = memory.as_strided(value.shape, strides, 64 * index).copy_(value).requires_grad_()
+    expected = run_scan(plain, 'cuda')
+    for name, result in run_scan(far, 'cuda').items():
+        assert torch.equal(result, expected[name]), name
+
+
+def test_states_are_saved_before_every_chunk(ops):
+    arguments = make_scan_arguments(length=33)
+    _, _, chunk_states = ops.defocus_scan(*(arguments[name] for name in SCAN), 2.0, 8, 1e-6)
+    assert chunk_states.shape == (2, -(-33 // SCAN_CHUNK), 24, 16)
+    assert torch.equal(chunk_states[:, 0], arguments['initial_state'])
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'u': torch.zeros(2, 8)}, r'expected u of shape \(B, L, E\) with L > 0 and E > 0, got \[2, 8\]'),
+        ({'u': torch.zeros(2, 0, 8)}, r'L > 0 and E > 0, got \[2, 0, 8\]'),
+        ({'u': torch.zeros(2, 3, 8).bfloat16()}, 'expected dt as BFloat16 on cpu, got Float on cpu'),
+        ({'z': torch.zeros(2, 3, 9)}, r'expected z of shape \[2, 3, 8\], got \[2, 3, 9\]'),
+        ({'A': torch.zeros(8)}, r'expected A of shape \(E, N\), got \[8\]'),
+        ({'A': torch.zeros(8, 4).double()}, 'expected A as Float on cpu, got Double on cpu'),
+        ({'D': torch.zeros(7)}, r'expected D of shape \[8\], got \[7\]'),
+        ({'C': torch.zeros(2, 3, 5)}, r'expected C of shape \[2, 3, 4\], got \[2, 3, 5\]'),
+        ({'positions': None}, 'expected positions along with freq'),
+        ({'positions': torch.zeros(4)}, r'expected positions of shape \[3\], got \[4\]'),
+        ({'initial_state': torch.zeros(2, 4, 8)}, r'expected initial_state of shape \[2, 8, 4\], got \[2, 4, 8\]'),
+        ({'group_size': 3}, 'expected a group_size that divides the 8 channels, got 3'),
+    ],
+)
+def test_direct_calls_of_the_scan_are_safe(ops, changes, message):
+    arguments = make_scan_arguments(channels=8, length=3, state=4)
+    values = {name: arguments[name] for name in SCAN} | {'delta_scale': 2.0, 'group_size': 8, 'eps': 1e-6}
+    with pytest.raises(RuntimeError, match=message):
+        ops.defocus_scan(**values | changes)
+
+
+def test_direct_calls_beyond_the_limits(ops):
+    wide = make_scan_arguments(channels=130, length=3, state=MAX_STATE + 2)
+    message = f'take a state of 1 to {MAX_STATE}, got {MAX_STATE + 2}'
+    with pytest.raises(RuntimeError, match=message):
+        ops.defocus_scan(*(wide[name] for name in SCAN), 2.0, 65, 1e-6)
+    coarse = make_scan_arguments(channels=130, length=3)
+    with pytest.raises(RuntimeError, match=f'take a group_size of up to {MAX_GROUP_SIZE}, got 65'):
+        ops.defocus_scan(*(coarse[name] for name in SCAN), 2.0, 65, 1e-6)
+    exact = make_scan_arguments(length=3, dtype=torch.float64)
+    with pytest.raises(RuntimeError, match=r'expected A as Float on cpu, got Double on cpu'):
+        ops.defocus_scan(*(exact[name] for name in SCAN), 2.0, 8, 1e-6)
+    x, weight, bias = make_conv_arguments(width=MAX_WIDTH + 1)
+    with pytest.raises(RuntimeError, match=rf'K of 1 to {MAX_WIDTH}, got \[40, {MAX_WIDTH + 1}\]'):
+        ops.causal_conv1d(x, weight, bias, True)
+
+
+@pytest.mark.parametrize(
+    ('index', 'value', 'message'),
+    [
+        (0, torch.zeros(2, 40), r'expected x of shape \(B, E, L\) with E > 0 and L > 0, got \[2, 40\]'),
+        (0, torch.zeros(2, 40, 0), r'with E > 0 and L > 0, got \[2, 40, 0\]'),
+        (0, torch.zeros(2, 40, 5).double(), 'take float16, bfloat16 or float32, got Double'),
+        (1, torch.zeros(39, 4), r'expected weight of shape \[40, 4\], got \[39, 4\]'),
+        (2, torch.zeros(40).half(), 'expected bias as Float on cpu, got Half on cpu'),
+    ],
+)
+def test_direct_calls_of_the_convolution_are_safe(ops, index, value, message):
+    arguments = [tensor.detach() for tensor in make_conv_arguments(length=5)]
+    arguments[index] = value
+    with pytest.raises(RuntimeError, match=message):
+        ops.causal_conv1d(*arguments, True)
+
+
+def test_wrong_incoming_gradients_are_refused(ops):
+    arguments = [make_scan_arguments(length=3)[name] for name in SCAN]
+    y, state, chunk_states = ops.defocus_scan(*arguments, 2.0, 8, 1e-6)
+    for grad_y, grad_state, chunks, message in (
+        (y.double(), state, chunk_states, 'expected grad_y as Float on cpu'),
+        (y, state[:1], chunk_states, r'expected grad_last_state of shape \[2, 24, 16\], got \[1, 24, 16\]'),
+        (y, state, chunk_states[:, :0], r'expected chunk_states of shape \[2, 1, 24, 16\], got \[2, 0, 24, 16\]'),
+    ):
+        with pytest.raises(RuntimeError, match=message):
+            ops.defocus_scan_backward(grad_y, grad_state, *arguments, 2.0, 8, 1e-6, chunks)
+    x, weight, bias = (tensor.detach() for tensor in make_conv_arguments())
+    with pytest.raises(RuntimeError, match=r'expected grad_y of shape \[2, 40, 70\], got \[2, 40, 1\]'):
+        ops.causal_conv1d_backward(x[..., :1], x, weight, bias, True)
+
+
+def test_convolution_is_the_same_for_all_schedules(ops):
+    torch.manual_seed(3)
+    arguments = make_conv_arguments()
+    expected = run_conv(arguments, 'silu', 'cuda')
+    ops.seed(1)
+    for result, other in zip(run_conv(arguments, 'silu', 'cuda'), expected, strict=True):
+        assert torch.equal(result, other)
