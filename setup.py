@@ -1,10 +1,12 @@
 """Builds `mmdefocus._ext`, the compiled operators. All metadata is in pyproject.toml.
 
 Environment variables, as in mmcv: `FORCE_CUDA=1` compiles the CUDA sources although no GPU is visible,
-`TORCH_CUDA_ARCH_LIST` names the architectures, `MAX_JOBS` limits the parallel compiler processes.
+`TORCH_CUDA_ARCH_LIST` names the architectures (default: those of the visible GPUs; without any, those of a release),
+`MAX_JOBS` limits the parallel compiler processes. `MMDEFOCUS_STRICT=1` makes warnings errors and lets ptxas report.
 """
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from setuptools import setup
 
 try:
     import torch
-    from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
+    from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, CUDAExtension, include_paths
 except ImportError as error:
     raise SystemExit(
         f'mmdefocus compiles its operators against the installed PyTorch, but importing torch failed: {error}. '
@@ -21,10 +23,18 @@ except ImportError as error:
 
 ROOT = Path(__file__).parent.resolve()
 CSRC = ROOT / 'mmdefocus' / 'ops' / 'csrc'
+RELEASE_ARCHITECTURES = ('8.0', '9.0', '10.0', '12.0')  # each also serves the later ones of its major version
 
 
 def sources(folder: Path, *suffixes: str) -> list[str]:
     return sorted(str(path.relative_to(ROOT)) for path in folder.glob('*') if path.suffix in suffixes)
+
+
+def release_architectures(cuda_home: str) -> str:
+    """The architectures of a release, as far as this CUDA toolkit knows them; and PTX, for GPUs that come later."""
+    command = [os.path.join(cuda_home, 'bin', 'nvcc'), '--list-gpu-code']
+    known = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return ';'.join(name for name in RELEASE_ARCHITECTURES if f'sm_{name.replace(".", "")}' in known) + '+PTX'
 
 
 def extension():
@@ -32,6 +42,12 @@ def extension():
     cuda = sources(CSRC / 'cuda', '.cpp', '.cu')
     with_cuda = bool(cuda) and (torch.cuda.is_available() or os.getenv('FORCE_CUDA', '0') == '1')
     cxx = ['-O3', '-Wall', '-Wextra']
+    nvcc = ['-O3', '-lineinfo']
+    if os.getenv('MMDEFOCUS_STRICT', '0') == '1':
+        torch_is_not_ours = [flag for path in include_paths() for flag in ('-isystem', path)]
+        cxx += ['-Werror', *torch_is_not_ours]
+        nvcc += ['-Werror', 'all-warnings', '-Xcompiler', '-Wall,-Wextra,-Werror', '--ptxas-options=-v']
+        nvcc += torch_is_not_ours
     if sys.platform.startswith('linux'):
         # at::parallel_for is inlined here and is serial without -fopenmp. The runtime itself is not linked: its
         # symbols come from the one that libtorch loaded, so that torch.set_num_threads governs our threads too.
@@ -39,13 +55,15 @@ def extension():
     arguments = {
         'name': 'mmdefocus._ext',
         'include_dirs': [str(CSRC)],
-        'depends': [str(path) for path in CSRC.rglob('*.h')],
+        'depends': [str(path) for suffix in ('*.h', '*.cuh') for path in CSRC.rglob(suffix)],
     }
     if with_cuda:
+        if CUDA_HOME and not torch.cuda.is_available():
+            os.environ.setdefault('TORCH_CUDA_ARCH_LIST', release_architectures(CUDA_HOME))
         return CUDAExtension(
             sources=cpp + cuda,
             define_macros=[('MMDEFOCUS_WITH_CUDA', None)],
-            extra_compile_args={'cxx': cxx, 'nvcc': ['-O3']},
+            extra_compile_args={'cxx': cxx, 'nvcc': nvcc},
             **arguments,
         )
     return CppExtension(sources=cpp, extra_compile_args={'cxx': cxx}, **arguments)
