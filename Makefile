@@ -1,10 +1,11 @@
-# make setup | demo | test | lint | format | clean; needs bash, a C++ compiler and Python 3.10–3.12, see README.md
+# make setup | demo | test | test-gpu | lint | format | clean; needs bash, a C++ compiler and Python 3.10–3.12, see README.md
 VENV := .venv
 PYTHON_IN_VENV := $(VENV)/bin/python
+PYTHON_FOR_GPU ?= $(or $(wildcard $(PYTHON_IN_VENV)),python3)
 CXX_SOURCES = $(shell find mmdefocus -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: setup demo test lint format clean
+.PHONY: setup demo test test-gpu lint format clean
 
 setup:
 	@bash tools/setup.sh
@@ -14,6 +15,12 @@ demo: setup
 
 test: setup
 	$(PYTHON_IN_VENV) -m pytest
+
+# Needs a GPU, nvcc, torch and pytest; no set-up and none of the OpenMMLab packages.
+test-gpu:
+	@$(PYTHON_FOR_GPU) -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "make test-gpu: torch finds no CUDA GPU on this machine")'
+	FORCE_CUDA=1 $(PYTHON_FOR_GPU) setup.py build_ext --inplace
+	$(PYTHON_FOR_GPU) -m pytest -m gpu tests/test_ops/gpu
 
 lint: setup
 	ruff check .

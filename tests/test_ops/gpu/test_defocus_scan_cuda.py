@@ -1,0 +1,172 @@
+import pytest
+import torch
+from cuda_cases import ScanCases, SegmentCases, make_scan_arguments, put, run_scan
+from test_defocus_scan import ACTIVATIONS, NAMES, OPTIONS
+from tolerances import GRADIENT, HALF, assert_close
+
+from mmdefocus.ops import available_backends, defocus_scan
+
+pytestmark = pytest.mark.gpu
+POSITIONAL = ('u', 'dt', 'A', 'B', 'C', 'D', 'z', 'dt_bias', 'freq', 'positions', 'initial_state')
+PUBLISHED = [(64, 197), (16, 577), (2, 4705)]  # batch, length; with 1536 channels
+
+
+class TestScan(ScanCases):
+    pass
+
+
+class TestSegments(SegmentCases):
+    pass
+
+
+def make_on(device, batch, length, channels=1536, dtype=torch.bfloat16):
+    """Arguments as a network has them: steps of 0.001 to 0.1, states that decay with rates 1 to 16."""
+    arguments = put(make_scan_arguments(batch, channels, length), device)
+    with torch.no_grad():
+        arguments['A'].copy_(-torch.arange(1.0, 17.0, device=device).expand(channels, -1))
+        arguments['dt_bias'].sub_(4)
+        arguments['positions'].copy_(torch.arange(length, device=device))
+    for name in ACTIVATIONS:
+        arguments[name] = arguments[name].detach().to(dtype).requires_grad_()
+    return arguments
+
+
+def test_backend_is_available_and_the_choice_for_cuda_tensors(device):
+    assert available_backends()['cuda'] is None
+    arguments = put(make_scan_arguments(), device)
+    assert torch.equal(defocus_scan(**arguments, **OPTIONS), defocus_scan(**arguments, **OPTIONS, backend='cuda'))
+
+
+def test_what_the_kernels_do_not_take_is_left_to_the_reference(device):
+    wide = put(make_scan_arguments(channels=130, length=3), device)
+    expected = defocus_scan(**wide, group_size=65, backend='reference')
+    assert torch.equal(defocus_scan(**wide, group_size=65), expected)
+    exact = put(make_scan_arguments(length=3, dtype=torch.float64), device)
+    assert defocus_scan(**exact, **OPTIONS).dtype == torch.float64
+
+
+@pytest.mark.parametrize(('batch', 'length'), PUBLISHED)
+def test_published_shapes_equal_the_reference(device, batch, length):
+    """Of one group of one sequence: it depends on others neither forward nor, but for B, C and parameters, backward."""
+    group = slice(640, 704)
+    of_group = {name: (slice(-1, None), slice(None), group) for name in ('u', 'dt', 'z', 'y')}
+    of_group |= dict.fromkeys(('B', 'C'), slice(-1, None)) | dict.fromkeys(('A', 'D', 'dt_bias'), group)
+    of_group |= dict.fromkeys(('initial_state', 'last_state'), (slice(-1, None), group))
+    arguments = make_on(device, batch, length)
+    results = run_scan(arguments, 'cuda', group_size=64)
+
+    part = {name: value.detach()[of_group.get(name, ...)].float() for name, value in arguments.items()}
+    inputs = [part[name].requires_grad_() for name in ('u', 'dt', 'z', 'initial_state')]
+    y, state = defocus_scan(**part, delta_scale=2.0, return_last_state=True, backend='reference')
+    generator = torch.Generator().manual_seed(1)
+    incoming = [torch.randn(results[name].shape, generator=generator).to(results[name]) for name in ('y', 'last_state')]
+    incoming = [tensor[of_group[name]].float() for name, tensor in zip(('y', 'last_state'), incoming, strict=True)]
+    gradients = torch.autograd.grad([y, state], inputs, incoming)
+    # Phases and decays of thousands of tokens: the states of two float32 computations differ by more than 1e-5.
+    for name, expected, tolerance in (('y', y, HALF[torch.bfloat16]), ('last_state', state, 1e-4)):
+        assert_close(results[name][of_group[name]].float(), expected, tolerance, name)
+    for name, expected in zip(('u', 'dt', 'z', 'initial_state'), gradients, strict=True):
+        actual = results[f'gradient of {name}'][of_group[name]].float()
+        assert_close(actual, expected, HALF[torch.bfloat16], f'gradient of {name}')
+
+
+@pytest.mark.parametrize(('batch', 'length'), PUBLISHED)
+def test_results_are_the_same_at_every_run(device, batch, length):
+    arguments = make_on(device, batch, length)
+    expected = run_scan(arguments, 'cuda', group_size=64)
+    for name, result in run_scan(arguments, 'cuda', group_size=64).items():
+        assert torch.equal(result, expected[name]), name
+
+
+def test_memory(device):
+    """Forward: y, 4 bytes of states and little else per number of u. No tensor of B E N L elements."""
+    arguments = make_on(device, 16, 577)
+    numbers = arguments['u'].numel()
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    y = defocus_scan(**arguments)
+    assert torch.cuda.max_memory_allocated() - before < 7 * numbers
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    torch.autograd.grad(y.sum(), [arguments[name] for name in NAMES])
+    assert torch.cuda.max_memory_allocated() - before < 14 * numbers
+
+
+def test_more_numbers_than_32_bits_count(device):
+    """A sequence of which the end lies beyond 2³¹ numbers, against the same end as a sequence of its own."""
+    length, channels, end = 1_400_032, 1536, 64
+    if torch.cuda.get_device_properties(device).total_memory < 60e9:
+        pytest.skip('needs a GPU with 60 GB')
+    names = ('u', 'dt', 'z')
+    arguments = {name: torch.randn(1, length, channels, device=device, dtype=torch.bfloat16) for name in names}
+    rest = {name: value.detach() for name, value in make_on(device, 1, 16).items() if name not in names}
+    rest |= {name: torch.randn(1, length, 16, device=device, dtype=torch.bfloat16) for name in ('B', 'C')}
+    rest |= {'freq': None, 'positions': None}
+    with torch.no_grad():
+        y, state = defocus_scan(**arguments, **rest, return_last_state=True, backend='cuda')
+
+        def part(begin, finish, initial_state):
+            cut = {name: value[:, begin:finish] for name, value in (arguments | {n: rest[n] for n in 'BC'}).items()}
+            changed = {**rest, **cut, 'initial_state': initial_state}
+            return defocus_scan(**changed, return_last_state=True, backend='cuda')
+
+        _, before = part(0, length - end, rest['initial_state'])
+        expected, expected_state = part(length - end, length, before)
+    assert_close(y[:, -end:].float(), expected.float(), HALF[torch.bfloat16], 'y')
+    assert_close(state, expected_state, 10 * GRADIENT[torch.float32], 'last_state')
+
+
+def test_another_stream(device):
+    arguments = make_on(device, 2, 577)
+    expected = defocus_scan(**arguments, backend='cuda')
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        y = defocus_scan(**arguments, backend='cuda')
+    torch.cuda.current_stream().wait_stream(stream)
+    assert torch.equal(y, expected)
+
+
+def test_autocast_does_not_reach_the_scan(device):
+    arguments = put(make_scan_arguments(), device)
+    expected = defocus_scan(**arguments, **OPTIONS, backend='cuda')
+    with torch.autocast('cuda', torch.bfloat16):
+        assert torch.equal(defocus_scan(**arguments, **OPTIONS, backend='cuda'), expected)
+
+
+def test_opcheck(device):
+    arguments = put(make_scan_arguments(), device)
+    values = (*(arguments[name] for name in POSITIONAL), 2.0, 8, 1e-6)
+    torch.library.opcheck(torch.ops.mmdefocus.defocus_scan.default, values)
+
+
+def test_compiles_without_graph_break(device):
+    arguments = put(make_scan_arguments(), device)
+
+    def function(arguments):
+        return defocus_scan(**arguments, **OPTIONS)
+
+    compiled = torch.compile(function, fullgraph=True, backend='aot_eager')
+    y, expected = compiled(arguments), function(arguments)
+    assert torch.equal(y, expected)
+    inputs = [arguments[name] for name in NAMES]
+    actual = torch.autograd.grad(y.square().sum(), inputs)
+    for gradient, other in zip(actual, torch.autograd.grad(expected.square().sum(), inputs), strict=True):
+        torch.testing.assert_close(gradient, other)
+
+
+def test_equals_mamba_ssm(device):
+    """The kernel of mamba-ssm for the recurrence, and the chain around it for the rest."""
+    interface = pytest.importorskip('mamba_ssm.ops.selective_scan_interface', exc_type=ImportError)
+    from mmdefocus.ops.defocus_scan_chain import defocus_scan_chain
+
+    def scan(u, delta, A, B, C, initial_state):
+        return interface.selective_scan_fn(u, delta, A, B, C, return_last_state=True)
+
+    arguments = {**put(make_scan_arguments(channels=128, length=197), device), 'initial_state': None}
+    results = run_scan(arguments, 'cuda', group_size=64)
+    values = [arguments[name] for name in POSITIONAL]
+    y, state = defocus_scan_chain(*values, 2.0, 64, 1e-6, scan)
+    assert_close(results['y'], y, 2 * GRADIENT[torch.float32], 'y')
+    assert_close(results['last_state'], state, 2 * GRADIENT[torch.float32], 'last_state')
