@@ -30,6 +30,8 @@ param_scheduler = [
 ]
 custom_hooks = [dict(type='ScheduledDropPathHook', max_rate=0.2)]
 randomness = dict(seed=0)
+# The detector's config has the same name, and folders are named after configs by default.
+work_dir = 'work_dirs/classification/defocus_mamba_nano_digits'
 
 default_hooks = dict(
     logger=dict(interval=22),
