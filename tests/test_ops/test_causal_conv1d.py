@@ -78,11 +78,31 @@ def test_any_strides():
 
 
 @pytest.mark.parametrize('dtype', HALF)
-def test_half_types_compute_in_float32(dtype):
+@pytest.mark.parametrize('backend', ('reference', 'cpp'))
+def test_half_types_compute_in_float32(backend, dtype):
     x, weight, bias = make()
-    y = causal_conv1d(x.to(dtype), weight, bias, 'silu')
+    half = x.detach().to(dtype).requires_grad_()
+    exact = half.detach().float().requires_grad_()
+    y = causal_conv1d(half, weight, bias, 'silu', backend=backend)
+    expected = causal_conv1d(exact, weight, bias, 'silu', backend=backend)
     assert y.dtype == dtype
-    assert torch.equal(y, causal_conv1d(x.to(dtype).float(), weight, bias, 'silu').to(dtype))
+    assert torch.equal(y, expected.to(dtype))
+    incoming = torch.randn_like(y)
+    gradients = torch.autograd.grad(y, (half, weight, bias), incoming)
+    expected_gradients = torch.autograd.grad(expected, (exact, weight, bias), incoming.float())
+    assert torch.equal(gradients[0], expected_gradients[0].to(dtype))
+    for gradient, other in zip(gradients[1:], expected_gradients[1:], strict=True):
+        assert gradient.dtype == torch.float32
+        assert torch.equal(gradient, other)
+
+
+@pytest.mark.parametrize('scale', (1.0, 1 / 3, -3.0, 2**-12))
+@pytest.mark.parametrize('dtype', HALF)
+def test_every_number_of_a_half_type(dtype, scale):
+    """Loading and storing: subnormal numbers, rounding to even, overflow, infinity and NaN."""
+    x = torch.arange(2**16).to(torch.uint16).view(dtype).reshape(1, 64, -1)
+    y = causal_conv1d(x, torch.full((64, 1), scale), backend='cpp')
+    torch.testing.assert_close(y, (x.float() * scale).to(dtype), rtol=0, atol=0, equal_nan=True)
 
 
 def test_nan_passes_through():

@@ -42,6 +42,7 @@ struct Arguments {
   at::TensorOptions options() const { return u.options().dtype(type()); }
 
   void check() const {
+    const at::ScalarType compute = type();
     TORCH_CHECK(u.dim() == 3 && u.size(1) > 0, kOp, ": expected u of shape (B, L, E) with L > 0, got ", u.sizes());
     TORCH_CHECK(A.dim() == 2, kOp, ": expected A of shape (E, N), got ", A.sizes());
     TORCH_CHECK(group_size > 0 && channels() % group_size == 0, kOp, ": expected a group_size that divides ",
@@ -52,13 +53,13 @@ struct Arguments {
     check_tensor(z, "z", u.sizes(), u.scalar_type(), kOp);
     check_tensor(B, "B", {batch(), length(), state()}, u.scalar_type(), kOp);
     check_tensor(C, "C", {batch(), length(), state()}, u.scalar_type(), kOp);
-    check_tensor(A, "A", {channels(), state()}, type(), kOp);
-    check_tensor(D, "D", {channels()}, type(), kOp);
-    check_tensor(dt_bias, "dt_bias", {channels()}, type(), kOp);
-    if (freq.has_value()) check_tensor(*freq, "freq", {state()}, type(), kOp);
-    if (positions.has_value()) check_tensor(*positions, "positions", {length()}, type(), kOp);
+    check_tensor(A, "A", {channels(), state()}, compute, kOp);
+    check_tensor(D, "D", {channels()}, compute, kOp);
+    check_tensor(dt_bias, "dt_bias", {channels()}, compute, kOp);
+    if (freq.has_value()) check_tensor(*freq, "freq", {state()}, compute, kOp);
+    if (positions.has_value()) check_tensor(*positions, "positions", {length()}, compute, kOp);
     if (initial_state.has_value()) {
-      check_tensor(*initial_state, "initial_state", {batch(), channels(), state()}, type(), kOp);
+      check_tensor(*initial_state, "initial_state", {batch(), channels(), state()}, compute, kOp);
     }
   }
 };
@@ -169,8 +170,8 @@ TenTensors backward(const Tensor& grad_y, const OptionalTensor& grad_last_state,
       defocus_kernels<S>().backward(inputs, gradients, blocks, begin, end);
     });
   });
-  const Tensor nothing = at::empty({0}, options);
-  const Tensor dphases = freq.has_value() ? at::zeros({length, state}, options) : nothing;
+  const auto nothing = [&] { return at::empty({0}, options); };
+  const Tensor dphases = freq.has_value() ? at::zeros({length, state}, options) : Tensor();
   const Tensor grad_B = rotate_backward(dB, B, prepared.phases, dphases);
   const Tensor grad_C = rotate_backward(dC, C, prepared.phases, dphases);
   return {du,
@@ -181,8 +182,8 @@ TenTensors backward(const Tensor& grad_y, const OptionalTensor& grad_last_state,
           dD.sum(0),
           dz,
           ddt_bias.sum(0),
-          freq.has_value() ? positions->unsqueeze(1).mul(dphases).sum(0) : nothing,
-          initial_state.has_value() ? dinitial : nothing};
+          freq.has_value() ? positions->unsqueeze(1).mul(dphases).sum(0) : nothing(),
+          initial_state.has_value() ? dinitial : nothing()};
 }
 
 }  // namespace

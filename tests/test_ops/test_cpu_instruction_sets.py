@@ -1,0 +1,49 @@
+"""The kernels for lesser instruction sets than that of this processor, which the other tests run."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from test_causal_conv1d import assert_same as assert_same_convolution
+from test_causal_conv1d import make as make_convolution
+from test_defocus_scan import assert_same as assert_same_defocus_scan
+from test_defocus_scan import make as make_defocus_scan
+from test_defocus_scan import test_half_types_compute_in_float32 as check_half_types
+from test_selective_scan import assert_same as assert_same_selective_scan
+from test_selective_scan import make as make_selective_scan
+
+# By what torch calls them; ATEN_CPU_CAPABILITY chooses among those that the processor has.
+KERNELS = {'DEFAULT': 'baseline', 'AVX2': 'avx2', 'AVX512': 'avx512'}
+BEST = torch.backends.cpu.get_cpu_capability()
+LESSER = list(KERNELS)[: list(KERNELS).index(BEST)] if BEST in KERNELS else []
+
+
+def check_kernels():
+    """Every operator in every type; run with the kernels that the environment asks for."""
+    for dtype in (torch.float32, torch.float64):
+        for state in (16, 6):  # with kernels of its own, and without
+            assert_same_defocus_scan(
+                make_defocus_scan(channels=100, length=67, state=state, dtype=dtype), 'cpp', group_size=50
+            )
+            assert_same_defocus_scan(
+                make_defocus_scan(channels=128, length=34, state=state, dtype=dtype), 'cpp', group_size=64
+            )
+            assert_same_selective_scan(make_selective_scan(length=67, state=state, dtype=dtype))
+        assert_same_convolution(make_convolution(length=145, dtype=dtype), 'silu')
+    for dtype in (torch.float16, torch.bfloat16):
+        check_half_types('cpp', dtype)
+
+
+@pytest.mark.parametrize('capability', LESSER)
+def test_kernels_equal_the_reference(capability):
+    environment = {**os.environ, 'ATEN_CPU_CAPABILITY': capability.lower()}
+    done = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == KERNELS[capability]
+
+
+if __name__ == '__main__':
+    check_kernels()
+    sys.stdout.write(torch.ops.mmdefocus.cpu_instruction_set())
