@@ -1,7 +1,8 @@
 """Which implementations of the operators can run here, and the choice between them.
 
 * ``cuda``: the CUDA kernels of the compiled extension ``mmdefocus._ext``, if it was built with them.
-* ``cpp``: its CPU kernels.
+* ``triton``: Triton kernels, on a GPU; with ``TRITON_INTERPRET=1`` on a CPU, for tests.
+* ``cpp``: the CPU kernels of the extension.
 * ``reference``: plain PyTorch, any device; a Python loop over time, so slow. It is the specification of the others.
 
 A further backend needs its name in ``BACKENDS``, a predicate in ``_PREDICATES``, and a place among the implementations
@@ -13,6 +14,7 @@ The choice is, in this order: the argument ``backend=`` of an operator, the envi
 
 import functools
 import importlib
+import importlib.util
 import os
 from collections.abc import Collection, Mapping
 
@@ -21,7 +23,7 @@ import torch
 __all__ = ['available_backends', 'choose_backend']
 
 # From the fastest to the slowest.
-BACKENDS = ('cuda', 'cpp', 'reference')
+BACKENDS = ('cuda', 'triton', 'cpp', 'reference')
 ENVIRONMENT_VARIABLE = 'MMDEFOCUS_BACKEND'
 
 
@@ -43,12 +45,15 @@ def _load_extension() -> str | None:
 
 
 _EXTENSION_OBSTACLE = _load_extension()
+_HAS_TRITON = importlib.util.find_spec('triton') is not None
 _BUILT_WITH_CUDA = hasattr(torch.ops.mmdefocus, 'missing_cuda_kernels')
 
 
 @functools.cache
-def _missing_cuda_kernels(index: int) -> str | None:
-    """Why the CUDA kernels of the extension cannot run on a GPU that is there."""
+def _gpu_obstacle(index: int) -> str | None:
+    """Why the CUDA kernels of the extension cannot run on a GPU."""
+    if not torch.cuda.is_available():
+        return 'torch finds no CUDA GPU'
     message = torch.ops.mmdefocus.missing_cuda_kernels(index)
     if not message:
         return None
@@ -77,11 +82,29 @@ def can_run_cuda(device: torch.device | None = None, dtype: torch.dtype | None =
         return f'its kernels run on CUDA tensors, got tensors on {device}'
     if dtype == torch.float64:
         return 'its kernels compute in float32, got float64'
-    if not torch.cuda.is_available():
-        return 'torch finds no CUDA GPU'
     if torch.compiler.is_compiling():  # a trace cannot ask the CUDA runtime
         return None
-    return _missing_cuda_kernels(0 if device is None or device.index is None else device.index)
+    return _gpu_obstacle(0 if device is None or device.index is None else device.index)
+
+
+def can_run_triton(device: torch.device | None = None, dtype: torch.dtype | None = None) -> str | None:
+    """None where Triton kernels run, else the reason why they do not.
+
+    Args:
+        device: where the tensors are; None asks for the machine as such.
+        dtype: type of the tensors; float16, bfloat16 and float32 are there.
+    """
+    if not _HAS_TRITON:
+        return 'Triton is not installed; "pip install triton" installs it'
+    if dtype == torch.float64:
+        return 'its kernels compute in float32, got float64'
+    if os.environ.get('TRITON_INTERPRET') == '1':
+        return None
+    if device is not None and device.type != 'cuda':
+        return (
+            f'its kernels run on GPU tensors, got tensors on {device} (TRITON_INTERPRET=1 runs them there, for tests)'
+        )
+    return None if torch.cuda.is_available() else 'torch finds no GPU'
 
 
 def can_run_reference(device: torch.device | None = None, dtype: torch.dtype | None = None) -> str | None:
@@ -103,7 +126,7 @@ def can_run_cpp(device: torch.device | None = None, dtype: torch.dtype | None = 
     return None
 
 
-_PREDICATES = {'cuda': can_run_cuda, 'cpp': can_run_cpp, 'reference': can_run_reference}
+_PREDICATES = {'cuda': can_run_cuda, 'triton': can_run_triton, 'cpp': can_run_cpp, 'reference': can_run_reference}
 
 
 def available_backends() -> dict[str, str | None]:

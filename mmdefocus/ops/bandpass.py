@@ -54,25 +54,28 @@ def _turn_backward(grad: Tensor, x: Tensor, factors: Tensor, first: int) -> tupl
 
 
 @torch.library.custom_op('mmdefocus::bandpass_block_logits', mutates_args=())
-def block_logits(q: Tensor, k: Tensor, factors: Tensor) -> Tensor:
-    """Causal logits inside blocks of tokens; 0 where the key is later than the query.
+def block_logits(q: Tensor, k: Tensor, factors: Tensor, causal: bool) -> Tensor:
+    """Logits inside blocks of tokens.
 
     Args:
         q, k: (B, H, G, C, d), float32 or float64, contiguous.
         factors: (H, n, P, 2), n ≥ C, see :func:`bandpass_factors`.
+        causal: leaves 0 where the key is later than the query.
 
     Returns:
         (B, H, G, C, C).
     """
     with torch.autocast(q.device.type, enabled=False):
-        return bandpass_tiles.block_logits(q, k, factors, causal=True)
+        return bandpass_tiles.block_logits(q, k, factors, causal)
 
 
 @torch.library.custom_op('mmdefocus::bandpass_block_logits_backward', mutates_args=())
-def _block_logits_backward(grad: Tensor, q: Tensor, k: Tensor, factors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _block_logits_backward(
+    grad: Tensor, q: Tensor, k: Tensor, factors: Tensor, causal: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     grad_factors = torch.zeros_like(factors)
     with torch.autocast(q.device.type, enabled=False):
-        grad_q, grad_k = bandpass_tiles.block_logits_backward(grad, q, k, factors, grad_factors, causal=True)
+        grad_q, grad_k = bandpass_tiles.block_logits_backward(grad, q, k, factors, grad_factors, causal)
     return grad_q, grad_k, grad_factors
 
 
@@ -87,12 +90,12 @@ def _(grad, x, factors, first):
 
 
 @block_logits.register_fake
-def _(q, k, factors):
+def _(q, k, factors, causal):
     return q.new_empty(*q.shape[:4], q.shape[3])
 
 
 @_block_logits_backward.register_fake
-def _(grad, q, k, factors):
+def _(grad, q, k, factors, causal):
     return torch.empty_like(q), torch.empty_like(k), torch.empty_like(factors)
 
 
@@ -106,11 +109,12 @@ def _differentiate_turn(ctx, grad):
 
 
 def _save_block_logits(ctx, inputs, output):
-    ctx.save_for_backward(*inputs)
+    *tensors, ctx.causal = inputs
+    ctx.save_for_backward(*tensors)
 
 
 def _differentiate_block_logits(ctx, grad):
-    return _block_logits_backward(grad, *ctx.saved_tensors)
+    return *_block_logits_backward(grad, *ctx.saved_tensors, ctx.causal), None
 
 
 turn.register_autograd(_differentiate_turn, setup_context=_save_turn)

@@ -145,8 +145,9 @@ def bandpass_attention(
         freq: θ in radians per token, the centre of the band-pass, (H, d / 2). None for θ = 0.
         causal: whether a token sees only itself and those before it.
         scale: 1 / sqrt(d) by default.
-        backend: 'reference' for the loop that defines the result. By default, torch's own attention where ``decay`` is
-            None, else blocks of queries in plain PyTorch, on any device.
+        backend: 'reference' for the loop that defines the result; 'triton' for GPU kernels, whose products are in the
+            type of the tensors. By default, torch's own attention where ``decay`` is None, else blocks of queries in
+            plain PyTorch, on any device.
 
     Returns:
         (B, H, L, V), of the type of ``q``.
@@ -155,13 +156,13 @@ def bandpass_attention(
         TypeError: complex, integer or mixed float64 and other types.
         ValueError: shapes that do not fit, an odd d, an empty sequence, a negative decay, tensors on several devices,
             an unknown backend.
-        RuntimeError: the named backend does not have the operator.
+        RuntimeError: the named backend does not have the operator, or cannot run here.
     """
     op = 'bandpass_attention'
     compute = compute_dtype(op, {'q': q, 'k': k, 'v': v, 'decay': decay, 'freq': freq})
     check_arguments(op, q, k, v, decay, freq)
     if backend is not None:
-        choose_backend(backend, q.device, implemented=('reference',))
+        choose_backend(backend, q.device, compute, implemented=('triton', 'reference'))
     # Autocast would move the products back into half types; the meta device has none to switch off.
     with nullcontext() if q.is_meta else torch.autocast(q.device.type, enabled=False):
         if backend is None and decay is None:
@@ -171,6 +172,11 @@ def bandpass_attention(
         decay, freq = or_zeros(decay, query), or_zeros(freq, query)
         if backend == 'reference':
             y = bandpass_attention_reference(query, key, value, decay, freq, causal)
+        elif backend == 'triton':
+            from mmdefocus.ops import triton_bandpass_attention  # Triton need not be there
+
+            query, key, value = (x.to(q.dtype) for x in (query, key, value))
+            y = triton_bandpass_attention.attend(query, key, value, decay, freq, causal)
         else:
             y = _attend(query, key, value, bandpass_factors(decay, freq, q.shape[2] - 1), causal)
     return y.to(q.dtype)

@@ -111,12 +111,20 @@ FLOP_FORMULAS: dict[str, Callable[..., int]] = {
     'causal_conv1d_backward': causal_conv1d_backward_flops,
     'bandpass_attention': bandpass_attention_flops,
     'bandpass_attention_backward': bandpass_attention_backward_flops,
+    'bandpass_attention_triton': bandpass_attention_flops,
+    'bandpass_attention_triton_backward': bandpass_attention_backward_flops,
     'bandpass_block_logits': bandpass_block_logits_flops,
     'bandpass_block_logits_backward': bandpass_block_logits_backward_flops,
     'bandpass_turn': bandpass_turn_flops,
     'bandpass_turn_backward': bandpass_turn_flops,
 }
 
-for _name, _formula in FLOP_FORMULAS.items():
+
+def count_operator(name: str) -> None:
+    """Tells torch's counter the formula of an operator that has been registered."""
+    register_flop_formula(getattr(torch.ops.mmdefocus, name))(FLOP_FORMULAS[name])
+
+
+for _name in FLOP_FORMULAS:
     if hasattr(torch.ops.mmdefocus, _name):
-        register_flop_formula(getattr(torch.ops.mmdefocus, _name))(_formula)
+        count_operator(_name)

@@ -40,7 +40,7 @@ def _retain_by_chunks(
 def _retain_chunks(q: Tensor, k: Tensor, v: Tensor, factors: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
     """Retention over chunks (B, H, G, C, d) or, for v, (B, H, G, C, V)."""
     size = q.shape[3]
-    y = block_logits(q, k, factors) @ v  # (B, H, G, C, V)
+    y = block_logits(q, k, factors, causal=True) @ v  # (B, H, G, C, V)
     # The state of a token counts from this token, so that of a chunk from its last one.
     added = v.mT @ turn(k, factors, 1 - size)  # (B, H, G, V, d)
     if state is None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmdefocus.ops import backends
-from mmdefocus.ops.backends import available_backends, can_run_cuda, choose_backend
+from mmdefocus.ops.backends import available_backends, can_run_cuda, can_run_triton, choose_backend
 from mmdefocus.ops.cuda_limits import causal_conv1d_limit, defocus_scan_limit
 
 CPU, GPU = torch.device('cpu'), torch.device('cuda', 0)
@@ -22,13 +22,13 @@ def gpu_machine(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'get_device_name', lambda index: f'GPU number {index}')
     monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda index: (7, 5))
     monkeypatch.setattr(torch.ops.mmdefocus, 'missing_cuda_kernels', lambda index: machine.missing, raising=False)
-    backends._missing_cuda_kernels.cache_clear()
+    backends._gpu_obstacle.cache_clear()
     yield machine
-    backends._missing_cuda_kernels.cache_clear()
+    backends._gpu_obstacle.cache_clear()
 
 
 def test_all_backends_are_listed_from_the_fastest_to_the_slowest():
-    assert list(available_backends()) == ['cuda', 'cpp', 'reference']
+    assert list(available_backends()) == ['cuda', 'triton', 'cpp', 'reference']
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_the_fastest_that_can_run_is_chosen(gpu_machine, device, dtype, expected
 
 def test_limits_of_an_operator_lead_to_the_next_backend(gpu_machine):
     limits = {'cuda': 'its kernels are too narrow', 'cpp': None}
-    assert choose_backend(None, GPU, torch.float32, limits=limits) == 'reference'
+    assert choose_backend(None, GPU, torch.float32, limits=limits) == 'triton'
     with pytest.raises(RuntimeError, match="backend 'cuda' cannot run: its kernels are too narrow"):
         choose_backend('cuda', GPU, torch.float32, limits=limits)
     assert choose_backend(None, GPU, torch.float32, ('cpp', 'reference')) == 'reference'
@@ -75,7 +75,20 @@ def test_kernels_for_other_gpus(gpu_machine):
     reason = can_run_cuda(torch.device('cuda', 3))
     assert reason.startswith('the extension has no kernels for GPU number 3 (no kernel image is available')
     assert 'TORCH_CUDA_ARCH_LIST=7.5 FORCE_CUDA=1 pip install' in reason
-    assert choose_backend(None, GPU, torch.float32) == 'reference'
+    assert choose_backend(None, GPU, torch.float32, ('cuda', 'reference')) == 'reference'
+
+
+def test_triton_runs_on_gpu_tensors_and_when_it_is_interpreted(gpu_machine, monkeypatch):
+    monkeypatch.delenv('TRITON_INTERPRET', raising=False)
+    assert can_run_triton(GPU, torch.bfloat16) is None
+    assert can_run_triton(GPU, torch.float64) == 'its kernels compute in float32, got float64'
+    assert 'run on GPU tensors, got tensors on cpu (TRITON_INTERPRET=1' in can_run_triton(CPU, torch.float32)
+    gpu_machine.available = False
+    assert can_run_triton() == 'torch finds no GPU'
+    monkeypatch.setenv('TRITON_INTERPRET', '1')
+    assert can_run_triton(CPU, torch.float32) is None
+    monkeypatch.setattr(backends, '_HAS_TRITON', False)
+    assert can_run_triton(GPU) == 'Triton is not installed; "pip install triton" installs it'
 
 
 def test_extension_without_cuda(monkeypatch):
@@ -86,6 +99,7 @@ def test_extension_without_cuda(monkeypatch):
     monkeypatch.setattr(backends, '_EXTENSION_OBSTACLE', 'the extension is not built')
     assert available_backends() == {
         'cuda': 'the extension is not built',
+        'triton': can_run_triton(),
         'cpp': 'the extension is not built',
         'reference': None,
     }
@@ -99,7 +113,7 @@ def test_environment_variable(gpu_machine, monkeypatch):
     with pytest.raises(RuntimeError, match="backend 'cuda' cannot run: its kernels run on CUDA tensors"):
         choose_backend(None, CPU)
     monkeypatch.setenv('MMDEFOCUS_BACKEND', 'gpu')
-    with pytest.raises(ValueError, match=r"MMDEFOCUS_BACKEND to be None or one of cuda, cpp, reference, got 'gpu'"):
+    with pytest.raises(ValueError, match=r"MMDEFOCUS_BACKEND .* one of cuda, triton, cpp, reference, got 'gpu'"):
         choose_backend(None, CPU)
 
 

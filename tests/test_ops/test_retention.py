@@ -254,11 +254,11 @@ def test_opcheck():
     factors = bandpass_factors(arguments['decay'], arguments['freq'], 9).detach().requires_grad_()
     operators = torch.ops.mmdefocus
     torch.library.opcheck(operators.bandpass_turn.default, (q, factors, -9))
-    torch.library.opcheck(operators.bandpass_block_logits.default, (q, k, factors))
+    torch.library.opcheck(operators.bandpass_block_logits.default, (q, k, factors, True))
     q, k, factors = (tensor.detach() for tensor in (q, k, factors))
     torch.library.opcheck(operators.bandpass_turn_backward.default, (k, q, factors, 1))
     grad = torch.randn(2, 3, 8, 9, 9, dtype=torch.float64)
-    torch.library.opcheck(operators.bandpass_block_logits_backward.default, (grad, q, k, factors))
+    torch.library.opcheck(operators.bandpass_block_logits_backward.default, (grad, q, k, factors, False))
 
 
 @pytest.mark.parametrize(('form', 'length'), [('parallel', 17), ('chunkwise', 70), ('recurrent', 3)])

@@ -1,0 +1,25 @@
+import pytest
+import torch
+from triton_cases import BandpassAttentionCases, check_half_type, make_on
+
+from mmdefocus.ops import bandpass_attention
+
+pytestmark = pytest.mark.gpu
+
+
+class TestBandpassAttention(BandpassAttentionCases):
+    pass
+
+
+def test_bfloat16(device):
+    """Not among the common cases: Triton's interpreter multiplies no matrices of this type."""
+    check_half_type(device, torch.bfloat16)
+
+
+@pytest.mark.parametrize(('batch', 'length'), [(64, 197), (16, 577), (2, 4705)])
+def test_shapes_of_the_base_network(device, batch, length):
+    arguments = make_on(device, batch=batch, heads=12, length=length, channels=64, values=64)
+    rounded = {name: arguments[name].detach().bfloat16() for name in 'qkv'}
+    y = bandpass_attention(**{**arguments, **rounded}, backend='triton').float()
+    exact = bandpass_attention(**{**arguments, **{name: tensor.float() for name, tensor in rounded.items()}})
+    assert (y - exact).abs().max() < 4 * 2**-8 * exact.abs().max()
