@@ -228,7 +228,7 @@ def test_interrupted_and_taken_up_again(machine):
         assert process.poll() is None
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
     assert errors.strip() == 'interrupted; the same command goes on from here'
     assert run_setup(machine).returncode == 0
