@@ -1,0 +1,114 @@
+"""Whole networks under torch.compile, without a graph break, and torch.export, with any batch size."""
+
+import pytest
+import torch
+from mmengine.registry import init_default_scope
+from mmpretrain.registry import MODELS
+
+from mmdefocus.models import DefocusMamba, DefocusRetNet, DefocusViT
+
+MAMBA = {
+    'embed_dims': 16,
+    'num_layers': 2,
+    'inner_dims': 32,
+    'state_dims': 4,
+    'conv_kernel': 4,
+    'dt_rank': 3,
+    'group_size': 16,
+}
+VIT = {'embed_dims': 16, 'num_layers': 2, 'num_heads': 2, 'ffn_dims': 32}
+RETNET = {'embed_dims': 16, 'num_layers': 2, 'num_heads': 2, 'value_dims': 32, 'ffn_dims': 24}
+NETWORKS = {'mamba': (DefocusMamba, MAMBA), 'vit': (DefocusViT, VIT), 'retnet': (DefocusRetNet, RETNET)}
+DETECTOR = {
+    'out_type': 'featmap',
+    'token_order': 'window',
+    'pretrain_size': 16,
+    'rope_scale': 'auto',
+    'delta_scale': 'auto',
+}
+
+
+@pytest.fixture(autouse=True)
+def _fresh_dynamo():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def build(kind='mamba', **options):
+    network, arch = NETWORKS[kind]
+    torch.manual_seed(0)
+    return network(arch, img_size=32, patch_size=8, **options)
+
+
+def images(batch=2):
+    return torch.randn(batch, 3, 40, 32, generator=torch.Generator().manual_seed(1))
+
+
+def run(network, module, dtype=None):
+    """Output of the module and gradients of all parameters of the network in it."""
+    torch.manual_seed(2)  # of drop path
+    with torch.autocast('cpu', dtype, enabled=dtype is not None):
+        (output,) = module(images())
+    weights = torch.linspace(-1, 1, output.numel()).view(output.shape)
+    (output.float() * weights).sum().backward()
+    gradients = {name: parameter.grad for name, parameter in network.named_parameters()}
+    network.zero_grad(set_to_none=True)
+    return output, gradients
+
+
+def assert_compiles(network, dtype=None):
+    compiled = torch.compile(network, fullgraph=True, backend='aot_eager')
+    output, gradients = run(network, compiled, dtype)
+    expected, expected_gradients = run(network, network, dtype)
+    torch.testing.assert_close(output, expected)
+    for name, gradient in expected_gradients.items():
+        assert gradient is not None, name
+        torch.testing.assert_close(gradients[name], gradient, msg=name)
+
+
+@pytest.mark.parametrize('kind', NETWORKS)
+def test_a_backbone_compiles_without_graph_break(kind):
+    assert_compiles(build(kind, out_type='raw'))
+
+
+@pytest.mark.parametrize(
+    ('options', 'dtype'),
+    [
+        ({'out_type': 'cls_token', 'drop_path_rate': 0.5}, None),
+        ({'out_type': 'raw', 'with_cp': True}, None),
+        (DETECTOR, None),
+        ({'out_type': 'raw', 'rotary': False}, torch.bfloat16),
+        ({'out_type': 'raw'}, torch.bfloat16),
+    ],
+)
+def test_options_compile_without_graph_break(options, dtype):
+    assert_compiles(build(**options), dtype)
+
+
+def assert_exports(module, call):
+    """The exported program gives what `call` gives, for batch sizes that it was not traced with."""
+    module.eval()
+    dynamic = ({0: torch.export.Dim('batch')},)
+    program = torch.export.export(module, (images(),), dynamic_shapes=dynamic).module()
+    for batch in (1, 5):
+        with torch.no_grad():
+            torch.testing.assert_close(program(images(batch)), call(images(batch)))
+
+
+@pytest.mark.parametrize('options', [{'out_type': 'cls_token'}, {'out_type': 'raw'}, DETECTOR])
+@pytest.mark.parametrize('kind', NETWORKS)
+def test_a_backbone_exports(kind, options):
+    network = build(kind, **{key: value for key, value in options.items() if kind == 'mamba' or key != 'delta_scale'})
+    assert_exports(network, network)
+
+
+@pytest.mark.parametrize('hidden_dims', [None, 12])
+def test_a_classifier_exports(hidden_dims):
+    init_default_scope('mmpretrain')
+    torch.manual_seed(0)
+    head = {'type': 'DefocusClsHead', 'num_classes': 5, 'in_channels': 16, 'hidden_dims': hidden_dims}
+    backbone = {'type': 'DefocusMamba', 'arch': MAMBA, 'img_size': 32, 'patch_size': 8, 'out_type': 'raw'}
+    classifier = MODELS.build({'type': 'ImageClassifier', 'backbone': backbone, 'head': head})
+    assert_exports(classifier, lambda x: classifier(x, mode='tensor'))
+    assert classifier(images(3)).shape == (3, 5)

@@ -1,0 +1,45 @@
+"""Between the mixer's projections, nothing is as large as its activations but what the operators read and write."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mmdefocus.models.mixers import MambaMixer
+
+BATCH, LENGTH, INNER = 2, 70, 128
+
+
+class LargeResults(TorchDispatchMode):
+    """Counts the operators whose results have at least as many elements as the activations (B, L, E)."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts = {}
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        result = op(*args, **(kwargs or {}))
+        made = [x for x in (result if isinstance(result, tuple) else (result,)) if isinstance(x, torch.Tensor)]
+        given = {x.untyped_storage().data_ptr() for x in args if isinstance(x, torch.Tensor)}
+        # Views and operators in place make nothing.
+        made = [x for x in made if x.untyped_storage().data_ptr() not in given]
+        if any(x.numel() >= BATCH * LENGTH * INNER for x in made):
+            name = op._schema.name.split('::')[1]
+            self.counts[name] = self.counts.get(name, 0) + 1
+        return result
+
+
+@pytest.mark.parametrize('dtype', (torch.float32, torch.bfloat16))
+def test_no_copies_of_activations(dtype):
+    torch.manual_seed(0)
+    mixer = MambaMixer(32, INNER, state_dims=16, conv_kernel=4, dt_rank=6, group_size=64).to(dtype)
+    x = torch.randn(BATCH, LENGTH, 32, dtype=dtype, requires_grad=True)
+    positions = torch.arange(float(LENGTH))
+    with LargeResults() as forward:
+        y = mixer(x, positions, 1.0)
+    incoming = torch.randn_like(y)
+    with LargeResults() as backward:
+        y.backward(incoming)
+    # u and gate of in_proj, and the step sizes.
+    assert forward.counts == {'mm': 3, 'causal_conv1d': 1, 'defocus_scan': 1}
+    # Gradients of y by out_proj, and of u by x_proj, which is added to that by the scan.
+    assert backward.counts == {'mm': 2, 'defocus_scan_backward': 1, 'add': 1, 'causal_conv1d_backward': 1}
