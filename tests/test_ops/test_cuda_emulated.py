@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from cuda_cases import ConvCases, ScanCases, SegmentCases, make_conv_arguments, make_scan_arguments, run_conv, run_scan
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mmdefocus.ops import backends
 from mmdefocus.ops.cuda_limits import MAX_GROUP_SIZE, MAX_STATE, MAX_WIDTH, SCAN_CHUNK
@@ -121,6 +122,40 @@ def test_states_are_saved_before_every_chunk(ops):
     _, _, chunk_states = ops.defocus_scan(*(arguments[name] for name in SCAN), 2.0, 8, 1e-6)
     assert chunk_states.shape == (2, -(-33 // SCAN_CHUNK), 24, 16)
     assert torch.equal(chunk_states[:, 0], arguments['initial_state'])
+
+
+def scan_calls():
+    """(operator, arguments) forward and backward, with all arguments and without the optional ones."""
+    for absent in ((), ('freq', 'positions', 'initial_state')):
+        values = {**make_scan_arguments(), **dict.fromkeys(absent)}
+        arguments = [None if values[name] is None else values[name].detach() for name in SCAN] + [2.0, 8, 1e-6]
+        yield 'defocus_scan', arguments
+        y, state, chunk_states = torch.ops.mmdefocus_emulated.defocus_scan(*arguments)
+        yield 'defocus_scan_backward', [y, None if absent else state, *arguments, chunk_states]
+
+
+def conv_calls():
+    for bias in (True, False):
+        x, *parameters = [None if a is None else a.detach() for a in make_conv_arguments(bias=bias)]
+        for tensor in (x, x.transpose(1, 2).contiguous().transpose(1, 2)):
+            yield 'causal_conv1d', [tensor, *parameters, True]
+            yield 'causal_conv1d_backward', [x, tensor, *parameters, True]
+
+
+@pytest.mark.parametrize('calls', (scan_calls, conv_calls))
+def test_shapes_of_the_results_are_those_that_torch_compile_expects(ops, calls):
+    def describe(results):
+        results = (results,) if isinstance(results, torch.Tensor) else results
+        return [(result.shape, result.stride(), result.dtype) for result in results]
+
+    for name, arguments in calls():
+        expected = describe(getattr(ops, name)(*arguments))
+        with FakeTensorMode():
+            on_gpu = [
+                torch.empty_strided(a.shape, a.stride(), dtype=a.dtype, device='cuda') if torch.is_tensor(a) else a
+                for a in arguments
+            ]
+            assert describe(getattr(torch.ops.mmdefocus, name)(*on_gpu)) == expected, name
 
 
 @pytest.mark.parametrize(

@@ -16,15 +16,15 @@ struct BackwardShared {
   Tile<kChunk> drive;   // delta u; then the sum over the states of gradient · B
   Tile<kChunk> y;       // y; then its gradient; then the sum over the states of gradient · change of the decay
   Tile<kChunk> grad_y;  // after the norm
-  float turned[kChunk][2 * kStates];
+  float rotated[kChunk][2 * kStates];
   float norms[kChunk][kBlockGroups], slopes[kChunk][kBlockGroups];
   // [first step / kRegisterSteps][channel of the thread]. What a warp has read of it takes the warp's gradients of
-  // `turned` at the same steps: see `grad_turned`.
+  // `rotated` at the same steps: see `grad_rotated`.
   float4 checkpoints[kCheckpoints][kThreadChannels][kThreads];
   float4 sums[4][kThreads];  // gradients of D and of dt_bias, by rows
 
   // Where a warp keeps its gradients of B and C at a step: 2 kStates floats in a row.
-  __device__ __forceinline__ float* grad_turned(int step, int warp) {
+  __device__ __forceinline__ float* grad_rotated(int step, int warp) {
     constexpr int kWarpFloats = 32 * 4;  // of a warp in one row of checkpoints
     const int index = step % kRegisterSteps * 2 * kStates;
     float4* row = checkpoints[step / kRegisterSteps][index / kWarpFloats];
@@ -33,27 +33,33 @@ struct BackwardShared {
   static_assert(kRegisterSteps * 2 * kStates <= kThreadChannels * 32 * 4 && (32 * 4) % (2 * kStates) == 0);
 };
 
-// By rows: the gradient after the norm, (y + D u) being multiplied with silu(z).
+// By rows, and the state before the chunk: all that a chunk is computed from.
 template <int kStates, typename T, int kPacks>
-__device__ __forceinline__ void read_gates(const BackwardInputs<T>& inputs, const Share& share, int first_step,
-                                           RowPack<T> (&z)[kPacks], RowPack<T> (&grad_y)[kPacks], Tile<kChunk>& out) {
+__device__ __forceinline__ void read_chunk(BackwardShared<kStates>& shared, States& h, RowPack<T> (&u)[kPacks],
+                                           RowPack<T> (&z)[kPacks], RowPack<T> (&grad_y)[kPacks],
+                                           const BackwardInputs<T>& inputs, const Share& share, int chunk,
+                                           const ByStates<kStates>& place) {
   using Place = ByRows<kChunk, Layout<kStates>::kThreads>;
-  const int channel = share.first_channel + Place::channel();
-#pragma unroll
-  for (int p = 0; p < kPacks; ++p) {
-    const int t = first_step + Place::step(p);
-    const int present = t < share.end ? share.channels - Place::channel() : 0;
-    const bool aligned = inputs.scan.sizes.aligned;
-    z[p] = load_pack<kPackChannels>(inputs.scan.z.at(share.batch, t, channel), present, aligned);
-    grad_y[p] = load_pack<kPackChannels>(inputs.grad_y.at(share.batch, t, channel), present, aligned);
-  }
+  const ScanInputs<T>& scan = inputs.scan;
+  const Sizes& sizes = scan.sizes;
+  const int first = chunk * kChunk;
+  const int chunks = (sizes.length + kChunk - 1) / kChunk;
+  RowPack<T> dt[kPacks];
+  load_rows<Place>(u, scan.u, share, first, sizes.aligned);
+  load_rows<Place>(dt, scan.dt, share, first, sizes.aligned);
+  load_rows<Place>(z, scan.z, share, first, sizes.aligned);
+  load_rows<Place>(grad_y, inputs.grad_y, share, first, sizes.aligned);
+  load_states(h, inputs.chunk_states + share.offset(sizes, chunks, chunk, sizes.state), place, share.channels,
+              sizes.state);
+  load_projections<kStates>(shared.rotated, scan.rotated, share, first, sizes);
+  fill_drives<Place>(shared.delta, shared.drive, u, dt, scan.dt_bias, share, first, sizes);
 #pragma unroll
   for (int p = 0; p < kPacks; ++p) {
     if (Place::step(p) >= kChunk) continue;
-    float gradients[kPackChannels];
+    float gradients[kPackChannels];  // of y after the norm, which with D u is multiplied by silu(z)
 #pragma unroll
     for (int i = 0; i < kPackChannels; ++i) gradients[i] = grad_y[p][i] * silu(z[p][i]);
-    store_floats(&out[Place::step(p)][Place::channel()], gradients);
+    store_floats(&shared.grad_y[Place::step(p)][Place::channel()], gradients);
   }
 }
 
@@ -136,7 +142,7 @@ __device__ __forceinline__ void reverse_steps(BackwardShared<kStates>& shared, S
       float delta[kThreadChannels], drive[kThreadChannels], B[kThreadStates];
       load_floats(delta, &shared.delta[first + k][place.channel]);
       load_floats(drive, &shared.drive[first + k][place.channel]);
-      load_floats(B, &shared.turned[first + k][place.state]);
+      load_floats(B, &shared.rotated[first + k][place.state]);
 #pragma unroll
       for (int c = 0; c < kThreadChannels; ++c) {
 #pragma unroll
@@ -155,8 +161,8 @@ __device__ __forceinline__ void reverse_steps(BackwardShared<kStates>& shared, S
       load_floats(delta, &shared.delta[step][place.channel]);
       load_floats(drive, &shared.drive[step][place.channel]);
       load_floats(grad_y, &shared.y[step][place.channel]);
-      load_floats(B, &shared.turned[step][place.state]);
-      load_floats(C, &shared.turned[step][kStates + place.state]);
+      load_floats(B, &shared.rotated[step][place.state]);
+      load_floats(C, &shared.rotated[step][kStates + place.state]);
       float by_channel[2 * kThreadChannels] = {};  // sums over the states: by way of the drive, by way of the decay
       float by_state[2 * kThreadStates] = {};      // sums over the channels: of B, of C
 #pragma unroll
@@ -180,11 +186,11 @@ __device__ __forceinline__ void reverse_steps(BackwardShared<kStates>& shared, S
         Tile<kChunk>& tile = state_lane < kThreadChannels ? shared.drive : shared.y;
         tile[step][place.channel + state_lane % kThreadChannels] = by_channel[0];
       }
-      float* grad_turned = shared.grad_turned(step, threadIdx.x / 32);
+      float* grad_rotated = shared.grad_rotated(step, threadIdx.x / 32);
 #pragma unroll
       for (int i = 0; i < 2 * kThreadStates / L::kChannelLanes; ++i) {
         const int index = channel_lane + i * L::kChannelLanes;  // first the states of B, then those of C
-        grad_turned[index / kThreadStates * kStates + place.state + index % kThreadStates] = by_state[i];
+        grad_rotated[index / kThreadStates * kStates + place.state + index % kThreadStates] = by_state[i];
       }
     }
   }
@@ -244,8 +250,8 @@ __device__ __forceinline__ void write_rows(const BackwardInputs<T>& inputs, cons
 
 // Adds up what the warps found for B and C.
 template <int kStates>
-__device__ __forceinline__ void write_grad_turned(float* out, const Share& share, const Sizes& sizes, int first_step,
-                                                  BackwardShared<kStates>& shared) {
+__device__ __forceinline__ void write_grad_rotated(float* out, const Share& share, const Sizes& sizes, int first_step,
+                                                   BackwardShared<kStates>& shared) {
   using L = Layout<kStates>;
   const int64_t row = static_cast<int64_t>(share.batch) * sizes.length + first_step;
   for (int i = 4 * threadIdx.x; i < kChunk * 2 * kStates; i += 4 * L::kThreads) {
@@ -255,7 +261,7 @@ __device__ __forceinline__ void write_grad_turned(float* out, const Share& share
 #pragma unroll
     for (int warp = 0; warp < L::kWarps; ++warp) {
       float four[4];
-      load_floats(four, shared.grad_turned(step, warp) + column);
+      load_floats(four, shared.grad_rotated(step, warp) + column);
 #pragma unroll
       for (int k = 0; k < 4; ++k) sum[k] += four[k];
     }

@@ -29,19 +29,19 @@ struct Segments {
 const float* data_or_null(const Tensor& tensor) { return tensor.defined() ? tensor.const_data_ptr<float>() : nullptr; }
 
 template <typename T>
-Tensor turn(const ScanArguments& arguments, cudaStream_t stream) {
+Tensor rotate(const ScanArguments& arguments, cudaStream_t stream) {
   const Sizes& sizes = arguments.sizes;
-  const Tensor turned = arguments.empty({sizes.batch, sizes.length, 2 * padded_state(sizes.state)});
-  C10_CUDA_CHECK(launch_turn(arguments.projections<T>(), turned.mutable_data_ptr<float>(), stream));
-  return turned;
+  const Tensor rotated = arguments.empty({sizes.batch, sizes.length, 2 * padded_state(sizes.state)});
+  C10_CUDA_CHECK(launch_rotate(arguments.projections<T>(), rotated.mutable_data_ptr<float>(), stream));
+  return rotated;
 }
 
 template <typename T>
 void run_forward(const ScanArguments& arguments, const Tensor& y, const Tensor& last_state,
                  const Tensor& chunk_states) {
   const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
-  const Tensor turned = turn<T>(arguments, stream);
-  const ScanInputs<T> inputs = arguments.inputs<T>(turned);
+  const Tensor rotated = rotate<T>(arguments, stream);
+  const ScanInputs<T> inputs = arguments.inputs<T>(rotated);
   Tensor start_states = arguments.initial_state;
   if (arguments.sizes.segments > 1) {
     const Segments segments(arguments);
@@ -89,7 +89,7 @@ struct Gradients {
     A = arguments.empty({parts, sizes.channels, sizes.state});
     D = arguments.empty({parts, sizes.channels});
     dt_bias = arguments.empty({parts, sizes.channels});
-    freq = arguments.freq.defined() ? arguments.empty({turn_blocks(sizes), sizes.state}) : arguments.empty({1, 0});
+    freq = arguments.freq.defined() ? arguments.empty({rotation_blocks(sizes), sizes.state}) : arguments.empty({1, 0});
     initial_state = arguments.empty({0});
     if (arguments.initial_state.defined()) initial_state = at::empty_like(arguments.initial_state);
   }
@@ -99,8 +99,8 @@ template <typename T>
 void run_backward(const ScanArguments& arguments, const Incoming& incoming, const Gradients& gradients) {
   const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
   const Sizes& sizes = arguments.sizes;
-  const Tensor turned = turn<T>(arguments, stream);
-  BackwardInputs<T> inputs{arguments.inputs<T>(turned), read_rows<T>(incoming.grad_y),
+  const Tensor rotated = rotate<T>(arguments, stream);
+  BackwardInputs<T> inputs{arguments.inputs<T>(rotated), read_rows<T>(incoming.grad_y),
                            incoming.chunk_states.const_data_ptr<float>()};
   inputs.scan.sizes.aligned &= rows_are_aligned(incoming.grad_y);
   Tensor end_gradients = incoming.grad_last_state;
@@ -111,7 +111,7 @@ void run_backward(const ScanArguments& arguments, const Incoming& incoming, cons
                                          segments.summaries(), stream));
     end_gradients = segments.states;
   }
-  const Tensor grad_turned =
+  const Tensor grad_rotated =
       arguments.empty({sizes.batch, sizes.length, sizes.channel_blocks, 2 * padded_state(sizes.state)});
   const BackwardOutputs<T> outputs{
       data_or_null(end_gradients),
@@ -121,12 +121,13 @@ void run_backward(const ScanArguments& arguments, const Incoming& incoming, cons
       gradients.A.mutable_data_ptr<float>(),
       gradients.D.mutable_data_ptr<float>(),
       gradients.dt_bias.mutable_data_ptr<float>(),
-      grad_turned.mutable_data_ptr<float>(),
+      grad_rotated.mutable_data_ptr<float>(),
       arguments.initial_state.defined() ? gradients.initial_state.mutable_data_ptr<float>() : nullptr};
   C10_CUDA_CHECK(launch_backward(inputs, outputs, stream));
-  const TurnGradients<T> turn_gradients{grad_turned.const_data_ptr<float>(), gradients.B.mutable_data_ptr<T>(),
-                                        gradients.C.mutable_data_ptr<T>(), gradients.freq.mutable_data_ptr<float>()};
-  C10_CUDA_CHECK(launch_turn_back(arguments.projections<T>(), turn_gradients, stream));
+  const RotationGradients<T> rotation_gradients{grad_rotated.const_data_ptr<float>(), gradients.B.mutable_data_ptr<T>(),
+                                                gradients.C.mutable_data_ptr<T>(),
+                                                gradients.freq.mutable_data_ptr<float>()};
+  C10_CUDA_CHECK(launch_rotate_backward(arguments.projections<T>(), rotation_gradients, stream));
 }
 
 }  // namespace

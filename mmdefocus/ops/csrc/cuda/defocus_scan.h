@@ -14,9 +14,9 @@ namespace mmdefocus::cuda {
 constexpr int kBlockChannels = 64;  // channels of a thread block, at most
 constexpr int kBlockGroups = 8;     // groups of the norm in a thread block, at most
 constexpr int kMaxState = 32;
-constexpr int kChunk = 16;         // steps between the states that the forward pass saves
-constexpr int kForwardSteps = 32;  // steps that a thread block takes at a time; whole chunks
-constexpr int kTurnThreads = 256;  // of a thread block that turns B and C
+constexpr int kChunk = 16;             // steps between the states that the forward pass saves
+constexpr int kForwardSteps = 32;      // steps that a thread block takes at a time; whole chunks
+constexpr int kRotationThreads = 256;  // of a thread block that rotates B and C
 
 inline int padded_state(int state) { return state <= 16 ? 16 : kMaxState; }
 
@@ -36,14 +36,14 @@ struct Projections {
   Sizes sizes;
   const T *B, *C;
   int64_t B_strides[3], C_strides[3];
-  const float *positions, *freq;  // (L), (N); null where nothing turns
+  const float *positions, *freq;  // (L), (N); null where nothing rotates
 };
 
 template <typename T>
-struct TurnGradients {
-  const float* turned;  // incoming, (B, L, channel blocks, 2M)
-  T *B, *C;             // (B, L, N)
-  float* freq;          // (turn_blocks, N): partial sums
+struct RotationGradients {
+  const float* rotated;  // incoming, (B, L, channel blocks, 2M)
+  T *B, *C;              // (B, L, N)
+  float* freq;           // (rotation_blocks, N): partial sums
 };
 
 template <typename T>
@@ -51,7 +51,7 @@ struct ScanInputs {
   Sizes sizes;
   Rows<const T> u, dt, z;
   const float *A, *D, *dt_bias;  // (E, N), (E), (E)
-  const float* turned;           // (B, L, 2M): B and C after the rotation, zeros where N ends
+  const float* rotated;          // (B, L, 2M): B and C after the rotation, zeros where N ends
 };
 
 // What a segment does to the state that enters it: multiplies it with exp(A · deltas) and adds `states`.
@@ -81,21 +81,22 @@ struct BackwardOutputs {
   Rows<T> u, dt, z;
   float* A;              // (B, S, E, N)
   float *D, *dt_bias;    // (B, S, E)
-  float* turned;         // (B, L, channel blocks, 2M)
+  float* rotated;        // (B, L, channel blocks, 2M)
   float* initial_state;  // (B, E, N), or null
 };
 
-// Thread blocks that turn B and C: a thread for each pair of states.
-inline int64_t turn_blocks(const Sizes& sizes) {
+// Thread blocks that rotate B and C: a thread for each pair of states.
+inline int64_t rotation_blocks(const Sizes& sizes) {
   const int64_t pairs = static_cast<int64_t>(sizes.batch) * sizes.length * padded_state(sizes.state) / 2;
-  return (pairs + kTurnThreads - 1) / kTurnThreads;
+  return (pairs + kRotationThreads - 1) / kRotationThreads;
 }
 
 // Each of these returns what its launch returns.
 template <typename T>
-cudaError_t launch_turn(const Projections<T>& projections, float* turned, cudaStream_t stream);
+cudaError_t launch_rotate(const Projections<T>& projections, float* rotated, cudaStream_t stream);
 template <typename T>
-cudaError_t launch_turn_back(const Projections<T>& projections, const TurnGradients<T>& out, cudaStream_t stream);
+cudaError_t launch_rotate_backward(const Projections<T>& projections, const RotationGradients<T>& out,
+                                   cudaStream_t stream);
 template <typename T>
 cudaError_t launch_forward(const ScanInputs<T>& inputs, const ForwardOutputs<T>& out, cudaStream_t stream);
 template <typename T>

@@ -10,21 +10,11 @@ namespace mmdefocus::cuda {
 
 namespace {
 
-// As many as a multiprocessor has room for when each takes 128 of its 64 K registers.
-constexpr int kThreadsPerProcessor = 512;
-
-// By states: the state before a chunk.
-template <typename T, int kStates>
-__device__ __forceinline__ void load_chunk_state(States& h, const BackwardInputs<T>& inputs, const Share& share,
-                                                 int chunk, const ByStates<kStates>& place) {
-  const Sizes& sizes = inputs.scan.sizes;
-  const int chunks = (sizes.length + kChunk - 1) / kChunk;
-  const int64_t slab = share.offset(sizes, chunks, chunk, sizes.state);
-  load_states(h, inputs.chunk_states + slab, place, share.channels, sizes.state);
-}
+// Threads that a multiprocessor holds at a time: 128 of its 64 K registers for each.
+constexpr int kResidentThreads = 512;
 
 template <typename T, int kStates>
-__global__ void __launch_bounds__(Layout<kStates>::kThreads, kThreadsPerProcessor / Layout<kStates>::kThreads)
+__global__ void __launch_bounds__(Layout<kStates>::kThreads, kResidentThreads / Layout<kStates>::kThreads)
     backward_kernel(const BackwardInputs<T> inputs, const BackwardOutputs<T> out) {
   using L = Layout<kStates>;
   using Place = ByRows<kChunk, L::kThreads>;
@@ -46,11 +36,9 @@ __global__ void __launch_bounds__(Layout<kStates>::kThreads, kThreadsPerProcesso
 
   for (int chunk = (share.end - 1) / kChunk; chunk >= share.begin / kChunk; --chunk) {
     const int first = chunk * kChunk;
-    RowPack<T> u[Place::kPacks], dt[Place::kPacks], z[Place::kPacks], grad_y[Place::kPacks];
-    read_gates<kStates>(inputs, share, first, z, grad_y, shared.grad_y);
-    read_rows<kChunk, kStates>(inputs.scan, share, first, u, dt, shared.delta, shared.drive, shared.turned);
+    RowPack<T> u[Place::kPacks], z[Place::kPacks], grad_y[Place::kPacks];
     States h;
-    load_chunk_state(h, inputs, share, chunk, place);
+    read_chunk(shared, h, u, z, grad_y, inputs, share, chunk, place);
     __syncthreads();
 
     for (int step = 0; step < kChunk; step += kRegisterSteps) {
@@ -58,7 +46,7 @@ __global__ void __launch_bounds__(Layout<kStates>::kThreads, kThreadsPerProcesso
       for (int c = 0; c < kThreadChannels; ++c) {
         store_floats(&shared.checkpoints[step / kRegisterSteps][c][threadIdx.x].x, h[c]);
       }
-      scan_steps<kRegisterSteps>(h, rates, step, shared.delta, shared.drive, shared.y, shared.turned, place);
+      scan_steps<kRegisterSteps>(h, rates, step, shared.delta, shared.drive, shared.y, shared.rotated, place);
     }
     __syncthreads();
 
@@ -82,7 +70,7 @@ __global__ void __launch_bounds__(Layout<kStates>::kThreads, kThreadsPerProcesso
     __syncthreads();
 
     write_rows(inputs, out, share, first, shared);
-    write_grad_turned(out.turned, share, sizes, first, shared);
+    write_grad_rotated(out.rotated, share, sizes, first, shared);
   }
 
   store_states(out.A + slab, grad_A, place, share.channels, sizes.state);
@@ -120,14 +108,11 @@ __global__ void __launch_bounds__(Layout<kStates>::kThreads)
   load_rates(rates, inputs.scan.A, share, place, sizes.state);
   float total[kThreadChannels] = {};
   for (int chunk = (share.end - 1) / kChunk; chunk >= share.begin / kChunk; --chunk) {
-    const int first = chunk * kChunk;
-    RowPack<T> u[Place::kPacks], dt[Place::kPacks], z[Place::kPacks], grad_y[Place::kPacks];
-    read_gates<kStates>(inputs, share, first, z, grad_y, shared.grad_y);
-    read_rows<kChunk, kStates>(inputs.scan, share, first, u, dt, shared.delta, shared.drive, shared.turned);
+    RowPack<T> u[Place::kPacks], z[Place::kPacks], grad_y[Place::kPacks];
     States h;
-    load_chunk_state(h, inputs, share, chunk, place);
+    read_chunk(shared, h, u, z, grad_y, inputs, share, chunk, place);
     __syncthreads();
-    scan_steps<kChunk>(h, rates, 0, shared.delta, shared.drive, shared.y, shared.turned, place);
+    scan_steps<kChunk>(h, rates, 0, shared.delta, shared.drive, shared.y, shared.rotated, place);
     __syncthreads();
     group_norms(shared, share, sizes);
     __syncthreads();
@@ -138,7 +123,7 @@ __global__ void __launch_bounds__(Layout<kStates>::kThreads)
       float delta[kThreadChannels], gradient[kThreadChannels], C[kThreadStates];
       load_floats(delta, &shared.delta[step][place.channel]);
       load_floats(gradient, &shared.y[step][place.channel]);
-      load_floats(C, &shared.turned[step][kStates + place.state]);
+      load_floats(C, &shared.rotated[step][kStates + place.state]);
 #pragma unroll
       for (int c = 0; c < kThreadChannels; ++c) {
         total[c] += delta[c];

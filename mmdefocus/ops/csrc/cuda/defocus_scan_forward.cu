@@ -9,11 +9,15 @@ namespace mmdefocus::cuda {
 
 namespace {
 
+// Threads that a multiprocessor holds at a time: of its 64 K registers, 80 or 96 for each, which suffices.
+template <typename T>
+constexpr int kResidentThreads = sizeof(T) == 2 ? 768 : 640;
+
 template <int kStates>
 struct ForwardShared {
   Tile<kForwardSteps> delta;
   Tile<kForwardSteps> drive;  // delta u, then y
-  float turned[kForwardSteps][2 * kStates];
+  float rotated[kForwardSteps][2 * kStates];
   float norms[kForwardSteps][kBlockGroups];
 };
 
@@ -36,7 +40,7 @@ __device__ __forceinline__ void group_norms(float (&norms)[kForwardSteps][kBlock
 }
 
 template <typename T, int kStates>
-__global__ void __launch_bounds__(Layout<kStates>::kThreads)
+__global__ void __launch_bounds__(Layout<kStates>::kThreads, kResidentThreads<T> / Layout<kStates>::kThreads)
     forward_kernel(const ScanInputs<T> inputs, const ForwardOutputs<T> out) {
   constexpr int kThreads = Layout<kStates>::kThreads;
   using Place = ByRows<kForwardSteps, kThreads>;
@@ -55,12 +59,11 @@ __global__ void __launch_bounds__(Layout<kStates>::kThreads)
 
   for (int first = share.begin; first < share.end; first += kForwardSteps) {
     RowPack<T> u[Place::kPacks], dt[Place::kPacks], z[Place::kPacks];
-#pragma unroll
-    for (int p = 0; p < Place::kPacks; ++p) {
-      const int t = first + Place::step(p);
-      z[p] = load_pack<kPackChannels>(inputs.z.at(share.batch, t, channel), t < share.end ? count : 0, sizes.aligned);
-    }
-    read_rows<kForwardSteps, kStates>(inputs, share, first, u, dt, shared.delta, shared.drive, shared.turned);
+    load_rows<Place>(u, inputs.u, share, first, sizes.aligned);
+    load_rows<Place>(dt, inputs.dt, share, first, sizes.aligned);
+    load_rows<Place>(z, inputs.z, share, first, sizes.aligned);
+    load_projections<kStates>(shared.rotated, inputs.rotated, share, first, sizes);
+    fill_drives<Place>(shared.delta, shared.drive, u, dt, inputs.dt_bias, share, first, sizes);
     __syncthreads();
 
     for (int step = 0; step < kForwardSteps; step += kChunk) {
@@ -68,7 +71,7 @@ __global__ void __launch_bounds__(Layout<kStates>::kThreads)
         const int64_t slab = share.offset(sizes, chunks, (first + step) / kChunk, sizes.state);
         store_states(out.chunk_states + slab, h, place, share.channels, sizes.state);
       }
-      scan_steps<kChunk>(h, rates, step, shared.delta, shared.drive, shared.drive, shared.turned, place);
+      scan_steps<kChunk>(h, rates, step, shared.delta, shared.drive, shared.drive, shared.rotated, place);
     }
     __syncthreads();
 
@@ -112,14 +115,17 @@ __global__ void __launch_bounds__(Layout<kStates>::kThreads)
   float total[kThreadChannels] = {};
   for (int first = share.begin; first < share.end; first += kForwardSteps) {
     RowPack<T> u[Place::kPacks], dt[Place::kPacks];
-    read_rows<kForwardSteps, kStates>(inputs, share, first, u, dt, shared.delta, shared.drive, shared.turned);
+    load_rows<Place>(u, inputs.u, share, first, sizes.aligned);
+    load_rows<Place>(dt, inputs.dt, share, first, sizes.aligned);
+    load_projections<kStates>(shared.rotated, inputs.rotated, share, first, sizes);
+    fill_drives<Place>(shared.delta, shared.drive, u, dt, inputs.dt_bias, share, first, sizes);
     __syncthreads();
 #pragma unroll 2
     for (int step = 0; step < kForwardSteps; ++step) {
       float delta[kThreadChannels], drive[kThreadChannels], B[kThreadStates];
       load_floats(delta, &shared.delta[step][place.channel]);
       load_floats(drive, &shared.drive[step][place.channel]);
-      load_floats(B, &shared.turned[step][place.state]);
+      load_floats(B, &shared.rotated[step][place.state]);
       advance(h, rates, delta, drive, B);
 #pragma unroll
       for (int c = 0; c < kThreadChannels; ++c) total[c] += delta[c];

@@ -19,7 +19,4 @@ __device__ __forceinline__ S& shared_memory() {
   return *reinterpret_cast<S*>(memory);
 }
 
-constexpr float kLog2E = 1.44269504f;
-constexpr float kLn2 = 0.693147181f;
-
 }  // namespace mmdefocus::cuda

@@ -59,7 +59,7 @@ struct ScanArguments {
   }
 
   int64_t chunks() const { return ceil_divide(sizes.length, kChunk); }
-  bool turns() const { return freq.defined(); }
+  bool rotates() const { return freq.defined(); }
   Tensor empty(at::IntArrayRef shape) const { return at::empty(shape, u.options().dtype(at::kFloat)); }
 
   template <typename T>
@@ -69,12 +69,12 @@ struct ScanArguments {
             C.const_data_ptr<T>(),
             {B.stride(0), B.stride(1), B.stride(2)},
             {C.stride(0), C.stride(1), C.stride(2)},
-            turns() ? positions.const_data_ptr<float>() : nullptr,
-            turns() ? freq.const_data_ptr<float>() : nullptr};
+            rotates() ? positions.const_data_ptr<float>() : nullptr,
+            rotates() ? freq.const_data_ptr<float>() : nullptr};
   }
 
   template <typename T>
-  ScanInputs<T> inputs(const Tensor& turned) const {
+  ScanInputs<T> inputs(const Tensor& rotated) const {
     return {sizes,
             read_rows<T>(u),
             read_rows<T>(dt),
@@ -82,7 +82,7 @@ struct ScanArguments {
             A.const_data_ptr<float>(),
             D.const_data_ptr<float>(),
             dt_bias.const_data_ptr<float>(),
-            turned.const_data_ptr<float>()};
+            rotated.const_data_ptr<float>()};
   }
 
  private:
@@ -103,7 +103,7 @@ struct ScanArguments {
     if (initial_state.defined()) {
       check_like(initial_state, "initial_state", {batch, channels, state}, at::kFloat, device, kOp);
     }
-    if (turns()) {
+    if (rotates()) {
       TORCH_CHECK(positions.defined(), kOp, ": expected positions along with freq");
       TORCH_CHECK(state % 2 == 0, kOp, ": expected an even state with freq, got ", state);
       check_like(freq, "freq", {state}, at::kFloat, device, kOp);

@@ -155,30 +155,26 @@ __device__ __forceinline__ void load_rates(States& rates, const float* A, const 
   }
 }
 
-// By rows: reads u and dt, and fills the tiles with delta, delta u and the projections.
-template <int kSteps, int kStates, typename T, int kPacks>
-__device__ __forceinline__ void read_rows(const ScanInputs<T>& inputs, const Share& share, int first_step,
-                                          RowPack<T> (&u)[kPacks], RowPack<T> (&dt)[kPacks], Tile<kSteps>& delta,
-                                          Tile<kSteps>& drive, float (&turned)[kSteps][2 * kStates]) {
-  constexpr int kThreads = Layout<kStates>::kThreads;
-  using Place = ByRows<kSteps, kThreads>;
-  const Sizes& sizes = inputs.sizes;
+// By rows: zeros after the end of the segment.
+template <typename Place, typename T, int kPacks>
+__device__ __forceinline__ void load_rows(RowPack<T> (&out)[kPacks], const Rows<const T>& rows, const Share& share,
+                                          int first_step, bool aligned) {
   const int channel = share.first_channel + Place::channel();
-  const int count = share.channels - Place::channel();
 #pragma unroll
   for (int p = 0; p < kPacks; ++p) {
     const int t = first_step + Place::step(p);
-    const int present = t < share.end ? count : 0;
-    u[p] = load_pack<kPackChannels>(inputs.u.at(share.batch, t, channel), present, sizes.aligned);
-    dt[p] = load_pack<kPackChannels>(inputs.dt.at(share.batch, t, channel), present, sizes.aligned);
+    const int count = t < share.end ? share.channels - Place::channel() : 0;
+    out[p] = load_pack<kPackChannels>(rows.at(share.batch, t, channel), count, aligned);
   }
-  const int64_t row = static_cast<int64_t>(share.batch) * sizes.length + first_step;
-  for (int i = 4 * threadIdx.x; i < kSteps * 2 * kStates; i += 4 * kThreads) {
-    float four[4] = {};
-    if (first_step + i / (2 * kStates) < share.end) load_floats(four, inputs.turned + row * 2 * kStates + i);
-    store_floats(&turned[0][0] + i, four);
-  }
-  const RowPack<float> bias = load_pack<kPackChannels>(inputs.dt_bias + channel, count, sizes.aligned);
+}
+
+// By rows: delta and what drives the states, delta u.
+template <typename Place, typename T, int kPacks, int kSteps>
+__device__ __forceinline__ void fill_drives(Tile<kSteps>& delta, Tile<kSteps>& drive, const RowPack<T> (&u)[kPacks],
+                                            const RowPack<T> (&dt)[kPacks], const float* dt_bias, const Share& share,
+                                            int first_step, const Sizes& sizes) {
+  const RowPack<float> bias = load_pack<kPackChannels>(dt_bias + share.first_channel + Place::channel(),
+                                                       share.channels - Place::channel(), sizes.aligned);
 #pragma unroll
   for (int p = 0; p < kPacks; ++p) {
     const int step = Place::step(p);
@@ -192,6 +188,18 @@ __device__ __forceinline__ void read_rows(const ScanInputs<T>& inputs, const Sha
     }
     store_floats(&delta[step][Place::channel()], deltas);
     store_floats(&drive[step][Place::channel()], drives);
+  }
+}
+
+// B and C after the rotation: zeros after the end of the segment.
+template <int kStates, int kSteps>
+__device__ __forceinline__ void load_projections(float (&out)[kSteps][2 * kStates], const float* rotated,
+                                                 const Share& share, int first_step, const Sizes& sizes) {
+  const int64_t row = static_cast<int64_t>(share.batch) * sizes.length + first_step;
+  for (int i = 4 * threadIdx.x; i < kSteps * 2 * kStates; i += 4 * Layout<kStates>::kThreads) {
+    float four[4] = {};
+    if (first_step + i / (2 * kStates) < share.end) load_floats(four, rotated + row * 2 * kStates + i);
+    store_floats(&out[0][0] + i, four);
   }
 }
 
@@ -211,7 +219,8 @@ __device__ __forceinline__ void advance(States& h, const States& rates, const fl
 template <int kCount, int kStates, int kSteps>
 __device__ __forceinline__ void scan_steps(States& h, const States& rates, int first, const Tile<kSteps>& delta,
                                            const Tile<kSteps>& drive, Tile<kSteps>& y,
-                                           const float (&turned)[kSteps][2 * kStates], const ByStates<kStates>& place) {
+                                           const float (&rotated)[kSteps][2 * kStates],
+                                           const ByStates<kStates>& place) {
   constexpr int kLanes = Layout<kStates>::kStateLanes;
   constexpr int kTogether = kLanes / kThreadChannels;  // steps whose y are summed at once, one per lane
   static_assert(kCount % kTogether == 0);
@@ -224,8 +233,8 @@ __device__ __forceinline__ void scan_steps(States& h, const States& rates, int f
       float deltas[kThreadChannels], drives[kThreadChannels], B[kThreadStates], C[kThreadStates];
       load_floats(deltas, &delta[step][place.channel]);
       load_floats(drives, &drive[step][place.channel]);
-      load_floats(B, &turned[step][place.state]);
-      load_floats(C, &turned[step][kStates + place.state]);
+      load_floats(B, &rotated[step][place.state]);
+      load_floats(C, &rotated[step][kStates + place.state]);
       advance(h, rates, deltas, drives, B);
 #pragma unroll
       for (int c = 0; c < kThreadChannels; ++c) {

@@ -1,6 +1,6 @@
 // Carries the state from segment to segment of a sequence.
+#include "cuda/activations.cuh"
 #include "cuda/defocus_scan.h"
-#include "cuda/device.cuh"
 #include "cuda/launch.cuh"
 
 namespace mmdefocus::cuda {
@@ -15,7 +15,6 @@ __global__ void carry_kernel(const Sizes sizes, const float* A, const float* fir
   const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (index >= sizes.batch * slab) return;
   const int64_t batch = index / slab, place = index % slab;
-  const float rate = A[place] * kLog2E;
   float state = first == nullptr ? 0.0f : first[index];
   for (int i = 0; i < sizes.segments; ++i) {
     const int64_t segment = batch * sizes.segments + (reversed ? sizes.segments - 1 - i : i);
@@ -23,7 +22,7 @@ __global__ void carry_kernel(const Sizes sizes, const float* A, const float* fir
     const float entering = state;
     if (i < sizes.segments - 1) {
       const float deltas = summaries.deltas[segment * sizes.channels + place / sizes.state];
-      state = exp2_approx(deltas * rate) * entering + at;
+      state = exp_approx(deltas * A[place]) * entering + at;
     }
     at = entering;
   }

@@ -27,7 +27,4 @@ S& shared_memory() {
   return *reinterpret_cast<S*>(emulation::shared);
 }
 
-constexpr float kLog2E = 1.44269504f;
-constexpr float kLn2 = 0.693147181f;
-
 }  // namespace mmdefocus::cuda

@@ -1,4 +1,4 @@
-// The rotation of B and C before the De-focus scan, and its gradient. A thread turns one pair of states of one row, in
+// The rotation of B and C before the De-focus scan, and its gradient. A thread takes one pair of states of one row, in
 // both projections.
 #include <c10/util/BFloat16.h>
 #include <c10/util/Half.h>
@@ -18,7 +18,7 @@ struct Pair {
 
   template <typename T>
   __device__ explicit Pair(const Projections<T>& projections) {
-    const int64_t index = static_cast<int64_t>(blockIdx.x) * kTurnThreads + threadIdx.x;
+    const int64_t index = static_cast<int64_t>(blockIdx.x) * kRotationThreads + threadIdx.x;
     row = index / (kStates / 2);
     batch = static_cast<int>(row / projections.sizes.length);
     t = static_cast<int>(row % projections.sizes.length);
@@ -52,32 +52,32 @@ __device__ float2 load_pair(const T* from, const int64_t (&strides)[3], const Pa
 }
 
 template <typename T, int kStates>
-__global__ void turn_kernel(const Projections<T> projections, float* turned) {
+__global__ void rotate_kernel(const Projections<T> projections, float* rotated) {
   const Pair<kStates> pair(projections);
   if (pair.batch >= projections.sizes.batch) return;
   const Phases phases = phases_of(projections, pair);
   const float2 B = load_pair(projections.B, projections.B_strides, pair, projections.sizes.state);
   const float2 C = load_pair(projections.C, projections.C_strides, pair, projections.sizes.state);
-  float* to = turned + pair.row * 2 * kStates + pair.first;
-  const auto turn = [&](const float2& x) {
+  float* to = rotated + pair.row * 2 * kStates + pair.first;
+  const auto rotate = [&](const float2& x) {
     return make_float2(x.x * phases.cos[0] - x.y * phases.sin[0], x.y * phases.cos[1] + x.x * phases.sin[1]);
   };
-  *reinterpret_cast<float2*>(to) = turn(B);
-  *reinterpret_cast<float2*>(to + kStates) = turn(C);
+  *reinterpret_cast<float2*>(to) = rotate(B);
+  *reinterpret_cast<float2*>(to + kStates) = rotate(C);
 }
 
 template <typename T, int kStates>
-__global__ void turn_back_kernel(const Projections<T> projections, const TurnGradients<T> out) {
-  auto& of_threads = shared_memory<float2[kTurnThreads]>();
+__global__ void rotate_backward_kernel(const Projections<T> projections, const RotationGradients<T> out) {
+  auto& of_threads = shared_memory<float2[kRotationThreads]>();
   const Pair<kStates> pair(projections);
   float2 sum = make_float2(0.0f, 0.0f);
   if (pair.batch < projections.sizes.batch) {
     const Phases phases = phases_of(projections, pair);
-    const auto turn_back = [&](const T* from, const int64_t (&strides)[3], int column, T* to) {
+    const auto rotate_back = [&](const T* from, const int64_t (&strides)[3], int column, T* to) {
       float2 gradient = make_float2(0.0f, 0.0f);
       for (int block = 0; block < projections.sizes.channel_blocks; ++block) {
         const int64_t index = (pair.row * projections.sizes.channel_blocks + block) * 2 * kStates + column + pair.first;
-        const float2 part = *reinterpret_cast<const float2*>(out.turned + index);
+        const float2 part = *reinterpret_cast<const float2*>(out.rotated + index);
         gradient.x += part.x;
         gradient.y += part.y;
       }
@@ -92,8 +92,8 @@ __global__ void turn_back_kernel(const Projections<T> projections, const TurnGra
       sum.x -= gradient.x * (x.x * phases.sin[0] + x.y * phases.cos[0]);
       sum.y += gradient.y * (x.x * phases.cos[1] - x.y * phases.sin[1]);
     };
-    turn_back(projections.B, projections.B_strides, 0, out.B);
-    turn_back(projections.C, projections.C_strides, kStates, out.C);
+    rotate_back(projections.B, projections.B_strides, 0, out.B);
+    rotate_back(projections.C, projections.C_strides, kStates, out.C);
     if (projections.freq != nullptr) {
       sum.x *= projections.positions[pair.t];
       sum.y *= projections.positions[pair.t];
@@ -104,7 +104,7 @@ __global__ void turn_back_kernel(const Projections<T> projections, const TurnGra
   __syncthreads();
   if (threadIdx.x >= projections.sizes.state) return;
   float total = 0.0f;
-  for (int i = threadIdx.x / 2; i < kTurnThreads; i += kStates / 2) {
+  for (int i = threadIdx.x / 2; i < kRotationThreads; i += kStates / 2) {
     total += threadIdx.x % 2 == 0 ? of_threads[i].x : of_threads[i].y;
   }
   out.freq[static_cast<int64_t>(blockIdx.x) * projections.sizes.state + threadIdx.x] = total;
@@ -113,21 +113,23 @@ __global__ void turn_back_kernel(const Projections<T> projections, const TurnGra
 }  // namespace
 
 template <typename T>
-cudaError_t launch_turn(const Projections<T>& projections, float* turned, cudaStream_t stream) {
-  const auto kernel = padded_state(projections.sizes.state) == 16 ? turn_kernel<T, 16> : turn_kernel<T, 32>;
-  return launch(kernel, turn_blocks(projections.sizes), kTurnThreads, 0, stream, projections, turned);
+cudaError_t launch_rotate(const Projections<T>& projections, float* rotated, cudaStream_t stream) {
+  const auto kernel = padded_state(projections.sizes.state) == 16 ? rotate_kernel<T, 16> : rotate_kernel<T, 32>;
+  return launch(kernel, rotation_blocks(projections.sizes), kRotationThreads, 0, stream, projections, rotated);
 }
 
 template <typename T>
-cudaError_t launch_turn_back(const Projections<T>& projections, const TurnGradients<T>& out, cudaStream_t stream) {
-  const auto kernel = padded_state(projections.sizes.state) == 16 ? turn_back_kernel<T, 16> : turn_back_kernel<T, 32>;
-  return launch(kernel, turn_blocks(projections.sizes), kTurnThreads, kTurnThreads * sizeof(float2), stream,
+cudaError_t launch_rotate_backward(const Projections<T>& projections, const RotationGradients<T>& out,
+                                   cudaStream_t stream) {
+  const auto kernel =
+      padded_state(projections.sizes.state) == 16 ? rotate_backward_kernel<T, 16> : rotate_backward_kernel<T, 32>;
+  return launch(kernel, rotation_blocks(projections.sizes), kRotationThreads, kRotationThreads * sizeof(float2), stream,
                 projections, out);
 }
 
-#define INSTANTIATE(T)                                                              \
-  template cudaError_t launch_turn<T>(const Projections<T>&, float*, cudaStream_t); \
-  template cudaError_t launch_turn_back<T>(const Projections<T>&, const TurnGradients<T>&, cudaStream_t);
+#define INSTANTIATE(T)                                                                \
+  template cudaError_t launch_rotate<T>(const Projections<T>&, float*, cudaStream_t); \
+  template cudaError_t launch_rotate_backward<T>(const Projections<T>&, const RotationGradients<T>&, cudaStream_t);
 INSTANTIATE(float)
 INSTANTIATE(c10::Half)
 INSTANTIATE(c10::BFloat16)
