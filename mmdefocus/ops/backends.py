@@ -2,6 +2,7 @@
 
 * ``cuda``: the CUDA kernels of the compiled extension ``mmdefocus._ext``, if it was built with them.
 * ``triton``: Triton kernels, on a GPU; with ``TRITON_INTERPRET=1`` on a CPU, for tests.
+* ``mamba_ssm``: the CUDA scan of the package mamba-ssm, if it is installed.
 * ``cpp``: the CPU kernels of the extension.
 * ``reference``: plain PyTorch, any device; a Python loop over time, so slow. It is the specification of the others.
 
@@ -23,7 +24,7 @@ import torch
 __all__ = ['available_backends', 'choose_backend']
 
 # From the fastest to the slowest.
-BACKENDS = ('cuda', 'triton', 'cpp', 'reference')
+BACKENDS = ('cuda', 'triton', 'mamba_ssm', 'cpp', 'reference')
 ENVIRONMENT_VARIABLE = 'MMDEFOCUS_BACKEND'
 
 
@@ -107,6 +108,39 @@ def can_run_triton(device: torch.device | None = None, dtype: torch.dtype | None
     return None if torch.cuda.is_available() else 'torch finds no GPU'
 
 
+@functools.cache
+def _mamba_ssm_obstacle() -> str | None:
+    """Why the compiled scan of mamba-ssm cannot be imported."""
+    if importlib.util.find_spec('mamba_ssm') is None:
+        return (
+            'mamba-ssm is not installed; on a machine with a CUDA toolkit, '
+            '"pip install --no-build-isolation mmdefocus[mamba]" installs it'
+        )
+    try:
+        importlib.import_module('selective_scan_cuda')
+    except ImportError as error:
+        return (
+            f'mamba-ssm is installed, but its compiled scan cannot be imported ({error}); reinstall it for this torch'
+        )
+    return None
+
+
+def can_run_mamba_ssm(device: torch.device | None = None, dtype: torch.dtype | None = None) -> str | None:
+    """None where the compiled scan of mamba-ssm runs, else the reason why it does not.
+
+    Args:
+        device: where the tensors are; None asks for the machine as such.
+        dtype: type of the tensors; float16, bfloat16 and float32 are there.
+    """
+    if device is not None and device.type != 'cuda':
+        return f'its kernels run on CUDA tensors, got tensors on {device}'
+    if dtype == torch.float64:
+        return 'its kernels compute in float32, got float64'
+    if torch.compiler.is_compiling():
+        return 'torch.compile cannot trace its kernels'
+    return _mamba_ssm_obstacle() or (None if torch.cuda.is_available() else 'torch finds no CUDA GPU')
+
+
 def can_run_reference(device: torch.device | None = None, dtype: torch.dtype | None = None) -> str | None:
     """None: plain PyTorch runs on every device and in every type."""
     return None
@@ -126,7 +160,13 @@ def can_run_cpp(device: torch.device | None = None, dtype: torch.dtype | None = 
     return None
 
 
-_PREDICATES = {'cuda': can_run_cuda, 'triton': can_run_triton, 'cpp': can_run_cpp, 'reference': can_run_reference}
+_PREDICATES = {
+    'cuda': can_run_cuda,
+    'triton': can_run_triton,
+    'mamba_ssm': can_run_mamba_ssm,
+    'cpp': can_run_cpp,
+    'reference': can_run_reference,
+}
 
 
 def available_backends() -> dict[str, str | None]:

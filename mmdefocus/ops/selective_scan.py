@@ -3,7 +3,9 @@
 Legend: B batch, E channels, L time, N state, G groups of channels that share B and C.
 """
 
+from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import Literal, overload
 
 import torch
@@ -11,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmdefocus.ops.backends import can_run_cpp, choose_backend, refuse_second_derivatives
+from mmdefocus.ops.mamba_ssm_adapter import mamba_ssm_limit, selective_scan_mamba_ssm
 from mmdefocus.ops.reference import selective_scan_reference
 from mmdefocus.ops.validation import check_rank, check_shape, compute_dtype
 
@@ -52,7 +55,41 @@ def _selective_scan_cpp(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tenso
     return y, last_state
 
 
-_IMPLEMENTATIONS = {'reference': selective_scan_reference, 'cpp': _selective_scan_cpp}
+def _scan_with(
+    scan: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+) -> tuple[Tensor, Tensor]:
+    """The recurrence by ``scan``, and what is around it in plain PyTorch."""
+    compute = torch.float64 if u.dtype == torch.float64 else torch.float32
+    # Autocast would move the products below back into half types; the meta device has none to switch off.
+    with nullcontext() if u.is_meta else torch.autocast(u.device.type, enabled=False):
+        x, step, A, B, C = (tensor.to(compute) for tensor in (u, delta, A, B, C))
+        if delta_bias is not None:
+            step = step + delta_bias.to(compute)[:, None]
+        if delta_softplus:
+            step = F.softplus(step)
+        B, C = (projection.unsqueeze(1) if projection.dim() == 3 else projection for projection in (B, C))
+        y, last_state = scan(x, step, A, B, C)
+        if D is not None:
+            y = y + D.to(compute)[:, None] * x
+        if z is not None:
+            y = y * F.silu(z.to(compute))
+    return y.to(u.dtype), last_state
+
+
+_IMPLEMENTATIONS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
+    'mamba_ssm': selective_scan_mamba_ssm,
+    'cpp': partial(_scan_with, _selective_scan_cpp),
+    'reference': partial(_scan_with, selective_scan_reference),
+}
 
 
 @overload
@@ -124,8 +161,9 @@ def selective_scan(
         z: gate, (B, E, L).
         delta_bias: added to ``delta``, (E).
         delta_softplus: whether softplus is applied to ``delta``.
-        return_last_state: whether the state after the last step is returned too. It is differentiable.
-        backend: 'reference' or 'cpp' (see :func:`mmdefocus.ops.available_backends`); None chooses by the device.
+        return_last_state: whether the state after the last step is returned too. It is differentiable; with
+            ``mamba_ssm``, which has no gradient of it, it cannot be had while gradients are recorded.
+        backend: a name of :func:`mmdefocus.ops.available_backends`; None chooses by the device and the type.
 
     Returns:
         y (B, E, L) of the type of ``u``; with ``return_last_state``, also the state (B, E, N) in float32 (float64 for
@@ -138,24 +176,12 @@ def selective_scan(
     """
     op = 'selective_scan'
     tensors = {'u': u, 'delta': delta, 'A': A, 'B': B, 'C': C, 'D': D, 'z': z, 'delta_bias': delta_bias}
-    compute = compute_dtype(op, tensors)
+    compute_dtype(op, tensors)
     _check_shapes(op, **tensors)
-    implementation = _IMPLEMENTATIONS[choose_backend(backend, u.device)]
-
-    # Autocast would move the products below back into half types; the meta device has none to switch off.
-    with nullcontext() if u.is_meta else torch.autocast(u.device.type, enabled=False):
-        x, step, A, B, C = (tensor.to(compute) for tensor in (u, delta, A, B, C))
-        if delta_bias is not None:
-            step = step + delta_bias.to(compute)[:, None]
-        if delta_softplus:
-            step = F.softplus(step)
-        B, C = (projection.unsqueeze(1) if projection.dim() == 3 else projection for projection in (B, C))
-        y, last_state = implementation(x, step, A, B, C)
-        if D is not None:
-            y = y + D.to(compute)[:, None] * x
-        if z is not None:
-            y = y * F.silu(z.to(compute))
-    y = y.to(u.dtype)
+    recorded = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors.values())
+    limits = {'mamba_ssm': mamba_ssm_limit(A.shape[1], return_last_state and recorded)}
+    implementation = _IMPLEMENTATIONS[choose_backend(backend, u.device, u.dtype, _IMPLEMENTATIONS, limits)]
+    y, last_state = implementation(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
     return (y, last_state) if return_last_state else y
 
 

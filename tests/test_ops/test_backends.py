@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmdefocus.ops import backends
-from mmdefocus.ops.backends import available_backends, can_run_cuda, can_run_triton, choose_backend
+from mmdefocus.ops.backends import available_backends, can_run_cuda, can_run_mamba_ssm, can_run_triton, choose_backend
 from mmdefocus.ops.cuda_limits import causal_conv1d_limit, defocus_scan_limit
 
 CPU, GPU = torch.device('cpu'), torch.device('cuda', 0)
@@ -28,7 +28,7 @@ def gpu_machine(monkeypatch):
 
 
 def test_all_backends_are_listed_from_the_fastest_to_the_slowest():
-    assert list(available_backends()) == ['cuda', 'triton', 'cpp', 'reference']
+    assert list(available_backends()) == ['cuda', 'triton', 'mamba_ssm', 'cpp', 'reference']
 
 
 @pytest.mark.parametrize(
@@ -100,6 +100,7 @@ def test_extension_without_cuda(monkeypatch):
     assert available_backends() == {
         'cuda': 'the extension is not built',
         'triton': can_run_triton(),
+        'mamba_ssm': can_run_mamba_ssm(),
         'cpp': 'the extension is not built',
         'reference': None,
     }
@@ -113,7 +114,9 @@ def test_environment_variable(gpu_machine, monkeypatch):
     with pytest.raises(RuntimeError, match="backend 'cuda' cannot run: its kernels run on CUDA tensors"):
         choose_backend(None, CPU)
     monkeypatch.setenv('MMDEFOCUS_BACKEND', 'gpu')
-    with pytest.raises(ValueError, match=r"MMDEFOCUS_BACKEND .* one of cuda, triton, cpp, reference, got 'gpu'"):
+    with pytest.raises(
+        ValueError, match=r"MMDEFOCUS_BACKEND .* one of cuda, triton, mamba_ssm, cpp, reference, got 'gpu'"
+    ):
         choose_backend(None, CPU)
 
 
