@@ -15,8 +15,8 @@ from mmdefocus.datasets.staging import staged_directory
 
 # Raised whenever the same options begin to give other pixels or boxes, so that an old set is not taken for a new one.
 FORMAT_VERSION = 1
-# The collection is ordered by form; the tail holds the last three forms and 18 digits that end the one before them, so that
-# nearly all of it is by other writers.
+# The collection is ordered by form. The tail is the last three forms and 18 digits that end the one before them, so
+# that nearly all of it is by other writers.
 NUM_TRAIN_GLYPHS = 1397
 SPLITS = ('train', 'val')
 # Share of full ink from which on a pixel belongs to the digit, and so to its box.
