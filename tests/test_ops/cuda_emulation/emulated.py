@@ -47,6 +47,8 @@ def _build(library: Path) -> None:
             build_directory=folder,
             is_python_module=False,
         )
+        for outdated in BUILD.glob('emulated_*.so'):
+            outdated.unlink(missing_ok=True)
         Path(folder, 'emulated.so').rename(library)
 
 
