@@ -221,6 +221,8 @@ def test_interrupted_and_taken_up_again(machine):
             'WAIT': 'torchvision',
         },
         start_new_session=True,
+        # A shell's background jobs ignore Ctrl-C, and so would everything that the tests start in one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -228,7 +230,7 @@ def test_interrupted_and_taken_up_again(machine):
         assert process.poll() is None
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
     assert errors.strip() == 'interrupted; the same command goes on from here'
     assert run_setup(machine).returncode == 0
