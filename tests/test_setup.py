@@ -24,7 +24,7 @@ echo "$request" >>"$NOTES"
 if [[ -n ${WAIT:-} && $request == *"torch $WAIT"* ]]; then
     trap 'exit 1' INT
     touch "$ROOT/waiting"
-    sleep 30 &
+    sleep 30 >/dev/null 2>&1 3>&- &
     wait
 fi
 case "$request$script" in
