@@ -61,7 +61,8 @@ def count_complexity(cfg: Config, shape: tuple[int, int] | None = None) -> Compl
     detect = cfg.get('default_scope') == 'mmdet'
     shape = shape or (DETECTION_SHAPE if detect else _nominal_shape(cfg))
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')), meta, torch.no_grad():
-        model = MODELS.build(copy.deepcopy(cfg.model)).eval()
+        # Without gradients, torch's counter takes modules that return a view of a parameter, as of the positions, too.
+        model = MODELS.build(copy.deepcopy(cfg.model)).eval().requires_grad_(False)
         arguments = [torch.empty(1, 3, *shape)] + ([[_detection_sample(shape)]] if detect else [])
         with FlopCounterMode(display=False) as counter, _SizesOnCpu():
             model(*arguments, mode='tensor')

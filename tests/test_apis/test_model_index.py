@@ -18,20 +18,24 @@ CLASSIFIERS = [
     'defocus-mamba-large_3rdparty_in21k-192px_eval-in1k',
     'defocus-mamba-large_in21k-pre_3rdparty_in1k-384px',
     'defocus-mamba-small_in1k',
+    'defocus-retnet-base_in1k',
+    'defocus-vit-base-noncausal_in1k',
+    'defocus-vit-base_in1k',
+    'defocus-vit-small_in1k',
 ]
 
 
 def test_classifiers_are_in_the_list_of_mmpretrain():
     assert list_models('*defocus*') == CLASSIFIERS
     assert list_models('defocus', task='Image Classification') == CLASSIFIERS, 'which inference_model needs'
-    assert 'resnet50_8xb32_in1k' in list_models()
+    assert {'plain-vit-base-noncausal_in1k', 'plain-mamba-small_in1k', 'resnet50_8xb32_in1k'} <= set(list_models())
 
 
 @pytest.mark.parametrize('name', [*CLASSIFIERS, 'defocus_mamba_base_36ep', 'Defocus_Mamba_Large_12ep'])
 def test_every_name_has_a_config(name):
     config, weights = find_model(name)
     assert Path(config).is_file()
-    published = 'small' not in name and 'Large_12ep' not in name
+    published = '3rdparty' in name or name == 'defocus_mamba_base_36ep'
     assert (weights is not None) == published
 
 

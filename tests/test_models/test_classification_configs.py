@@ -1,20 +1,46 @@
-"""The published classification configs: their numbers, their parameters, and a toy training of each."""
+"""The classification configs: their numbers, their parameters, and a toy training of each kind."""
 
+import copy
+import re
 import shutil
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
-from mmpretrain.registry import MODELS, TRANSFORMS
+from mmpretrain.registry import HOOKS, MODELS, TRANSFORMS
 
 from mmdefocus.apis.runner import UsageError, apply_train_options, build_runner, load_config
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'classification'
-TRAINED = ['small', 'base', 'large_21k', 'large']
+TRAINED = ['defocus_mamba_small', 'defocus_mamba_base', 'defocus_mamba_large_21k', 'defocus_mamba_large']
+PLAIN = {'band_pass': False, 'absolute_positions': True}
+# Configs of the recipe of defocus_mamba_base, and what they say of the backbone.
+NETWORKS = {
+    'defocus_mamba_small': {'type': 'DefocusMamba', 'arch': 'small'},
+    'defocus_mamba_base': {'type': 'DefocusMamba', 'arch': 'base'},
+    'defocus_vit_small': {'type': 'DefocusViT', 'arch': 'small'},
+    'defocus_vit_base': {'type': 'DefocusViT', 'arch': 'base'},
+    'defocus_vit_base_noncausal': {'type': 'DefocusViT', 'arch': 'base', 'causal': False},
+    'defocus_retnet_base': {'type': 'DefocusRetNet', 'arch': 'base'},
+    'plain_vit_small': {'type': 'DefocusViT', 'arch': 'small', **PLAIN},
+    'plain_vit_small_noncausal': {'type': 'DefocusViT', 'arch': 'small', 'causal': False, **PLAIN},
+    'plain_vit_base': {'type': 'DefocusViT', 'arch': 'base', **PLAIN},
+    'plain_vit_base_noncausal': {'type': 'DefocusViT', 'arch': 'base', 'causal': False, **PLAIN},
+    'plain_retnet_base': {'type': 'DefocusRetNet', 'arch': 'base', **PLAIN},
+    'plain_mamba_small': {'type': 'DefocusMamba', 'arch': 'small', 'rotary': False},
+    'plain_mamba_base': {'type': 'DefocusMamba', 'arch': 'base', 'rotary': False},
+}
+TOY_ARCHS = {
+    'DefocusViT': {'embed_dims': 16, 'num_layers': 2, 'num_heads': 2, 'ffn_dims': 32},
+    'DefocusRetNet': {'embed_dims': 16, 'num_layers': 2, 'num_heads': 2, 'value_dims': 32, 'ffn_dims': 24},
+}
 PHOTOS = {'china.jpg': 663, 'flower.jpg': 985}  # monastery, daisy
 
 
@@ -24,8 +50,20 @@ def mmpretrain_scope():
         yield
 
 
+@cache
+def read(name):
+    return Config.fromfile(CONFIGS / f'{name}.py')
+
+
 def load(name):
-    return Config.fromfile(CONFIGS / f'defocus_mamba_{name}.py')
+    return copy.deepcopy(read(name))
+
+
+@cache
+def build(name):
+    """A network of full size without values."""
+    with torch.device('meta'), DefaultScope.overwrite_default_scope('mmpretrain'):
+        return MODELS.build(load(name).model)
 
 
 def hook(cfg, kind):
@@ -41,10 +79,10 @@ def transform(pipeline, kind):
 @pytest.mark.parametrize(
     ('name', 'side', 'epochs', 'warmup', 'lr', 'batch', 'drop_path', 'strong', 'checkpointing', 'scales'),
     [
-        ('small', 224, 300, 20, 5e-4, 32, {'min_rate': 0.1, 'max_rate': 0.75}, True, False, None),
-        ('base', 224, 300, 20, 5e-4, 32, {'min_rate': 0.1, 'max_rate': 0.75}, True, False, None),
-        ('large_21k', 192, 90, 5, 1.25e-4, 64, {'max_rate': 0.4, 'mode': 'constant'}, False, True, None),
-        ('large', 384, 20, 2, 2e-5, 32, {'min_rate': 0.1, 'max_rate': 0.7}, False, False, (4.0, 2.0)),
+        ('defocus_mamba_small', 224, 300, 20, 5e-4, 32, {'min_rate': 0.1, 'max_rate': 0.75}, True, False, None),
+        ('defocus_mamba_base', 224, 300, 20, 5e-4, 32, {'min_rate': 0.1, 'max_rate': 0.75}, True, False, None),
+        ('defocus_mamba_large_21k', 192, 90, 5, 1.25e-4, 64, {'max_rate': 0.4, 'mode': 'constant'}, False, True, None),
+        ('defocus_mamba_large', 384, 20, 2, 2e-5, 32, {'min_rate': 0.1, 'max_rate': 0.7}, False, False, (4.0, 2.0)),
     ],
 )
 def test_recipe(name, side, epochs, warmup, lr, batch, drop_path, strong, checkpointing, scales):
@@ -79,7 +117,7 @@ def test_recipe(name, side, epochs, warmup, lr, batch, drop_path, strong, checkp
 @pytest.mark.parametrize('name', TRAINED)
 def test_augmentation(name):
     cfg = load(name)
-    strong = name in ('small', 'base')
+    strong = name in ('defocus_mamba_small', 'defocus_mamba_base')
     pipeline = cfg.train_dataloader.dataset.pipeline
     crop = transform(pipeline, 'RandomResizedCrop')
     assert (crop.scale, crop.interpolation) == (cfg.model.backbone.img_size, 'bicubic')
@@ -102,7 +140,13 @@ def test_augmentation(name):
 
 @pytest.mark.parametrize(
     ('name', 'side'),
-    [('small', 224), ('base', 224), ('large_21k', 192), ('large_21k_eval_1k', 192), ('large', 384)],
+    [
+        ('defocus_mamba_small', 224),
+        ('defocus_mamba_base', 224),
+        ('defocus_mamba_large_21k', 192),
+        ('defocus_mamba_large_21k_eval_1k', 192),
+        ('defocus_mamba_large', 384),
+    ],
 )
 def test_evaluation(name, side):
     cfg = load(name)
@@ -118,23 +162,128 @@ def test_evaluation(name, side):
     assert packed['inputs'].shape == (3, side, side)
 
 
-@pytest.mark.parametrize(('name', 'parameters'), [('small', 25_092_944), ('base', 92_650_832), ('large', 330_117_840)])
-def test_parameter_counts_are_the_published_ones(name, parameters):
+@pytest.mark.parametrize('name', NETWORKS)
+def test_networks_share_the_recipe(name):
+    """Baselines are without the auxiliary loss and the rise of drop path; nothing else differs."""
+    expected = load('defocus_mamba_base')
+    expected.model.backbone = NETWORKS[name] | {'img_size': 224, 'out_type': 'raw'}
+    expected.model.head.in_channels = 384 if 'small' in name else 768
+    if name.startswith('plain'):
+        expected.model.head.aux = None
+        expected.custom_hooks[1].update(max_rate=0.1, mode='constant')
+    assert load(name).to_dict() == expected.to_dict()
+
+
+def test_drop_path_of_baselines_does_not_rise():
+    hooks = {
+        name: HOOKS.build({'type': 'ScheduledDropPathHook', **hook(load(name), 'ScheduledDropPathHook')})
+        for name in NETWORKS
+    }
+    for name, drop_path in hooks.items():
+        rates = [drop_path.rate(epoch, 300) for epoch in (0, 299)]
+        assert rates == pytest.approx([0.1, 0.1] if name.startswith('plain') else [0.1, 0.75]), name
+
+
+@pytest.mark.parametrize(
+    ('name', 'counted', 'published', 'tolerance'),
+    [
+        ('defocus_mamba_small', 25_092_944, 25.1e6, 0.002),
+        ('defocus_mamba_base', 92_650_832, 92.7e6, 0.001),
+        ('defocus_mamba_large', 330_117_840, 330.1e6, 0.001),
+        ('defocus_vit_base', 87_176_144, 87.4e6, 0.005),
+        ('defocus_vit_base_noncausal', 87_176_144, 87.4e6, 0.005),
+        ('defocus_retnet_base', 94_171_088, 92.7e6, 0.02),
+        ('plain_vit_small', 22_041_064, 22.1e6, 0.005),
+        ('plain_vit_small_noncausal', 22_041_064, 22.1e6, 0.005),
+        ('plain_vit_base', 86_548_456, 86.6e6, 0.001),
+        ('plain_vit_base_noncausal', 86_548_456, 86.6e6, 0.001),
+        ('plain_retnet_base', 93_543_400, 93.6e6, 0.001),
+        ('plain_mamba_small', 24_707_560, 24.7e6, 0.002),
+        ('plain_mamba_base', 91_881_448, 91.9e6, 0.001),
+    ],
+)
+def test_parameter_counts_are_the_published_ones(name, counted, published, tolerance):
+    count = sum(parameter.numel() for parameter in build(name).parameters())
+    assert count == counted
+    assert count == pytest.approx(published, rel=tolerance)
+
+
+@pytest.mark.parametrize('size', ['small', 'base'])
+def test_plain_vit_is_deit_but_for_biases_of_norms_and_the_position_of_the_class_token(size):
     with torch.device('meta'):
-        model = MODELS.build(load(name).model)
-    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+        deit = timm.create_model(f'deit_{size}_patch16_224')
+    norms_of_blocks = [module for block in deit.blocks for module in block.children() if hasattr(module, 'eps')]
+    missing = sum(norm.bias.numel() for norm in norms_of_blocks) + deit.pos_embed[:, :1].numel()
+    count = sum(parameter.numel() for parameter in build(f'plain_vit_{size}').parameters())
+    assert count == sum(parameter.numel() for parameter in deit.parameters()) - missing
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_baselines_have_no_part_of_the_paper(name):
+    model = build(name)
+    names = {parameter_name for parameter_name, _ in model.named_parameters()}
+    is_plain, is_mamba = name.startswith('plain'), 'mamba' in name
+    assert any('aux_fc' in name for name in names) != is_plain
+    filters = {name for name in names if 'band_pass' in name or name.endswith('.freq')}
+    layers = model.backbone.num_layers
+    assert len(filters) == (0 if is_plain else layers if is_mamba else 2 * layers)
+    assert ('backbone.pos_embed.weight' in names) == (is_plain and not is_mamba)
+    if not is_mamba:
+        causal = {block.mixer.causal for block in model.backbone.layers} if 'vit' in name else {True}
+        assert causal == {not name.endswith('noncausal')}
 
 
 @pytest.mark.parametrize('name', TRAINED)
-def test_weight_decay(name, tiny):
+def test_weight_decay(name):
     """On matrices and kernels alone."""
-    cfg = tiny(name)
-    runner = build_runner(cfg)
-    wrapper = runner.build_optim_wrapper(cfg.optim_wrapper)
-    decays = {id(p): group['weight_decay'] for group in wrapper.optimizer.param_groups for p in group['params']}
-    for parameter_name, parameter in runner.model.named_parameters():
+    for parameter_name, parameter, decay in weight_decays(name):
         free = parameter.ndim == 1 or parameter_name.endswith(('cls_token', 'A_log', 'freq', '.D', 'bias'))
-        assert decays[id(parameter)] == (0.0 if free else 0.05), parameter_name
+        assert decay == (0.0 if free else 0.05), parameter_name
+
+
+VIT_MATRICES = ['mixer.qkv', 'mixer.out_proj', 'ffn.up', 'ffn.down']
+RETNET_MATRICES = [f'mixer.{name}_proj' for name in ('q', 'k', 'v', 'gate', 'out')] + ['ffn.gate', 'ffn.up', 'ffn.down']
+
+
+@pytest.mark.parametrize(
+    ('name', 'matrices', 'heads', 'free'),
+    [
+        ('defocus_vit_small', VIT_MATRICES, ['fc', 'aux_fc'], 'biases filters'),
+        ('defocus_vit_base_noncausal', VIT_MATRICES, ['fc', 'aux_fc'], 'biases filters'),
+        ('defocus_retnet_base', RETNET_MATRICES, ['fc', 'aux_fc'], 'filters'),
+        ('plain_vit_base', VIT_MATRICES, ['fc'], 'biases positions'),
+        ('plain_retnet_base', RETNET_MATRICES, ['fc'], 'positions'),
+    ],
+)
+def test_weight_decay_of_vit_and_retnet(name, matrices, heads, free):
+    decays = {(re.sub(r'layers\.\d+', 'layers.*', name), decay) for name, _, decay in weight_decays(name)}
+    decayed = {name for name, decay in decays if decay == 0.05}
+    assert decayed == {
+        'backbone.patch_embed.projection.weight',
+        *(f'backbone.layers.*.{matrix}.weight' for matrix in matrices),
+        *(f'head.{head}.weight' for head in heads),
+    }
+    expected = {f'backbone.{name}' for name in ('cls_token', 'patch_embed.projection.bias', 'norm.weight', 'norm.bias')}
+    expected |= {f'backbone.layers.*.{norm}.weight' for norm in ('norm', 'ffn_norm')}
+    expected |= {f'head.{head}.bias' for head in heads}
+    if 'biases' in free:
+        expected |= {f'backbone.layers.*.{matrix}.bias' for matrix in matrices}
+    if 'filters' in free:
+        expected |= {f'backbone.layers.*.mixer.band_pass.{name}' for name in ('log_decay', 'freq')}
+    if 'positions' in free:
+        expected.add('backbone.pos_embed.weight')
+    assert {name for name, decay in decays if decay == 0.0} == expected
+    assert len(decays) == len(decayed) + len(expected)
+
+
+def weight_decays(name):
+    """(name, parameter, weight decay) of every parameter."""
+    model, wrapper_cfg = build(name), load(name).optim_wrapper
+    wrapper_cfg.update(type='OptimWrapper')
+    del wrapper_cfg['dtype'], wrapper_cfg['loss_scale']
+    groups = build_optim_wrapper(model, wrapper_cfg).optimizer.param_groups
+    decays = {id(parameter): group['weight_decay'] for group in groups for parameter in group['params']}
+    return [(name, parameter, decays[id(parameter)]) for name, parameter in model.named_parameters()]
 
 
 @pytest.fixture
@@ -151,11 +300,12 @@ def tiny(tmp_path, monkeypatch, toy_arch):
     monkeypatch.setattr('mmdefocus.datasets.imagenet21k.imagenet1k_indices', lambda: list(range(1000)))
 
     def make(name):
-        cfg = load_config(CONFIGS / f'defocus_mamba_{name}.py', work_dir=str(tmp_path / 'work'))
-        cfg.model.backbone.arch = toy_arch
-        cfg.model.head.in_channels = toy_arch['embed_dims']
+        cfg = load_config(CONFIGS / f'{name}.py', work_dir=str(tmp_path / 'work'))
+        arch = TOY_ARCHS.get(cfg.model.backbone.type, toy_arch)
+        cfg.model.backbone.arch = arch
+        cfg.model.head.in_channels = arch['embed_dims']
         if 'hidden_dims' in cfg.model.head:
-            cfg.model.head.hidden_dims = 3 * toy_arch['embed_dims']
+            cfg.model.head.hidden_dims = 3 * arch['embed_dims']
         for loader in (cfg.get(f'{split}_dataloader') for split in ('train', 'val', 'test')):
             if loader is not None:
                 loader.update(batch_size=2, num_workers=0)
@@ -165,24 +315,37 @@ def tiny(tmp_path, monkeypatch, toy_arch):
     return make
 
 
-@pytest.mark.parametrize('name', ['base', 'large_21k', 'large'])
-def test_toy_training(name, tiny):
+@pytest.mark.parametrize(
+    'name',
+    [
+        'defocus_mamba_base',
+        'defocus_mamba_large_21k',
+        'defocus_mamba_large',
+        'defocus_vit_base',
+        'defocus_retnet_base',
+        'plain_vit_base_noncausal',
+    ],
+)
+def test_toy_training_reaches_every_parameter(name, tiny):
     cfg = tiny(name)
     cfg.train_cfg.max_epochs = 2
     cfg.param_scheduler.warmup = 1
     cfg.auto_scale_lr.base_batch_size = 2  # else steps are smaller than float32 can see
+    # What changes has a gradient, and no block is left out by chance.
+    cfg.optim_wrapper.optimizer.weight_decay = 0.0
+    cfg.custom_hooks[1].update(min_rate=0.0, max_rate=0.0)
     runner = build_runner(cfg)
     before = {key: value.clone() for key, value in runner.model.state_dict().items()}
     runner.train()
     after = runner.model.state_dict()
     assert all(value.isfinite().all() for value in after.values())
     assert all((after[key] != value).any() for key, value in before.items())
-    has_validation = name != 'large_21k'
+    has_validation = name != 'defocus_mamba_large_21k'
     assert ('val/accuracy/top1' in runner.message_hub.log_scalars) == has_validation
 
 
 def test_21k_model_is_evaluated_on_1k(tiny):
-    cfg = tiny('large_21k_eval_1k')
+    cfg = tiny('defocus_mamba_large_21k_eval_1k')
     runner = build_runner(cfg)
     metrics = runner.test()
     assert set(metrics) == {'accuracy/top1', 'accuracy/top5'}
@@ -202,4 +365,4 @@ def test_label_that_the_head_has_no_class_for(tiny, tmp_path):
     with pytest.raises(
         ValueError, match=r'labels from 0 to 999 \(num_classes=1000\), got 20000; the data set has other'
     ):
-        build_runner(tiny('base')).train()
+        build_runner(tiny('defocus_mamba_base')).train()

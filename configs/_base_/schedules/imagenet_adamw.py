@@ -6,10 +6,16 @@ optim_wrapper = dict(
     loss_scale=1.0,  # bfloat16 has the range of float32
     optimizer=dict(type='AdamW', lr=5e-4, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05),
     clip_grad=dict(max_norm=10.0),
-    # No weight decay on what has one dimension (biases, norms, D, freq), on the class token and on A_log.
+    # No weight decay on what has one dimension (biases, norms, D, freq), on class token and positions, and on decays and
+    # frequencies: A_log of De-focus Mamba, band_pass of the others.
     paramwise_cfg=dict(
         flat_decay_mult=0.0,
-        custom_keys={'.cls_token': dict(decay_mult=0.0), '.A_log': dict(decay_mult=0.0)},
+        custom_keys={
+            '.cls_token': dict(decay_mult=0.0),
+            '.pos_embed': dict(decay_mult=0.0),
+            '.A_log': dict(decay_mult=0.0),
+            '.band_pass': dict(decay_mult=0.0),
+        },
     ),
 )
 auto_scale_lr = dict(base_batch_size=512, enable=True)

@@ -1,0 +1,3 @@
+_base_ = '../_base_/recipes/imagenet_300ep.py'
+
+model = dict(backbone=dict(type='DefocusRetNet'))

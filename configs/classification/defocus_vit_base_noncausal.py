@@ -1,0 +1,3 @@
+_base_ = './defocus_vit_base.py'
+
+model = dict(backbone=dict(causal=False))

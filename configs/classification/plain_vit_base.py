@@ -1,0 +1,3 @@
+_base_ = '../_base_/recipes/imagenet_300ep_plain.py'
+
+model = dict(backbone=dict(type='DefocusViT', band_pass=False, absolute_positions=True))

@@ -1,0 +1,3 @@
+_base_ = './plain_vit_small.py'
+
+model = dict(backbone=dict(causal=False))

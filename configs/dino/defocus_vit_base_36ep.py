@@ -1,0 +1,3 @@
+_base_ = './defocus_mamba_base_36ep.py'
+
+model = dict(backbone=dict(type='DefocusViT'))
