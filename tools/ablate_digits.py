@@ -6,8 +6,7 @@ Repeating the command goes on where it was interrupted. docs/ablation.md says wh
 import argparse
 from pathlib import Path
 
-from mmdefocus.apis.ablation import Variant, format_ablation, run_ablation, write_table
-from mmdefocus.apis.arguments import ConfigOptions
+from mmdefocus.apis.ablation import Variant, add_ablation_arguments, format_ablation, run_ablation, write_table
 from mmdefocus.apis.runner import UsageError
 
 NANO = Path(__file__).parents[1] / 'configs' / 'classification' / 'defocus_mamba_nano_digits.py'
@@ -24,26 +23,13 @@ SCHEDULE = {'train_cfg.max_epochs': 10, 'train_cfg.val_interval': 10}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = [variant.name for variant in VARIANTS]
-    parser.add_argument('--variants', nargs='+', choices=names, default=names, help='rows of the table; default: all')
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], help='default: 0 1 2')
-    parser.add_argument('--jobs', type=int, default=2, help='trainings at a time, each with one thread; default: 2')
-    parser.add_argument('--work-dir', default='work_dirs/ablate_digits', help='logs and results; default: %(default)s')
-    parser.add_argument('--out', metavar='FILE.md', help='file for the table: a new one, or docs/ablation.md')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=ConfigOptions,
-        default={},
-        metavar='KEY=VALUE',
-        help='settings of all variants',
-    )
+    add_ablation_arguments(parser, [variant.name for variant in VARIANTS], 'work_dirs/ablate_digits')
     args = parser.parse_args()
     common = SCHEDULE | args.cfg_options
     variants = [variant for variant in VARIANTS if variant.name in args.variants]
     try:
         results = run_ablation(variants, args.seeds, METRIC, args.work_dir, args.jobs, common, print)
-        table = format_ablation(variants, results, METRIC)
+        table = format_ablation(variants, {METRIC: results})
         print(f'\n{table}', end='')
         if args.out is not None:
             write_table(table, args.out)

@@ -1,5 +1,6 @@
 """Ablations: the same training with some settings changed, each with several seeds, and a table of what came out."""
 
+import argparse
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmdefocus.apis.arguments import ConfigOptions
 from mmdefocus.apis.runner import UsageError, apply_train_options, build_runner, load_config
 
 BEGIN_MARK, END_MARK = '<!-- begin of the table -->\n', '<!-- end of the table -->\n'
@@ -99,6 +101,31 @@ def run_ablation(
     return {variant.name: [results[variant.name, seed] for seed in seeds] for variant in variants}
 
 
+def add_ablation_arguments(parser: argparse.ArgumentParser, names: Sequence[str], work_dir: str) -> None:
+    """Add the options of a tool that runs an ablation.
+
+    ``--variants``, ``--seeds``, ``--jobs``, ``--work-dir``, ``--out`` and ``--cfg-options``.
+
+    Args:
+        parser: Of the tool.
+        names: Of all variants.
+        work_dir: Default directory of the runs.
+    """
+    parser.add_argument('--variants', nargs='+', choices=names, default=names, help='rows of the table; default: all')
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], help='default: 0 1 2')
+    parser.add_argument('--jobs', type=int, default=2, help='trainings at a time, each with one thread; default: 2')
+    parser.add_argument('--work-dir', default=work_dir, help='logs and results; default: %(default)s')
+    parser.add_argument('--out', metavar='FILE.md', help='file for the table: a new one, or one with a place for it')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=ConfigOptions,
+        default={},
+        metavar='KEY=VALUE',
+        help='settings of all variants',
+    )
+
+
 def train_and_test(config: str) -> None:
     """Train with a config file, test the model of the last step, and write what came out to ``work_dir/result.json``.
 
@@ -116,25 +143,30 @@ def train_and_test(config: str) -> None:
     unfinished.replace(path)
 
 
-def format_ablation(variants: Sequence[Variant], results: Mapping[str, Sequence[float]], metric: str) -> str:
+def format_ablation(variants: Sequence[Variant], results: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
     """Lay out the results of :func:`run_ablation` as a Markdown table.
 
     Args:
         variants: The rows.
-        results: What :func:`run_ablation` returned.
-        metric: A heading.
+        results: What :func:`run_ablation` returned, by metric, whose name becomes a heading.
 
     Returns:
-        One row per variant with its settings, the metric with each seed, and their mean and standard deviation (of a
-        sample, with n - 1; there is none of a single seed).
+        One row per variant with its settings and, for every metric, the values by seed and their mean and standard
+        deviation (of a sample, with n - 1; there is none of a single seed).
     """
-    lines = [f'| variant | settings | {metric}, by seed | mean ± std |', '|---|---|---|--:|']
+    heading, rule = '| variant | settings |', '|---|---|'
+    for metric in results:
+        heading += f' {metric}, by seed | mean ± std |'
+        rule += '---|--:|'
+    lines = [heading, rule]
     for variant in variants:
-        values = results[variant.name]
         settings = ', '.join(f'`{key}={value}`' for key, value in variant.cfg_options.items())
-        deviation = f' ± {statistics.stdev(values):#.2g}' if len(values) > 1 else ''
-        by_seed = ', '.join(f'{value:#.4g}' for value in values)
-        lines.append(f'| {variant.name} | {settings} | {by_seed} | {statistics.fmean(values):#.4g}{deviation} |')
+        line = f'| {variant.name} | {settings} |'
+        for by_variant in results.values():
+            values = by_variant[variant.name]
+            deviation = f' ± {statistics.stdev(values):#.2g}' if len(values) > 1 else ''
+            line += f' {", ".join(f"{value:#.4g}" for value in values)} | {statistics.fmean(values):#.4g}{deviation} |'
+        lines.append(line)
     return '\n'.join(lines) + '\n'
 
 

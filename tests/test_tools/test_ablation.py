@@ -85,12 +85,17 @@ def test_failed_run_points_to_its_log(tmp_path, monkeypatch):
 
 def test_table_of_several_seeds():
     variants = [Variant('full', 'a.py'), Variant('less', 'a.py', {'model.x': 1, 'model.y': 'z'})]
-    table = format_ablation(variants, {'full': [97.0, 98.0, 98.5], 'less': [0.8, 0.8124, 0.8]}, 'accuracy/top1')
-    assert table == (
+    accuracy = {'full': [97.0, 98.0, 98.5], 'less': [0.8, 0.8124, 0.8]}
+    assert format_ablation(variants, {'accuracy/top1': accuracy}) == (
         '| variant | settings | accuracy/top1, by seed | mean ± std |\n'
         '|---|---|---|--:|\n'
         '| full |  | 97.00, 98.00, 98.50 | 97.83 ± 0.76 |\n'
         '| less | `model.x=1`, `model.y=z` | 0.8000, 0.8124, 0.8000 | 0.8041 ± 0.0072 |\n'
+    )
+    assert format_ablation(variants[:1], {'accuracy/top1': accuracy, 'coco/bbox_mAP': {'full': [0.5]}}) == (
+        '| variant | settings | accuracy/top1, by seed | mean ± std | coco/bbox_mAP, by seed | mean ± std |\n'
+        '|---|---|---|--:|---|--:|\n'
+        '| full |  | 97.00, 98.00, 98.50 | 97.83 ± 0.76 | 0.5000 | 0.5000 |\n'
     )
 
 

@@ -1,0 +1,31 @@
+"""A picture of an ablation: every seed a point."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+
+def draw_ablation(results: Mapping[str, Mapping[str, Sequence[float]]], path: str | Path) -> None:
+    """Draw the results of :func:`mmdefocus.apis.ablation.run_ablation`: a panel per metric, a row per variant.
+
+    Every seed is a point, their mean a line.
+
+    Args:
+        results: What :func:`run_ablation` returned, by metric.
+        path: Picture to write, of a type that matplotlib knows by its suffix.
+    """
+    names = list(next(iter(results.values())))
+    figure = Figure(figsize=(2 + 3 * len(results), 0.6 + 0.35 * len(names)), layout='constrained')
+    axes = figure.subplots(1, len(results), sharey=True, squeeze=False)[0]
+    for axis, (metric, by_variant) in zip(axes, results.items(), strict=True):
+        for row, name in enumerate(names):
+            values = by_variant[name]
+            axis.plot(values, [row] * len(values), 'o', color=f'C{row}', alpha=0.6)
+            axis.plot(statistics.fmean(values), row, '|', color=f'C{row}', markersize=16, markeredgewidth=2)
+        axis.set_xlabel(metric)
+        axis.grid(axis='x', alpha=0.3)
+    axes[0].set_yticks(range(len(names)), names)
+    axes[0].invert_yaxis()
+    figure.savefig(path, dpi=100)
