@@ -27,5 +27,5 @@ def draw_ablation(results: Mapping[str, Mapping[str, Sequence[float]]], path: st
         axis.set_xlabel(metric)
         axis.grid(axis='x', alpha=0.3)
     axes[0].set_yticks(range(len(names)), names)
-    axes[0].invert_yaxis()
+    axes[0].set_ylim(len(names) - 0.5, -0.5)
     figure.savefig(path, dpi=100)
