@@ -204,7 +204,9 @@ def choose_backend(
     if name is None and os.environ.get(ENVIRONMENT_VARIABLE):
         name, origin = os.environ[ENVIRONMENT_VARIABLE], f'the environment variable {ENVIRONMENT_VARIABLE}'
     if name is None:
-        return next(candidate for candidate in BACKENDS if candidate in implemented and obstacle_of(candidate) is None)
+        # Triton's interpreter is for tests; nobody else wants it on a CPU.
+        candidates = (x for x in BACKENDS if x in implemented and not (x == 'triton' and device.type != 'cuda'))
+        return next(candidate for candidate in candidates if obstacle_of(candidate) is None)
     if name not in BACKENDS:
         raise ValueError(f'expected {origin} to be None or one of {", ".join(BACKENDS)}, got {name!r}')
     if name not in implemented:

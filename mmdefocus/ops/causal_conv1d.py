@@ -6,6 +6,7 @@ Legend: B batch, E channels, L time, K kernel width.
 import torch
 from torch import Tensor
 
+from mmdefocus.ops import triton_limits
 from mmdefocus.ops.backends import can_run_cpp, choose_backend, refuse_second_derivatives
 from mmdefocus.ops.cuda_limits import causal_conv1d_limit
 from mmdefocus.ops.reference import causal_conv1d_reference
@@ -48,8 +49,15 @@ def _causal_conv1d_reference(x: Tensor, weight: Tensor, bias: Tensor | None, sil
     return causal_conv1d_reference(x.to(weight.dtype), weight, bias, silu).to(x.dtype)
 
 
+def _causal_conv1d_triton(*arguments):
+    from mmdefocus.ops import triton_causal_conv1d  # Triton need not be there
+
+    return triton_causal_conv1d.convolve(*arguments)
+
+
 _IMPLEMENTATIONS = {
     'cuda': _causal_conv1d_compiled,
+    'triton': _causal_conv1d_triton,
     'cpp': _causal_conv1d_compiled,
     'reference': _causal_conv1d_reference,
 }
@@ -97,6 +105,7 @@ def causal_conv1d(
         raise ValueError(f'{op}: expected a kernel of at least one step, got weight of shape {tuple(weight.shape)}')
     check_shape(op, 'weight', weight, (channels, weight.shape[1]), '(channels, width)')
     check_shape(op, 'bias', bias, (channels,), '(channels)')
-    limits = {'cuda': causal_conv1d_limit(weight.shape[1])}
+    width = weight.shape[1]
+    limits = {'cuda': causal_conv1d_limit(width), 'triton': triton_limits.causal_conv1d_limit(width)}
     implementation = _IMPLEMENTATIONS[choose_backend(backend, x.device, x.dtype, _IMPLEMENTATIONS, limits)]
     return implementation(x, weight.to(compute), None if bias is None else bias.to(compute), activation is not None)

@@ -9,6 +9,7 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
+from mmdefocus.ops import triton_limits
 from mmdefocus.ops.backends import can_run_cpp, choose_backend, refuse_second_derivatives
 from mmdefocus.ops.cuda_limits import SCAN_CHUNK as CUDA_CHUNK
 from mmdefocus.ops.cuda_limits import defocus_scan_limit
@@ -74,8 +75,15 @@ def _defocus_scan_compiled(*arguments):
     return y, last_state
 
 
+def _defocus_scan_triton(*arguments):
+    from mmdefocus.ops import triton_defocus_scan  # Triton need not be there
+
+    return triton_defocus_scan.scan(*arguments)
+
+
 _IMPLEMENTATIONS = {
     'cuda': _defocus_scan_compiled,
+    'triton': _defocus_scan_triton,
     'cpp': _defocus_scan_compiled,
     'reference': _defocus_scan_reference,
 }
@@ -200,7 +208,10 @@ def defocus_scan(
         freq = freq.to(compute)
         if positions is None:
             positions = torch.arange(u.shape[1], device=u.device, dtype=compute)
-    limits = {'cuda': defocus_scan_limit(A.shape[1], group_size)}
+    limits = {
+        'cuda': defocus_scan_limit(A.shape[1], group_size),
+        'triton': triton_limits.defocus_scan_limit(A.shape[1], group_size),
+    }
     implementation = _IMPLEMENTATIONS[choose_backend(backend, u.device, u.dtype, _IMPLEMENTATIONS, limits)]
     y, last_state = implementation(
         u, dt, A, B, C, D, z, dt_bias, freq, positions, initial_state, float(delta_scale), group_size, float(eps)
