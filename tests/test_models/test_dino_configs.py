@@ -1,5 +1,7 @@
-"""The published DINO configs: their numbers, their parameters, and a toy training step."""
+"""The DINO configs: their numbers, their parameters, and a toy training step of each kind."""
 
+import copy
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,34 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'dino'
-NAMES = [f'defocus_mamba_{size}_{epochs}ep' for size in ('base', 'large') for epochs in (12, 36)]
+# What a network's configs say of its backbone, besides what all of them say.
+BASE_SCALES = {'arch': 'base', 'pretrain_size': 224, 'rope_scale': 20.0, 'delta_scale': 4.57, 'drop_path_rate': 0.5}
+BACKBONES = {
+    'defocus_mamba_base': {'type': 'DefocusMamba', **BASE_SCALES},
+    'defocus_mamba_large': {
+        'type': 'DefocusMamba',
+        'arch': 'large',
+        'pretrain_size': 384,
+        'rope_scale': 7.13,
+        'delta_scale': 2.67,
+        'drop_path_rate': 0.5,
+    },
+    'defocus_vit_base': {'type': 'DefocusViT', **BASE_SCALES},
+    'defocus_retnet_base': {'type': 'DefocusRetNet', **BASE_SCALES},
+    'plain_vit_base_noncausal': {
+        'type': 'DefocusViT',
+        **BASE_SCALES,
+        'causal': False,
+        'band_pass': False,
+        'absolute_positions': True,
+        'drop_path_rate': 0.1,
+    },
+}
+NAMES = [f'{network}_{epochs}ep' for network in BACKBONES for epochs in (12, 36)]
+TOY_ARCHS = {
+    'DefocusViT': {'embed_dims': 16, 'num_layers': 2, 'num_heads': 2, 'ffn_dims': 32},
+    'DefocusRetNet': {'embed_dims': 16, 'num_layers': 2, 'num_heads': 2, 'value_dims': 32, 'ffn_dims': 24},
+}
 SHORT_SIDES = [480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800]
 
 
@@ -23,22 +52,24 @@ def mmdet_scope():
         yield
 
 
-def load(name):
+@cache
+def read(name):
     return Config.fromfile(CONFIGS / f'{name}.py')
+
+
+def load(name):
+    return copy.deepcopy(read(name))
 
 
 @pytest.mark.parametrize('name', NAMES)
 def test_backbone_and_neck(name):
     model = load(name).model
-    expected = {
-        'base': {'arch': 'base', 'pretrain_size': 224, 'rope_scale': 20.0, 'delta_scale': 4.57},
-        'large': {'arch': 'large', 'pretrain_size': 384, 'rope_scale': 7.13, 'delta_scale': 2.67},
-    }[name.split('_')[2]]
-    expected |= {'type': 'DefocusMamba', 'token_order': 'window', 'out_type': 'featmap', 'drop_path_rate': 0.5}
-    assert model.backbone == expected | {'final_norm_eps': 1e-5, 'with_cp': True}
+    expected = BACKBONES[name.rpartition('_')[0]]
+    expected |= {'token_order': 'window', 'out_type': 'featmap', 'final_norm_eps': 1e-5, 'with_cp': True}
+    assert model.backbone == expected
     assert model.neck == {
         'type': 'SimpleFeaturePyramid',
-        'in_channels': 768 if 'base' in name else 1024,
+        'in_channels': 1024 if 'large' in name else 768,
         'out_channels': 256,
         'num_outs': 4,
         'norm_cfg': {'type': 'DefocusLN2d', 'eps': 1e-5},
@@ -82,23 +113,25 @@ def test_augmentation_is_that_of_dino():
 
 def make_toy(name, toy_arch):
     cfg = load(name)
+    arch = TOY_ARCHS.get(cfg.model.backbone.type, toy_arch)
     cfg.merge_from_dict(
         {
             'model.backbone.pretrain_size': 64,
             'model.backbone.drop_path_rate': 0.0,
-            'model.neck.in_channels': toy_arch['embed_dims'],
+            'model.neck.in_channels': arch['embed_dims'],
             'model.encoder.num_layers': 1,
             'model.decoder.num_layers': 2,
             'model.num_queries': 20,
         }
     )
-    cfg.model.backbone.arch = toy_arch
+    cfg.model.backbone.arch = arch
     torch.manual_seed(0)
     return cfg, MODELS.build(cfg.model)
 
 
-def test_optimiser_groups(toy_arch):
-    cfg, model = make_toy(NAMES[1], toy_arch)
+@pytest.mark.parametrize('network', BACKBONES)
+def test_optimiser_groups(network, toy_arch):
+    cfg, model = make_toy(f'{network}_36ep', toy_arch)
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     assert wrapper.clip_grad_kwargs == {'max_norm': 0.1, 'norm_type': 2}
     assert type(wrapper.optimizer).__name__ == 'AdamW'
@@ -114,9 +147,12 @@ def test_optimiser_groups(toy_arch):
     [
         ('defocus_mamba_base_36ep', 115_360_140, 91_112_832, 5_560_000),
         ('defocus_mamba_large_12ep', 344_166_732, 317_674_240, 7_805_184),
+        ('defocus_vit_base_36ep', 109_885_452, 85_638_144, 5_560_000),
+        ('defocus_retnet_base_12ep', 116_880_396, 92_633_088, 5_560_000),
+        ('plain_vit_base_noncausal_36ep', 110_026_764, 85_779_456, 5_560_000),
     ],
 )
-def test_parameter_counts_are_the_published_ones(name, total, backbone, neck):
+def test_parameter_counts(name, total, backbone, neck):
     cfg = load(name)
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
@@ -151,9 +187,9 @@ def make_batch():
     return {'inputs': images, 'data_samples': samples}
 
 
-@pytest.mark.parametrize('name', ['defocus_mamba_base_12ep', 'defocus_mamba_large_12ep'])
-def test_toy_detector_trains_and_predicts(name, toy_arch):
-    _, model = make_toy(name, toy_arch)
+@pytest.mark.parametrize('network', sorted(BACKBONES.keys() - {'defocus_mamba_large'}))  # base, where both are toys
+def test_toy_detector_trains_and_predicts(network, toy_arch):
+    _, model = make_toy(f'{network}_12ep', toy_arch)
     model.init_weights()
     # DINO starts some layers from zero, which hides the gradients of the layers before them.
     for parameter in model.parameters():
@@ -164,8 +200,8 @@ def test_toy_detector_trains_and_predicts(name, toy_arch):
     loss.backward()
     assert loss.isfinite()
     without_gradient = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()}
-    # No feature depends on the class token: it comes last and the feature map leaves it out.
-    assert without_gradient == {'backbone.cls_token'}
+    # No feature depends on a class token that comes last in a causal network: the feature map leaves it out.
+    assert without_gradient == (set() if 'noncausal' in network else {'backbone.cls_token'})
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
     model.eval()
