@@ -1,0 +1,96 @@
+"""Tables in Markdown, and what a dated report says besides them."""
+
+import datetime
+import importlib.metadata
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from compile_cuda import LOG, ROOT, resources
+
+from mmdefocus.ops import available_backends
+
+BEGIN_MARK, END_MARK = '<!-- begin of the benchmark -->\n', '<!-- end of the benchmark -->\n'
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """All columns as wide as their widest cell; numbers to the right."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    right = [all(row[i][:1].isdigit() or not row[i] for row in rows) for i in range(len(header))]
+    rule = ['-' * (width - 1) + (':' if to_right else '-') for width, to_right in zip(widths, right, strict=True)]
+    lines = [header, rule, *rows]
+    return '\n'.join(
+        '| '
+        + ' | '.join(
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(line, widths, right, strict=True)
+        )
+        + ' |'
+        for line in lines
+    )
+
+
+def dated_report(title: str, machine: str, body: str) -> str:
+    """A report with what is needed to repeat it."""
+    command = ' '.join(['python', f'tools/{Path(sys.argv[0]).name}', *sys.argv[1:]])
+    return f"""# {title}, {datetime.date.today().isoformat()}
+{machine} mmdefocus {revision()}.
+
+    {command}
+
+What the columns mean: [README.md](README.md).
+
+{body}"""
+
+
+def revision() -> str:
+    """The version of the package, and the commit where this is a checkout."""
+    version = importlib.metadata.version('mmdefocus') if installed('mmdefocus') else 'not installed'
+    command = ['git', 'describe', '--always', '--dirty']
+    try:
+        commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return version
+    return f'{version}, commit {commit}'
+
+
+def installed(package: str) -> bool:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def backends() -> str:
+    """Which backends can run here, and why others cannot."""
+    lines = [f'- `{name}`: {reason or "runs"}' for name, reason in available_backends().items()]
+    return '\n'.join(['## Backends', *lines, ''])
+
+
+def cuda_kernels() -> str:
+    """Registers and spills of the CUDA kernels, where tools/compile_cuda.py has compiled them; else nothing."""
+    if not LOG.exists():
+        return ''
+    date = datetime.date.fromtimestamp(LOG.stat().st_mtime).isoformat()
+    header = ('kernel', 'for', 'registers', 'bytes spilled / reloaded')
+    return f"""## CUDA kernels
+As ptxas reported on {date} to `tools/compile_cuda.py`:
+
+{table(header, resources(LOG.read_text()))}
+"""
+
+
+def write_between_marks(text: str, path: Path) -> None:
+    """Replace what a document has between the marks.
+
+    Raises:
+        ValueError: There is no such document, or it has no marks.
+    """
+    document = path.read_text(encoding='utf-8') if path.exists() else ''
+    before, begin, rest = document.partition(BEGIN_MARK)
+    _, end, after = rest.partition(END_MARK)
+    if not (begin and end):
+        raise ValueError(f"'{path}' has no lines '{BEGIN_MARK.strip()}' and '{END_MARK.strip()}' to write between")
+    path.write_text(before + begin + text + end + after, encoding='utf-8')
