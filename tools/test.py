@@ -6,7 +6,14 @@ from mmengine.dist import is_main_process
 
 from mmdefocus.apis.arguments import add_common_arguments, parse_arguments
 from mmdefocus.apis.report import format_metrics
-from mmdefocus.apis.runner import UsageError, apply_test_options, build_runner, dump_predictions, load_config
+from mmdefocus.apis.runner import (
+    UsageError,
+    apply_test_options,
+    build_runner,
+    dump_predictions,
+    leave_process_group,
+    load_config,
+)
 
 
 def main() -> None:
@@ -34,6 +41,8 @@ def main() -> None:
         for what, where in (('predictions', args.out), ('pictures', args.show_dir)):
             if where is not None:
                 print(f'{what}: {where}')
+    del runner
+    leave_process_group()
 
 
 if __name__ == '__main__':

@@ -3,7 +3,7 @@
 import argparse
 
 from mmdefocus.apis.arguments import add_common_arguments, parse_arguments
-from mmdefocus.apis.runner import UsageError, apply_train_options, build_runner, load_config
+from mmdefocus.apis.runner import UsageError, apply_train_options, build_runner, leave_process_group, load_config
 
 
 def main() -> None:
@@ -27,6 +27,8 @@ def main() -> None:
     except UsageError as error:
         parser.exit(2, f'error: {error}\n')
     runner.train()
+    del runner
+    leave_process_group()
 
 
 if __name__ == '__main__':

@@ -5,6 +5,7 @@ The ``default_scope`` of a config says which it is: ``mmdet`` or ``mmpretrain``.
 
 import copy
 import difflib
+import gc
 import importlib
 import logging
 import os
@@ -196,6 +197,17 @@ def dump_predictions(runner: Runner, out: str) -> None:
     else:
         from mmengine.evaluator import DumpResults as Dump
     runner.test_evaluator.metrics.append(Dump(out_file_path=out))
+
+
+def leave_process_group() -> None:
+    """End the distributed part of a program, where it has one. The runner must be deleted first.
+
+    Gloo's threads let go of the tensors of a finished collective whenever they come to it; if the interpreter has begun
+    to end by then, the process aborts. Leaving the group waits for these threads, once no parallel model refers to it.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        gc.collect()
+        torch.distributed.destroy_process_group()
 
 
 def _suggest(name: str, directory: Path, suffix: str) -> str:
