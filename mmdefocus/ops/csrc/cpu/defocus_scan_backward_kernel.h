@@ -85,8 +85,8 @@ class DefocusBackward {
     }
     const S* states = grad_.chunk_states + chunk_offset(block.b, start, in_.length, N(), E);
     load_rows<S>(states, E, N(), e, lanes, s.before);
-    record_chunk<S, N_, true>(s, N(), length, Projection<S, true>{B, nullptr, N()},
-                              Projection<S, true>{C, nullptr, N()}, d.scanned);
+    record_chunk<S, N_, true>(s, N(), length, Projection<S, true>{B, nullptr}, Projection<S, true>{C, nullptr},
+                              d.scanned);
     for (int t = 0; t < length; ++t) factor_[v * kChunk + t] = d.scanned[t] * d.scanned[t];
   }
 

@@ -68,8 +68,8 @@ class DefocusForward {
       delta[t] = vector_softplus<S>(delta[t] + dt_bias_[v]) * in_.inverse_delta_scale;
     }
     store_rows<S>(state_ + v * N(), E, N(), e, lanes, out_.chunk_states + chunk_offset(block.b, start, L, N(), E));
-    const Projection<S, true> B{in_.B + (block.b * L + start) * N(), nullptr, N()};
-    const Projection<S, true> C{in_.C + (block.b * L + start) * N(), nullptr, N()};
+    const Projection<S, true> B{in_.B + (block.b * L + start) * N(), nullptr};
+    const Projection<S, true> C{in_.C + (block.b * L + start) * N(), nullptr};
     scan_chunk<S, N_>(N(), length, u, delta, A_ + v * N(), B, C, state_ + v * N(), scanned);
     for (int t = 0; t < length; ++t) factor[t] = scanned[t] * scanned[t];
   }

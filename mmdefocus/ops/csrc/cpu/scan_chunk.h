@@ -39,35 +39,37 @@ inline int64_t chunk_offset(int64_t b, int64_t start, int64_t L, int64_t N, int6
   return (b * chunks(L) + start / kChunk) * N * E;
 }
 
-// B or C over one chunk.
+// B or C of one chunk.
 template <typename S, bool varying>
 struct Projection {
   const S* steps;          // (length, N), shared by all channels, where it depends on the input
   const Vec<S>* constant;  // (N), where it does not
-  int N;
 
-  inline __attribute__((always_inline)) Vec<S> at(int t, int n) const {
-    return varying ? splat<S>(steps[t * N + n]) : constant[n];
+  // State n of the step whose row begins at `row`.
+  inline __attribute__((always_inline)) Vec<S> at(int64_t row, int64_t n) const {
+    return varying ? splat<S>(steps[row + n]) : constant[n];
   }
 };
 
-// Advances `state` (N) over the chunk and writes y (length).
-template <typename S, int N_, typename ProjectionB, typename ProjectionC>
-inline void scan_chunk(int N, int length, const Vec<S>* u, const Vec<S>* delta, const Vec<S>* A, const ProjectionB& B,
-                       const ProjectionC& C, Vec<S>* state, Vec<S>* y) {
+// Advances `state` (N) over the chunk and writes y (length). This loop and those below are functions of their own: the
+// compiler then keeps all that they need in registers.
+template <typename S, int N_, bool varying_B, bool varying_C>
+__attribute__((noinline)) void scan_chunk(int64_t state_size, int64_t length, const Vec<S>* u, const Vec<S>* delta,
+                                          const Vec<S>* A, Projection<S, varying_B> B, Projection<S, varying_C> C,
+                                          Vec<S>* state, Vec<S>* y) {
   constexpr int NB = kStateBlock<N_>;
-  std::fill_n(y, length, Vec<S>{});
-  for (int n = 0; n < N; n += NB) {
+  const int64_t N = N_ ? N_ : state_size;
+  for (int64_t n = 0; n < N; n += NB) {
     Vec<S> decay_rate[NB], h[NB];
     std::copy_n(A + n, NB, decay_rate);
     std::copy_n(state + n, NB, h);
-    for (int t = 0; t < length; ++t) {
+    for (int64_t t = 0; t < length; ++t) {
       const Vec<S> input = delta[t] * u[t];
-      Vec<S> sum = y[t];
+      Vec<S> sum = n ? y[t] : Vec<S>{};
 #pragma GCC unroll 4
       for (int i = 0; i < NB; ++i) {
-        h[i] = vector_exp2<S>(delta[t] * decay_rate[i]) * h[i] + input * B.at(t, n + i);
-        sum += h[i] * C.at(t, n + i);
+        h[i] = vector_exp2<S>(delta[t] * decay_rate[i]) * h[i] + input * B.at(t * N, n + i);
+        sum += h[i] * C.at(t * N, n + i);
       }
       y[t] = sum;
     }
@@ -119,39 +121,42 @@ class ReverseScratch {
 };
 
 // Recomputes states and decays from the state before the chunk, and, where asked for, y (length).
-template <typename S, int N_, bool with_y, typename ProjectionB, typename ProjectionC>
-inline void record_chunk(const ReverseTiles<S>& s, int N, int length, const ProjectionB& B, const ProjectionC& C,
-                         Vec<S>* y) {
+template <typename S, int N_, bool with_y, bool varying_B, bool varying_C>
+__attribute__((noinline)) void record_chunk(ReverseTiles<S> s, int64_t state_size, int64_t length,
+                                            Projection<S, varying_B> B, Projection<S, varying_C> C, Vec<S>* y) {
   constexpr int NB = kStateBlock<N_>;
-  if (with_y) std::fill_n(y, length, Vec<S>{});
-  for (int n = 0; n < N; n += NB) {
+  const int64_t N = N_ ? N_ : state_size;
+  for (int64_t n = 0; n < N; n += NB) {
     Vec<S>* states = s.states + n * (kChunk + 1);
     Vec<S>* decays = s.decays + n * kChunk;
     Vec<S> decay_rate[NB], h[NB];
     std::copy_n(s.A + n, NB, decay_rate);
     std::copy_n(s.before + n, NB, h);
     std::copy_n(h, NB, states);
-    for (int t = 0; t < length; ++t) {
+    for (int64_t t = 0; t < length; ++t) {
       const Vec<S> input = s.delta[t] * s.u[t];
-      Vec<S> sum = with_y ? y[t] : Vec<S>{};
+      Vec<S> sum = with_y && n ? y[t] : Vec<S>{};
 #pragma GCC unroll 4
       for (int i = 0; i < NB; ++i) {
         const Vec<S> decay = vector_exp2<S>(s.delta[t] * decay_rate[i]);
-        h[i] = decay * h[i] + input * B.at(t, n + i);
+        h[i] = decay * h[i] + input * B.at(t * N, n + i);
         decays[t * NB + i] = decay;
         states[(t + 1) * NB + i] = h[i];
-        if (with_y) sum += h[i] * C.at(t, n + i);
+        if (with_y) sum += h[i] * C.at(t * N, n + i);
       }
       if (with_y) y[t] = sum;
     }
   }
 }
 
-// The gradient of the states n .. n + NB of one vector of channels. dB and dC (length, NB) are sums over the vectors.
-template <typename S, int NB, bool varying_B, bool varying_C>
-inline void reverse_states(const ReverseTiles<S>& s, int n, int length, const Projection<S, varying_B>& B,
-                           const Projection<S, varying_C>& C, Vec<S>* __restrict__ dB_sum,
-                           Vec<S>* __restrict__ dC_sum) {
+// The gradient of the states n .. n + NB of one vector of channels, `first` telling whether it is the first vector
+// whose dB and dC (length, NB) are summed up.
+template <typename S, int N_, bool first, bool varying_B, bool varying_C>
+__attribute__((noinline)) void reverse_states(ReverseTiles<S> s, int64_t state_size, int64_t n, int64_t length,
+                                              Projection<S, varying_B> B, Projection<S, varying_C> C,
+                                              Vec<S>* __restrict__ dB_sum, Vec<S>* __restrict__ dC_sum) {
+  constexpr int NB = kStateBlock<N_>;
+  const int64_t N = N_ ? N_ : state_size;
   const Vec<S>* states = s.states + n * (kChunk + 1);
   const Vec<S>* decays = s.decays + n * kChunk;
   Vec<S> A[NB], carry[NB], dA[NB], dB[NB], dC[NB], after[NB];
@@ -161,16 +166,17 @@ inline void reverse_states(const ReverseTiles<S>& s, int n, int length, const Pr
   if (!varying_B) std::copy_n(s.dB + n, NB, dB);
   if (!varying_C) std::copy_n(s.dC + n, NB, dC);
   std::copy_n(states + length * NB, NB, after);
-  for (int t = length - 1; t >= 0; --t) {
+  for (int64_t t = length - 1; t >= 0; --t) {
     const Vec<S> dy = s.dy[t], delta = s.delta[t], input = delta * s.u[t];
-    Vec<S> through_input = s.through_input[t], through_decay = s.through_decay[t];
+    Vec<S> through_input = n ? s.through_input[t] : Vec<S>{}, through_decay = n ? s.through_decay[t] : Vec<S>{};
 #pragma GCC unroll 4
     for (int i = 0; i < NB; ++i) {
       const Vec<S> before = states[t * NB + i];
-      const Vec<S> dh = carry[i] + dy * C.at(t, n + i);
+      const Vec<S> dh = carry[i] + dy * C.at(t * N, n + i);
+      if (first) dB_sum[t * NB + i] = dC_sum[t * NB + i] = Vec<S>{};
       (varying_C ? dC_sum[t * NB + i] : dC[i]) += dy * after[i];
       (varying_B ? dB_sum[t * NB + i] : dB[i]) += dh * input;
-      through_input += dh * B.at(t, n + i);
+      through_input += dh * B.at(t * N, n + i);
       carry[i] = dh * decays[t * NB + i];
       const Vec<S> dexponent = carry[i] * before;
       through_decay += dexponent * A[i];
@@ -203,19 +209,16 @@ inline void reverse_chunk(const ReverseScratch<S, N_>& scratch, int count, int N
   constexpr int NB = kStateBlock<N_>;
   Vec<S>* dB_sum = scratch.sums;
   Vec<S>* dC_sum = scratch.sums + kChunk * NB;
-  for (int v = 0; v < count; ++v) {
-    const ReverseTiles<S> s = scratch.vector(v);
-    std::fill_n(s.through_input, length, Vec<S>{});
-    std::fill_n(s.through_decay, length, Vec<S>{});
-  }
   for (int n = 0; n < N; n += NB) {
-    std::fill_n(dB_sum, kChunk * NB, Vec<S>{});
-    std::fill_n(dC_sum, kChunk * NB, Vec<S>{});
     for (int v = 0; v < count; ++v) {
       const ReverseTiles<S> s = scratch.vector(v);
-      const Projection<S, varying_B> B{B_steps, s.B, N};
-      const Projection<S, varying_C> C{C_steps, s.C, N};
-      reverse_states<S, NB>(s, n, length, B, C, dB_sum, dC_sum);
+      const Projection<S, varying_B> B{B_steps, s.B};
+      const Projection<S, varying_C> C{C_steps, s.C};
+      if (v == 0) {
+        reverse_states<S, N_, true>(s, N, n, length, B, C, dB_sum, dC_sum);
+      } else {
+        reverse_states<S, N_, false>(s, N, n, length, B, C, dB_sum, dC_sum);
+      }
     }
     if (varying_B) reduce_lanes<S, NB>(dB_sum, n, N, length, dB);
     if (varying_C) reduce_lanes<S, NB>(dC_sum, n, N, length, dC);

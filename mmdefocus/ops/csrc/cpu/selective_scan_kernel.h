@@ -35,8 +35,8 @@ void scan_forward_blocks(const ScanInputs<S>& in, const ScanOutputs<S>& out, con
         load_tile<S>(in.u, block.b, e, start, lanes, length, u, kChunk);
         load_tile<S>(in.delta, block.b, e, start, lanes, length, delta, kChunk);
         store_rows<S>(state, E, N, e, lanes, out.chunk_states + chunk_offset(block.b, start, L, N, E));
-        const Projection<S, varying_B> B{varying_B ? in.B.steps + (first_step + start) * N : nullptr, constant_B, N};
-        const Projection<S, varying_C> C{varying_C ? in.C.steps + (first_step + start) * N : nullptr, constant_C, N};
+        const Projection<S, varying_B> B{varying_B ? in.B.steps + (first_step + start) * N : nullptr, constant_B};
+        const Projection<S, varying_C> C{varying_C ? in.C.steps + (first_step + start) * N : nullptr, constant_C};
         scan_chunk<S, N_>(N, length, u, delta, A, B, C, state, y);
         store_tile<S>(y, block.b, e, start, lanes, length, out.y);
       }
@@ -77,8 +77,8 @@ void scan_backward_blocks(const ScanInputs<S>& in, const ScanGradients<S>& grad,
         load_tile<S>(in.delta, block.b, e, start, lanes, length, s.delta, -kChunk);
         load_tile<S>(grad.y, block.b, e, start, lanes, length, s.dy, -kChunk);
         load_rows<S>(grad.chunk_states + chunk_offset(block.b, start, L, N, E), E, N, e, lanes, s.before);
-        const Projection<S, varying_B> B{B_steps, s.B, N};
-        const Projection<S, varying_C> C{C_steps, s.C, N};
+        const Projection<S, varying_B> B{B_steps, s.B};
+        const Projection<S, varying_C> C{C_steps, s.C};
         record_chunk<S, N_, false>(s, N, length, B, C, nullptr);
       }
       reverse_chunk<S, N_, varying_B, varying_C>(scratch, block.vectors, N, length, B_steps, C_steps,

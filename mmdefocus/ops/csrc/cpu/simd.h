@@ -17,10 +17,12 @@ struct Simd<float> {
   typedef float Vector __attribute__((vector_size(MMDEFOCUS_VECTOR_BYTES)));
   typedef int32_t Bits __attribute__((vector_size(MMDEFOCUS_VECTOR_BYTES)));
   static constexpr int kMantissaBits = 23;
-  static constexpr int kExponentBias = 127;
-  static constexpr int kTaylorDegree = 7;          // remainder below 6e-9 on |r| <= ln(2) / 2
+  // Powers of 2 with this many fractional bits come from a table of one vector, the rest from a Taylor series, whose
+  // relative remainder is below 1e-8.
+  static constexpr int kTableBits = MMDEFOCUS_VECTOR_BYTES == 64 ? 4 : MMDEFOCUS_VECTOR_BYTES == 32 ? 3 : 0;
+  static constexpr int kTaylorDegree = MMDEFOCUS_VECTOR_BYTES == 64 ? 3 : MMDEFOCUS_VECTOR_BYTES == 32 ? 4 : 7;
   static constexpr int kArtanhTerms = 7;           // relative remainder below 2e-8 on 0 <= s <= 1 / 3
-  static constexpr float kRounder = 12582912.0f;   // 1.5 * 2^23: adding it rounds to an integer
+  static constexpr float kRounder = 12582912.0f;   // 1.5 * 2^23: adding it rounds to an integer, 2^-n of it to n bits
   static constexpr float kLn2High = 0.693359375f;  // 9 significant bits: n * kLn2High is exact
   static constexpr float kLn2Low = -2.12194440e-4f;
   static constexpr float kLowest = -127.0f;  // is written as 0
@@ -32,8 +34,8 @@ struct Simd<double> {
   typedef double Vector __attribute__((vector_size(MMDEFOCUS_VECTOR_BYTES)));
   typedef int64_t Bits __attribute__((vector_size(MMDEFOCUS_VECTOR_BYTES)));
   static constexpr int kMantissaBits = 52;
-  static constexpr int kExponentBias = 1023;
-  static constexpr int kTaylorDegree = 13;
+  static constexpr int kTableBits = MMDEFOCUS_VECTOR_BYTES == 64 ? 3 : 0;
+  static constexpr int kTaylorDegree = MMDEFOCUS_VECTOR_BYTES == 64 ? 8 : 13;
   static constexpr int kArtanhTerms = 17;
   static constexpr double kRounder = 6755399441055744.0;  // 1.5 * 2^52
   static constexpr double kLn2High = 6.93147180369123816490e-01;
@@ -60,7 +62,7 @@ constexpr double series_coefficient(double log_base, int k) {
   return k == 0 ? 1.0 : series_coefficient(log_base, k - 1) * log_base / k;
 }
 
-// 2^r for |r| <= 1 / 2, or e^r for |r| <= ln(2) / 2.
+// 2^r, or e^r, for small r.
 template <typename S, bool kBase2, int K = 0>
 inline __attribute__((always_inline)) Vec<S> power_series(Vec<S> r) {
   constexpr S kCoefficient = static_cast<S>(series_coefficient(kBase2 ? kLn2 : 1.0, K));
@@ -71,61 +73,79 @@ inline __attribute__((always_inline)) Vec<S> power_series(Vec<S> r) {
   }
 }
 
-// 2^n, where the low bits of `rounded` hold n; shifting them into the exponent drops everything above.
+// x, but within [lowest, highest]; NaN stays NaN. And 2^(i / number of lanes), i being the low bits of `index`.
+// GCC 12 takes what the unmasked forms of the AVX-512 functions leave undefined for a mistake.
+#if MMDEFOCUS_VECTOR_BYTES == 64
+inline __attribute__((always_inline)) Vec<float> clamp(Vec<float> x, float lowest, float highest) {
+  x = _mm512_maskz_max_ps(0xffff, splat<float>(lowest), x);
+  return _mm512_maskz_min_ps(0xffff, splat<float>(highest), x);
+}
+inline __attribute__((always_inline)) Vec<double> clamp(Vec<double> x, double lowest, double highest) {
+  x = _mm512_maskz_max_pd(0xff, splat<double>(lowest), x);
+  return _mm512_maskz_min_pd(0xff, splat<double>(highest), x);
+}
+inline __attribute__((always_inline)) Vec<float> looked_up(Vec<float> table, Simd<float>::Bits index) {
+  return _mm512_maskz_permutexvar_ps(0xffff, (__m512i)index, table);
+}
+inline __attribute__((always_inline)) Vec<double> looked_up(Vec<double> table, Simd<double>::Bits index) {
+  return _mm512_maskz_permutexvar_pd(0xff, (__m512i)index, table);
+}
+#else
+template <typename V, typename S>
+inline __attribute__((always_inline)) V clamp(V x, S lowest, S highest) {
+  x = x < lowest ? V{} + lowest : x;
+  return x > highest ? V{} + highest : x;
+}
+#if MMDEFOCUS_VECTOR_BYTES == 32
+inline __attribute__((always_inline)) Vec<float> looked_up(Vec<float> table, Simd<float>::Bits index) {
+  return _mm256_permutevar8x32_ps(table, (__m256i)index);
+}
+#endif
+#endif
+
+// 2^n for multiples n of 2^-kTableBits, which the low bits of `rounded` hold: shifted to the exponent they leave their
+// fraction in the mantissa, which the table is made for.
+template <typename S, int... I>
+inline __attribute__((always_inline)) Vec<S> power_of_2(Vec<S> rounded, std::integer_sequence<int, I...>) {
+  using T = Simd<S>;
+  using Bits = typename T::Bits;
+  constexpr int kShift = T::kMantissaBits - T::kTableBits;
+  const Bits bits = (Bits)rounded;
+  Vec<S> mantissa = splat<S>(1);
+  if constexpr (T::kTableBits) {
+    const Vec<S> powers = {static_cast<S>(__builtin_exp2(static_cast<double>(I) / sizeof...(I)))...};
+    mantissa = looked_up((Vec<S>)((Bits)powers - (Bits{I...} << kShift)), bits);
+  }
+  return (Vec<S>)((Bits)mantissa + (bits << kShift));
+}
+
 template <typename S>
 inline __attribute__((always_inline)) Vec<S> power_of_2(Vec<S> rounded) {
-  using T = Simd<S>;
-  return (Vec<S>)(((typename T::Bits)rounded + T::kExponentBias) << T::kMantissaBits);
+  return power_of_2<S>(rounded, std::make_integer_sequence<int, kLanes<S>>{});
 }
 
-template <typename S>
-inline __attribute__((always_inline)) Vec<S> clamp(Vec<S> x, S lowest, S highest) {
-  x = x < lowest ? splat<S>(lowest) : x;
-  return x > highest ? splat<S>(highest) : x;
-}
-
-// exp(x) = 2^n exp(r), n = round(x / ln 2): about 1 ulp. Results below the smallest normal number are 0, results in
-// the top binade (x > 88.37 in float, 709.43 in double) are infinity; NaN stays NaN.
+// exp(x) = 2^n exp(r), r = x - n ln 2: about 1 ulp. Where exp(x) is below the smallest normal number, the error is less
+// than that number; where it is in the top binade, the result may be infinity; NaN stays NaN.
 template <typename S>
 inline __attribute__((always_inline)) Vec<S> vector_exp(Vec<S> x) {
   using T = Simd<S>;
-  x = clamp<S>(x, static_cast<S>(T::kLowest * kLn2), static_cast<S>(T::kHighest * kLn2));
-  const Vec<S> rounded = x * static_cast<S>(kLog2E) + T::kRounder;
-  const Vec<S> n = rounded - T::kRounder;
+  constexpr S kRounder = T::kRounder / (1 << T::kTableBits);
+  x = clamp(x, static_cast<S>(T::kLowest * kLn2), static_cast<S>(T::kHighest * kLn2));
+  const Vec<S> rounded = x * static_cast<S>(kLog2E) + kRounder;
+  const Vec<S> n = rounded - kRounder;
   const Vec<S> r = (x - n * T::kLn2High) - n * T::kLn2Low;
   return power_series<S, false>(r) * power_of_2<S>(rounded);
 }
 
-// 2^x, as accurate. Results below the smallest normal number are 0 or subnormal, else as for exp.
-#if MMDEFOCUS_VECTOR_BYTES == 64
-// The masked forms, with a full mask: GCC 12 takes what the others leave undefined for a mistake.
-inline __attribute__((always_inline)) Vec<float> minus_nearest(Vec<float> x) {
-  return _mm512_maskz_reduce_ps(0xffff, x, 0);
-}
-inline __attribute__((always_inline)) Vec<double> minus_nearest(Vec<double> x) {
-  return _mm512_maskz_reduce_pd(0xff, x, 0);
-}
-inline __attribute__((always_inline)) Vec<float> scaled(Vec<float> x, Vec<float> n) {
-  return _mm512_maskz_scalef_ps(0xffff, x, n);
-}
-inline __attribute__((always_inline)) Vec<double> scaled(Vec<double> x, Vec<double> n) {
-  return _mm512_maskz_scalef_pd(0xff, x, n);
-}
-
-template <typename S>
-inline __attribute__((always_inline)) Vec<S> vector_exp2(Vec<S> x) {
-  const Vec<S> r = minus_nearest(x);
-  return scaled(power_series<S, true>(r), x - r);
-}
-#else
+// 2^x, in the same way.
 template <typename S>
 inline __attribute__((always_inline)) Vec<S> vector_exp2(Vec<S> x) {
   using T = Simd<S>;
-  x = clamp<S>(x, T::kLowest, T::kHighest);
-  const Vec<S> rounded = x + T::kRounder;
-  return power_series<S, true>(x - (rounded - T::kRounder)) * power_of_2<S>(rounded);
+  constexpr S kRounder = T::kRounder / (1 << T::kTableBits);
+  x = clamp(x, T::kLowest, T::kHighest);
+  const Vec<S> rounded = x + kRounder;
+  return power_series<S, true>(x - (rounded - kRounder)) * power_of_2<S>(rounded);
 }
-#endif
 
 // log(1 + x) for 0 <= x <= 1, as 2 artanh(s) with s = x / (2 + x): exact to rounding for small x too.
 template <typename S>
