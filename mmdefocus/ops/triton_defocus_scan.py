@@ -140,7 +140,7 @@ def _scan_backward(
     d_initial = torch.empty_like(entering)
     # Of each block of channels, and of each segment.
     blocks = grid[0] // max(batch * segments, 1)
-    d_BC = A.new_empty(batch, length, blocks, 2, state)
+    d_B, d_C = (A.new_empty(batch, length, blocks, state) for _ in range(2))
     d_A = A.new_empty(batch * segments, channels, state)
     d_D, d_bias = d_A.new_empty(2, batch * segments, channels)
     with torch.cuda.device_of(u):
@@ -151,11 +151,10 @@ def _scan_backward(
             _carry(A, deltas, entering, made, backwards=True)
             entering = made
         kernels.backward[grid](
-            *arguments, entering, d_u, d_dt, d_z, d_BC, d_A, d_D, d_bias, d_initial, *strides, STEPS=STEPS,
+            *arguments, entering, d_u, d_dt, d_z, d_B, d_C, d_A, d_D, d_bias, d_initial, *strides, STEPS=STEPS,
             **options, **sizes,
         )  # fmt: skip
-    d_B, d_C = d_BC.sum(2).unbind(2)
-    return d_u, d_dt, d_A.sum(0), d_B.contiguous(), d_C.contiguous(), d_D.sum(0), d_z, d_bias.sum(0), d_initial
+    return d_u, d_dt, d_A.sum(0), d_B.sum(2), d_C.sum(2), d_D.sum(0), d_z, d_bias.sum(0), d_initial
 
 
 @_scan.register_fake

@@ -211,7 +211,7 @@ def forward(
 @triton.jit
 def backward(
     grad, u, dt, z, B, C, A, D, dt_bias, chunk_states, entering,
-    d_u, d_dt, d_z, d_BC, d_A, d_D, d_bias, d_initial,
+    d_u, d_dt, d_z, d_B, d_C, d_A, d_D, d_bias, d_initial,
     grad_batch, grad_token, u_batch, u_token, dt_batch, dt_token, z_batch, z_token,
     length, channels, delta_scale, eps, segments, tokens, chunks, N: tl.constexpr, STATES: tl.constexpr,
     GROUP: tl.constexpr, SIZE: tl.constexpr, GROUPS: tl.constexpr, CHUNK: tl.constexpr, STEPS: tl.constexpr,
@@ -274,9 +274,9 @@ def backward(
             tl.store(d_u + place, d_product * delta + d_sum * D, present)
             tl.store(d_dt + place, d_step, present)
             tl.store(d_z + place, d_gate, present)
-            place = ((sequence * length + token) * blocks + block) * 2 * N + state
-            tl.store(d_BC + place, tl.sum(d_h * (delta * x)[:, None], 0), state < N)
-            tl.store(d_BC + place + N, tl.sum(d_out[:, None] * h, 0), state < N)
+            place = ((sequence * length + token) * blocks + block) * N + state
+            tl.store(d_B + place, tl.sum(d_h * (delta * x)[:, None], 0), state < N)
+            tl.store(d_C + place, tl.sum(d_out[:, None] * h, 0), state < N)
             d_h = d_h * decayed
     tl.store(d_A + at * channels * N + square, sum_A, inside)
     tl.store(d_D + at * channels + channel, sum_D, present)

@@ -1,6 +1,7 @@
-"""What the CUDA kernels must do, on a GPU and in the emulation: cases for `test_cuda_emulated.py` and `gpu/`.
+"""What kernels for GPUs must do: cases for `gpu/`, and for CUDA in `test_cuda_emulated.py`.
 
-The modules that take them over have a fixture `device`. Expected values come from the reference on the CPU.
+The modules that take them over have a fixture `device`, and name the backend if it is another than CUDA's. Expected
+values come from the reference on the CPU.
 """
 
 import math
@@ -36,13 +37,13 @@ def run_scan(arguments, backend, **options):
     return {'y': y, 'last_state': state, **{f'gradient of {n}': g for n, g in zip(names, gradients, strict=True)}}
 
 
-def assert_equals_reference(arguments, device, tolerance=GRADIENT[FLOAT], **options):
+def assert_equals_reference(arguments, device, backend, tolerance=GRADIENT[FLOAT], **options):
     """Each result within the tolerance, or within four times the error that the reference itself has in float32.
 
     The latter counts where rounding is amplified: phases and decays add up along a sequence, and with a state of one
     the norm cancels nearly all of the gradient of C.
     """
-    actual = run_scan(put(arguments, device), 'cuda', **options)
+    actual = run_scan(put(arguments, device), backend, **options)
     rounded = run_scan(put(arguments, 'cpu'), 'reference', **options)
     exact = run_scan(put(arguments, 'cpu', torch.float64), 'reference', **options)
     for name, expected in exact.items():
@@ -52,9 +53,11 @@ def assert_equals_reference(arguments, device, tolerance=GRADIENT[FLOAT], **opti
 
 
 class ScanCases:
+    backend = 'cuda'
+
     @pytest.mark.parametrize('length', (1, 2, 3, 15, 16, 17, 31, 32, 33, 63, 64, 65, 145, 197, 577))
     def test_every_length(self, device, length):
-        assert_equals_reference(make_scan_arguments(length=length), device)
+        assert_equals_reference(make_scan_arguments(length=length), device, self.backend)
 
     @pytest.mark.parametrize('state', (1, 2, 5, 6, 16, 18, 32))
     @pytest.mark.parametrize(
@@ -65,16 +68,18 @@ class ScanCases:
         if state % 2:
             arguments |= {'freq': None, 'positions': None}
         # The norm of a single channel cancels its gradient; a large eps leaves some of it to compare.
-        assert_equals_reference(arguments, device, group_size=group_size, eps=0.1 if group_size == 1 else 1e-6)
+        assert_equals_reference(
+            arguments, device, self.backend, group_size=group_size, eps=0.1 if group_size == 1 else 1e-6
+        )
 
     @pytest.mark.parametrize('absent', [('freq', 'positions'), ('positions',), ('initial_state',)])
     def test_without(self, device, absent):
-        assert_equals_reference({**make_scan_arguments(batch=3), **dict.fromkeys(absent)}, device)
+        assert_equals_reference({**make_scan_arguments(batch=3), **dict.fromkeys(absent)}, device, self.backend)
 
     @pytest.mark.parametrize('used', (0, 1))
     def test_one_output_used_alone(self, device, used):
         gradients = []
-        for place, backend in ((device, 'cuda'), ('cpu', 'reference')):
+        for place, backend in ((device, self.backend), ('cpu', 'reference')):
             torch.manual_seed(2)
             arguments = put(make_scan_arguments(), place)
             output = defocus_scan(**arguments, **OPTIONS, return_last_state=True, backend=backend)[used]
@@ -92,8 +97,8 @@ class ScanCases:
             wide = torch.full((*value.shape[:-1], value.shape[-1] + 16), math.nan, device=device)
             wide[..., offset : offset + value.shape[-1]] = value
             sliced[name] = wide[..., offset : offset + value.shape[-1]].requires_grad_()
-        expected = run_scan(plain, 'cuda')
-        for name, result in run_scan(sliced, 'cuda').items():
+        expected = run_scan(plain, self.backend)
+        for name, result in run_scan(sliced, self.backend).items():
             torch.testing.assert_close(result, expected[name], msg=name)
 
     def test_any_strides(self, device):
@@ -101,10 +106,10 @@ class ScanCases:
         permuted = dict(plain)
         for name in NAMES:
             permuted[name] = plain[name].detach().transpose(0, -1).contiguous().transpose(0, -1).requires_grad_()
-        expected = run_scan(plain, 'cuda')
-        for name, result in run_scan(permuted, 'cuda').items():
+        expected = run_scan(plain, self.backend)
+        for name, result in run_scan(permuted, self.backend).items():
             torch.testing.assert_close(result, expected[name], msg=name)
-        y = defocus_scan(**plain, **OPTIONS, backend='cuda')
+        y = defocus_scan(**plain, **OPTIONS, backend=self.backend)
         (gradient,) = torch.autograd.grad(y.sum(), plain['u'], retain_graph=True)  # of one number, expanded
         torch.testing.assert_close(gradient, torch.autograd.grad(y, plain['u'], torch.ones_like(y))[0])
 
@@ -113,7 +118,7 @@ class ScanCases:
         arguments = {name: value.detach() for name, value in put(make_scan_arguments(length=70), device).items()}
         half = {name: arguments[name].to(dtype).requires_grad_() for name in ACTIVATIONS}
         exact = {name: value.detach().float().requires_grad_() for name, value in half.items()}
-        options = {**OPTIONS, 'return_last_state': True, 'backend': 'cuda'}
+        options = {**OPTIONS, 'return_last_state': True, 'backend': self.backend}
         y, state = defocus_scan(**{**arguments, **half}, **options)
         expected, expected_state = defocus_scan(**{**arguments, **exact}, **options)
         assert y.dtype == dtype
@@ -134,7 +139,7 @@ class ScanCases:
         def part(state, begin, end):
             along = {name: arguments[name][:, begin:end] for name in ACTIVATIONS}
             changed = {**arguments, **along, 'positions': arguments['positions'][begin:end], 'initial_state': state}
-            return defocus_scan(**changed, **OPTIONS, return_last_state=True, backend='cuda')
+            return defocus_scan(**changed, **OPTIONS, return_last_state=True, backend=self.backend)
 
         inputs = [arguments[name] for name in NAMES]
         whole, last_state = part(arguments['initial_state'], 0, 70)
@@ -153,7 +158,7 @@ class ScanCases:
         arguments['A'] *= scale
         arguments['dt'] *= 30
         expected = defocus_scan(**arguments, **OPTIONS, backend='reference')
-        actual = defocus_scan(**put(arguments, device), **OPTIONS, backend='cuda')
+        actual = defocus_scan(**put(arguments, device), **OPTIONS, backend=self.backend)
         assert_close(actual.cpu(), expected, FORWARD[FLOAT])
 
     @pytest.mark.parametrize('step', (-200.0, -30.0, 19.0, 21.0, 200.0))
@@ -161,11 +166,11 @@ class ScanCases:
         arguments = make_scan_arguments()
         with torch.no_grad():
             arguments['dt'].add_(step)
-        assert_equals_reference(arguments, device)
+        assert_equals_reference(arguments, device, self.backend)
 
     def test_is_causal(self, device):
         arguments = put(make_scan_arguments(length=70), device)
-        y = defocus_scan(**arguments, **OPTIONS, backend='cuda')
+        y = defocus_scan(**arguments, **OPTIONS, backend=self.backend)
         for name in ('u', 'dt', 'B', 'C'):
             (gradient,) = torch.autograd.grad(y[:, 40].sum(), arguments[name], retain_graph=True)
             assert gradient[:, 41:].abs().max() == 0, name
@@ -175,7 +180,7 @@ class ScanCases:
 
     def test_no_sequence_in_the_batch(self, device):
         arguments = put(make_scan_arguments(batch=0), device)
-        results = run_scan(arguments, 'cuda')
+        results = run_scan(arguments, self.backend)
         assert results['y'].shape == (0, 33, 24)
         assert results['last_state'].shape == (0, 24, 16)
         for name in ('A', 'D', 'dt_bias', 'freq'):
@@ -185,19 +190,21 @@ class ScanCases:
 class SegmentCases:
     """Sequences in segments that run in parallel, which the GPU has when `cut` is on."""
 
+    backend = 'cuda'
+
     @pytest.mark.parametrize('length', (257, 288, 511, 577, 1201))
     def test_segments(self, device, cut, length):
-        assert_equals_reference(make_scan_arguments(batch=1, channels=16, length=length), device)
+        assert_equals_reference(make_scan_arguments(batch=1, channels=16, length=length), device, self.backend)
 
     @pytest.mark.parametrize('absent', [('initial_state',), ('freq', 'positions')])
     def test_segments_without(self, device, cut, absent):
         arguments = make_scan_arguments(batch=2, channels=72, state=18, length=400)
-        assert_equals_reference({**arguments, **dict.fromkeys(absent)}, device)
+        assert_equals_reference({**arguments, **dict.fromkeys(absent)}, device, self.backend)
 
     @pytest.mark.parametrize('used', (0, 1))
     def test_one_output_of_segments_used_alone(self, device, cut, used):
         gradients = []
-        for place, backend in ((device, 'cuda'), ('cpu', 'reference')):
+        for place, backend in ((device, self.backend), ('cpu', 'reference')):
             torch.manual_seed(2)
             arguments = put(make_scan_arguments(batch=1, channels=8, length=600), place)
             output = defocus_scan(**arguments, **OPTIONS, return_last_state=True, backend=backend)[used]
@@ -217,8 +224,10 @@ def put_all(arguments, device):
 
 
 class ConvCases:
+    backend = 'cuda'
+
     def assert_same(self, arguments, device, activation='silu'):
-        actual = run_conv(put_all(arguments, device), activation, 'cuda')
+        actual = run_conv(put_all(arguments, device), activation, self.backend)
         expected = run_conv(arguments, activation, 'reference')
         for name, result, other in zip(('y', 'x', 'weight', 'bias'), actual, expected, strict=False):
             assert_close(result.cpu(), other, GRADIENT[FLOAT], name)
@@ -236,7 +245,7 @@ class ConvCases:
 
     def test_is_causal(self, device):
         arguments = put_all(make_conv_arguments(), device)
-        y = causal_conv1d(*arguments, activation='silu', backend='cuda')
+        y = causal_conv1d(*arguments, activation='silu', backend=self.backend)
         gradient = torch.autograd.grad(y[:, :, 65].sum(), arguments[0])[0]
         assert gradient[..., 66:].abs().max() == 0
         assert gradient[..., :62].abs().max() == 0
@@ -246,11 +255,11 @@ class ConvCases:
     def test_channels_last_and_slices(self, device, offset):
         """The result has the memory order of the argument; NaN is all around it."""
         x, weight, bias = put_all(make_conv_arguments(), device)
-        expected = run_conv([x, weight, bias], 'silu', 'cuda')
+        expected = run_conv([x, weight, bias], 'silu', self.backend)
         wide = torch.full((2, 70, 56), math.nan, device=device)
         wide[..., offset : offset + 40] = x.detach().transpose(1, 2)
         rows = wide[..., offset : offset + 40].transpose(1, 2).requires_grad_()
-        actual = run_conv([rows, weight, bias], 'silu', 'cuda')
+        actual = run_conv([rows, weight, bias], 'silu', self.backend)
         assert actual[0].stride() == (70 * 40, 1, 40)
         assert actual[1].stride() == (70 * 40, 1, 40)
         assert expected[0].stride() == x.stride()
@@ -262,8 +271,8 @@ class ConvCases:
         x, weight, bias = put_all(make_conv_arguments(), device)
         half = x.detach().to(dtype).requires_grad_()
         exact = half.detach().float().requires_grad_()
-        actual = run_conv([half, weight, bias], 'silu', 'cuda')
-        expected = run_conv([exact, weight, bias], 'silu', 'cuda')
+        actual = run_conv([half, weight, bias], 'silu', self.backend)
+        expected = run_conv([exact, weight, bias], 'silu', self.backend)
         assert (actual[0].dtype, actual[1].dtype, actual[2].dtype) == (dtype, dtype, FLOAT)
         assert_close(actual[0].float(), expected[0], HALF[dtype], 'y')
         # The incoming gradients are rounded to the half type too.
@@ -272,6 +281,6 @@ class ConvCases:
     def test_nan_passes_through(self, device):
         x, weight, bias = (tensor.detach() for tensor in put_all(make_conv_arguments(), device))
         x[0, 3, 10] = math.nan
-        y = causal_conv1d(x, weight, bias, 'silu', backend='cuda')
+        y = causal_conv1d(x, weight, bias, 'silu', backend=self.backend)
         assert y[0, 3, 10:14].isnan().all()
         assert y.isnan().sum() == 4
