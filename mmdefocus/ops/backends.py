@@ -10,7 +10,7 @@ A further backend needs its name in ``BACKENDS``, a predicate in ``_PREDICATES``
 of the operators that it has.
 
 The choice is, in this order: the argument ``backend=`` of an operator, the environment variable
-``MMDEFOCUS_BACKEND``, the fastest one that can run on the tensors.
+``MMDEFOCUS_BACKEND`` (where it names one that the operator has), the fastest one that can run on the tensors.
 """
 
 import functools
@@ -181,11 +181,30 @@ def choose_backend(
     implemented: Collection[str] = BACKENDS,
     limits: Mapping[str, str | None] | None = None,
 ) -> str:
-    """The backend for tensors on ``device``.
+    """The backend for tensors on ``device``: the one that is asked for, or else the fastest that can run.
+
+    Arguments and errors are those of :func:`requested_backend`.
+    """
+    requested = requested_backend(name, device, dtype, implemented, limits)
+    if requested is not None:
+        return requested
+    # Triton's interpreter is for tests; nobody else wants it on a CPU.
+    candidates = (x for x in BACKENDS if x in implemented and not (x == 'triton' and device.type != 'cuda'))
+    return next(x for x in candidates if _obstacle(x, device, dtype, limits) is None)
+
+
+def requested_backend(
+    name: str | None,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    implemented: Collection[str] = BACKENDS,
+    limits: Mapping[str, str | None] | None = None,
+) -> str | None:
+    """The backend that a call or the environment asks for, whatever its speed; None where neither does.
 
     Args:
-        name: a backend to use whatever its speed. None: the one that ``MMDEFOCUS_BACKEND`` names, or else the fastest
-            that can run.
+        name: the backend that the call names, or None. Then ``MMDEFOCUS_BACKEND`` counts, where it names a backend that
+            has the operator: it speaks to all operators, and not all have the same backends.
         device: where the tensors are.
         dtype: type of the activations.
         implemented: backends that have the operator.
@@ -196,31 +215,33 @@ def choose_backend(
         ValueError: there is no backend of this name.
         RuntimeError: the named backend does not have the operator, or cannot run here; the message says why.
     """
-
-    def obstacle_of(candidate: str) -> str | None:
-        return _PREDICATES[candidate](device, dtype) or (limits or {}).get(candidate)
-
-    origin = 'backend'
-    if name is None and os.environ.get(ENVIRONMENT_VARIABLE):
-        name, origin = os.environ[ENVIRONMENT_VARIABLE], f'the environment variable {ENVIRONMENT_VARIABLE}'
+    variable = os.environ.get(ENVIRONMENT_VARIABLE) if name is None else None
+    name = name or variable
     if name is None:
-        # Triton's interpreter is for tests; nobody else wants it on a CPU.
-        candidates = (x for x in BACKENDS if x in implemented and not (x == 'triton' and device.type != 'cuda'))
-        return next(candidate for candidate in candidates if obstacle_of(candidate) is None)
+        return None
     if name not in BACKENDS:
+        origin = f'the environment variable {ENVIRONMENT_VARIABLE}' if variable else 'backend'
         raise ValueError(f'expected {origin} to be None or one of {", ".join(BACKENDS)}, got {name!r}')
     if name not in implemented:
+        if variable:
+            return None
         raise RuntimeError(f'backend {name!r} does not have this operator; those that do: {", ".join(implemented)}')
-    obstacle = obstacle_of(name)
+    obstacle = _obstacle(name, device, dtype, limits)
     if obstacle is not None:
         raise RuntimeError(f'backend {name!r} cannot run: {obstacle}')
     return name
 
 
+def _obstacle(
+    backend: str, device: torch.device, dtype: torch.dtype | None, limits: Mapping[str, str | None] | None
+) -> str | None:
+    return _PREDICATES[backend](device, dtype) or (limits or {}).get(backend)
+
+
 def refuse_second_derivatives(op: str) -> None:
-    """Makes a derivative of the compiled gradient of ``op`` an error; torch would warn and return wrong numbers."""
+    """Makes a derivative of the gradient of ``op`` an error; torch would warn and return wrong numbers."""
 
     def refuse(ctx, *gradients):
-        raise RuntimeError(f"{op}: second derivatives of the compiled kernel are not there; use backend='reference'")
+        raise RuntimeError(f"{op}: second derivatives are in the reference only; use backend='reference'")
 
     torch.library.register_autograd(f'mmdefocus::{op}_backward', refuse)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmdefocus.ops.backends import choose_backend, refuse_second_derivatives
+from mmdefocus.ops.backends import refuse_second_derivatives, requested_backend
 from mmdefocus.ops.bandpass import bandpass_factors, turn
 from mmdefocus.ops.bandpass_arguments import check_arguments, or_zeros, scaled
 from mmdefocus.ops.bandpass_reference import bandpass_attention_reference
@@ -146,8 +146,8 @@ def bandpass_attention(
         causal: whether a token sees only itself and those before it.
         scale: 1 / sqrt(d) by default.
         backend: 'reference' for the loop that defines the result; 'triton' for GPU kernels, whose products are in the
-            type of the tensors. By default, torch's own attention where ``decay`` is None, else blocks of queries in
-            plain PyTorch, on any device.
+            type of the tensors. None: what ``MMDEFOCUS_BACKEND`` names, if it is one of these, or else torch's own
+            attention where ``decay`` is None, and blocks of queries in plain PyTorch, on any device, where it is not.
 
     Returns:
         (B, H, L, V), of the type of ``q``.
@@ -161,8 +161,7 @@ def bandpass_attention(
     op = 'bandpass_attention'
     compute = compute_dtype(op, {'q': q, 'k': k, 'v': v, 'decay': decay, 'freq': freq})
     check_arguments(op, q, k, v, decay, freq)
-    if backend is not None:
-        choose_backend(backend, q.device, compute, implemented=('triton', 'reference'))
+    backend = requested_backend(backend, q.device, compute, implemented=('triton', 'reference'))
     # Autocast would move the products back into half types; the meta device has none to switch off.
     with nullcontext() if q.is_meta else torch.autocast(q.device.type, enabled=False):
         if backend is None and decay is None:

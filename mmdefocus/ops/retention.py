@@ -10,7 +10,7 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
-from mmdefocus.ops.backends import choose_backend
+from mmdefocus.ops.backends import requested_backend
 from mmdefocus.ops.bandpass import bandpass_factors, block_logits, turn
 from mmdefocus.ops.bandpass_arguments import check_arguments, or_zeros, scaled
 from mmdefocus.ops.bandpass_reference import retention_reference
@@ -148,7 +148,8 @@ def retention(
         return_last_state: whether the state after the last token is returned too. It is differentiable, and as the
             ``initial_state`` of a second call it continues the sequence.
         scale: 1 / sqrt(d) by default.
-        backend: 'reference' for the loop that defines the result. By default ``form`` in plain PyTorch, on any device.
+        backend: 'reference' for the loop that defines the result; MMDEFOCUS_BACKEND=reference asks for it, too. By
+            default ``form`` in plain PyTorch, on any device.
 
     Returns:
         (B, H, L, V), of the type of ``q``; with ``return_last_state``, also the state (B, H, V, d) in float32 (float64
@@ -169,10 +170,8 @@ def retention(
     check_shape(op, 'initial_state', initial_state, state_shape, '(batch, heads, value channels, channels)')
     if form not in _FORMS:
         raise ValueError(f'{op}: expected form to be one of {", ".join(_FORMS)}, got {form!r}')
-    implementation = _FORMS[form]
-    if backend is not None:
-        choose_backend(backend, q.device, implemented=('reference',))
-        implementation = retention_reference
+    reference = requested_backend(backend, q.device, implemented=('reference',)) is not None
+    implementation = retention_reference if reference else _FORMS[form]
 
     # Autocast would move the products back into half types; the meta device has none to switch off.
     with nullcontext() if q.is_meta else torch.autocast(q.device.type, enabled=False):

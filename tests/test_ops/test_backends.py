@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from mmdefocus.ops import backends
-from mmdefocus.ops.backends import available_backends, can_run_cuda, can_run_mamba_ssm, can_run_triton, choose_backend
+from mmdefocus.ops.backends import (
+    available_backends,
+    can_run_cuda,
+    can_run_mamba_ssm,
+    can_run_triton,
+    choose_backend,
+    requested_backend,
+)
 from mmdefocus.ops.cuda_limits import causal_conv1d_limit, defocus_scan_limit
 
 CPU, GPU = torch.device('cpu'), torch.device('cuda', 0)
@@ -118,6 +125,14 @@ def test_environment_variable(gpu_machine, monkeypatch):
         ValueError, match=r"MMDEFOCUS_BACKEND .* one of cuda, triton, mamba_ssm, cpp, reference, got 'gpu'"
     ):
         choose_backend(None, CPU)
+
+
+def test_the_environment_variable_speaks_to_operators_that_have_the_backend(gpu_machine, monkeypatch):
+    monkeypatch.setenv('MMDEFOCUS_BACKEND', 'cuda')
+    assert requested_backend(None, CPU, implemented=('reference',)) is None
+    assert choose_backend(None, CPU, implemented=('cpp', 'reference')) == 'cpp'
+    monkeypatch.delenv('MMDEFOCUS_BACKEND')
+    assert requested_backend(None, CPU) is None
 
 
 def test_an_operator_that_a_backend_does_not_have(gpu_machine):

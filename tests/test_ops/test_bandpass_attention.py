@@ -371,3 +371,13 @@ def test_second_derivatives():
 def test_wrong_arguments(changes, error, message):
     with pytest.raises(error, match=message):
         bandpass_attention(**{**make(), **changes})
+
+
+def test_the_environment_variable_chooses_the_reference(monkeypatch):
+    arguments = make()
+    default, reference = bandpass_attention(**arguments), bandpass_attention(**arguments, backend='reference')
+    assert not torch.equal(default, reference)  # the last bits tell them apart
+    monkeypatch.setenv('MMDEFOCUS_BACKEND', 'reference')
+    assert torch.equal(bandpass_attention(**arguments), reference)
+    monkeypatch.setenv('MMDEFOCUS_BACKEND', 'cpp')
+    assert torch.equal(bandpass_attention(**arguments), default)

@@ -318,3 +318,13 @@ def test_second_derivatives():
 def test_wrong_arguments(changes, error, message):
     with pytest.raises(error, match=message):
         retention(**{**make(), **changes})
+
+
+def test_the_environment_variable_chooses_the_reference(monkeypatch):
+    arguments = make()
+    default, reference = retention(**arguments), retention(**arguments, backend='reference')
+    assert not torch.equal(default, reference)  # the last bits tell them apart
+    monkeypatch.setenv('MMDEFOCUS_BACKEND', 'reference')
+    assert torch.equal(retention(**arguments), reference)
+    monkeypatch.setenv('MMDEFOCUS_BACKEND', 'cpp')
+    assert torch.equal(retention(**arguments), default)
