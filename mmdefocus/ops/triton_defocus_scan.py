@@ -15,8 +15,8 @@ from mmdefocus.ops.backends import refuse_second_derivatives
 from mmdefocus.ops.flops import count_operator
 from mmdefocus.ops.rotary import learnable_rotary
 
-# Tokens between the states that the forward pass saves, and those whose states the backward pass has in registers.
-CHUNK, STEPS = 16, 8
+# Tokens between the states that the forward pass saves; a multiple of `kernels.STEPS`.
+CHUNK = 16
 BLOCK_CHANNELS = 64
 # Numbers of a tile of channels and states that a warp has; 8 for each thread.
 TILE_OF_WARP = 256
@@ -151,7 +151,7 @@ def _scan_backward(
             _carry(A, deltas, entering, made, backwards=True)
             entering = made
         kernels.backward[grid](
-            *arguments, entering, d_u, d_dt, d_z, d_B, d_C, d_A, d_D, d_bias, d_initial, *strides, STEPS=STEPS,
+            *arguments, entering, d_u, d_dt, d_z, d_B, d_C, d_A, d_D, d_bias, d_initial, *strides,
             **options, **sizes,
         )  # fmt: skip
     return d_u, d_dt, d_A.sum(0), d_B.sum(2), d_C.sum(2), d_D.sum(0), d_z, d_bias.sum(0), d_initial

@@ -11,6 +11,9 @@ up a block of K = GROUPS · SIZE; STATES is N, padded likewise. Rows of channels
 import triton
 import triton.language as tl
 
+# States that the backward pass has in registers, by name, which needs no index: s0 to s3.
+STEPS = tl.constexpr(4)
+
 
 @triton.jit
 def _place(segments, blocks):
@@ -21,11 +24,15 @@ def _place(segments, blocks):
 
 
 @triton.jit
-def _channels(block, channels, GROUP: tl.constexpr, SIZE: tl.constexpr, GROUPS: tl.constexpr):
-    """Channels of a block (K), and which of them are there."""
-    index = tl.arange(0, GROUPS * SIZE)
+def _tile(
+    block, channels, N: tl.constexpr, STATES: tl.constexpr, GROUP: tl.constexpr, SIZE: tl.constexpr,
+    GROUPS: tl.constexpr,
+):  # fmt: skip
+    """Channels of a block (K) and which are there, the states (STATES), places in (E, N) and which are there."""
+    index, state = tl.arange(0, GROUPS * SIZE), tl.arange(0, STATES)
     channel = (block * GROUPS + index // SIZE) * GROUP + index % SIZE
-    return channel, (index % SIZE < GROUP) & (channel < channels)
+    present = (index % SIZE < GROUP) & (channel < channels)
+    return channel, present, state, channel[:, None] * N + state[None, :], present[:, None] & (state < N)[None, :]
 
 
 @triton.jit
@@ -60,24 +67,6 @@ def _advance(h, x, delta, A, b):
 
 
 @triton.jit
-def _pick(states, index, COUNT: tl.constexpr):
-    """One of a tuple of tiles: registers have no addresses."""
-    state = states[0]
-    for i in tl.static_range(1, COUNT):
-        state = tl.where(index == i, states[i], state)
-    return state
-
-
-@triton.jit
-def _put(states, index, state, COUNT: tl.constexpr):
-    """The tuple with one tile replaced."""
-    changed = states[:1]
-    for i in tl.static_range(1, COUNT):
-        changed = changed + (tl.where(index == i, state, states[i]),)
-    return changed
-
-
-@triton.jit
 def _output_gradients(
     h, c, x, gate, incoming, D, eps, GROUP: tl.constexpr, SIZE: tl.constexpr, GROUPS: tl.constexpr
 ):  # fmt: skip
@@ -100,9 +89,7 @@ def segment_ends(
 ):  # fmt: skip
     """What each segment of ``tokens`` tokens makes of a state of 0, and the sum of its step sizes."""
     sequence, segment, block = _place(segments, tl.cdiv(channels, GROUPS * GROUP))
-    channel, present = _channels(block, channels, GROUP, SIZE, GROUPS)
-    state = tl.arange(0, STATES)
-    square, inside = channel[:, None] * N + state[None, :], present[:, None] & (state < N)[None, :]
+    channel, present, state, square, inside = _tile(block, channels, N, STATES, GROUP, SIZE, GROUPS)
     A = tl.load(A + square, inside, 0.0)
     bias = tl.load(dt_bias + channel, present, 0.0)
     h = tl.zeros_like(A)
@@ -129,9 +116,7 @@ def segment_gradients(
 ):  # fmt: skip
     """Gradients of the state before each segment by the y of this segment alone, and the sum of its step sizes."""
     sequence, segment, block = _place(segments, tl.cdiv(channels, GROUPS * GROUP))
-    channel, present = _channels(block, channels, GROUP, SIZE, GROUPS)
-    state = tl.arange(0, STATES)
-    square, inside = channel[:, None] * N + state[None, :], present[:, None] & (state < N)[None, :]
+    channel, present, state, square, inside = _tile(block, channels, N, STATES, GROUP, SIZE, GROUPS)
     A = tl.load(A + square, inside, 0.0)
     D = tl.load(D + channel, present, 0.0)
     bias = tl.load(dt_bias + channel, present, 0.0)
@@ -183,9 +168,7 @@ def forward(
 ):  # fmt: skip
     """y, the state before every chunk, and the last one, from the states that enter the segments."""
     sequence, segment, block = _place(segments, tl.cdiv(channels, GROUPS * GROUP))
-    channel, present = _channels(block, channels, GROUP, SIZE, GROUPS)
-    state = tl.arange(0, STATES)
-    square, inside = channel[:, None] * N + state[None, :], present[:, None] & (state < N)[None, :]
+    channel, present, state, square, inside = _tile(block, channels, N, STATES, GROUP, SIZE, GROUPS)
     A = tl.load(A + square, inside, 0.0)
     D = tl.load(D + channel, present, 0.0)
     bias = tl.load(dt_bias + channel, present, 0.0)
@@ -214,14 +197,12 @@ def backward(
     d_u, d_dt, d_z, d_B, d_C, d_A, d_D, d_bias, d_initial,
     grad_batch, grad_token, u_batch, u_token, dt_batch, dt_token, z_batch, z_token,
     length, channels, delta_scale, eps, segments, tokens, chunks, N: tl.constexpr, STATES: tl.constexpr,
-    GROUP: tl.constexpr, SIZE: tl.constexpr, GROUPS: tl.constexpr, CHUNK: tl.constexpr, STEPS: tl.constexpr,
+    GROUP: tl.constexpr, SIZE: tl.constexpr, GROUPS: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     """All gradients, from those of the states after the segments; of B and C by block, of A, D, bias by segment."""
     blocks = tl.cdiv(channels, GROUPS * GROUP)
     sequence, segment, block = _place(segments, blocks)
-    channel, present = _channels(block, channels, GROUP, SIZE, GROUPS)
-    state = tl.arange(0, STATES)
-    square, inside = channel[:, None] * N + state[None, :], present[:, None] & (state < N)[None, :]
+    channel, present, state, square, inside = _tile(block, channels, N, STATES, GROUP, SIZE, GROUPS)
     at = sequence * segments + segment
     A = tl.load(A + square, inside, 0.0)
     D = tl.load(D + channel, present, 0.0)
@@ -237,19 +218,15 @@ def backward(
         start = first + (pieces - 1 - i) * STEPS
         chunk = start // CHUNK
         h = tl.load(chunk_states + (sequence * chunks + chunk) * channels * N + square, inside, 0.0)
-        for token in range(chunk * CHUNK, start):
-            x = _load_row(u + sequence * u_batch + token * u_token + channel, present)
-            step = _load_row(dt + sequence * dt_batch + token * dt_token + channel, present)
-            b = tl.load(B + (sequence * length + token) * N + state, state < N, 0.0)
-            h = _advance(h, x, _softplus(step + bias) / delta_scale, A, b)
-        states = (h,) * STEPS
+        # A stack of the states before each token, s0 being the top; those before the piece fall out of it.
+        s0, s1, s2, s3 = h, h, h, h
         stop = tl.minimum(start + STEPS, end)
-        for token in range(start, stop - 1):
+        for token in range(chunk * CHUNK, stop - 1):
             x = _load_row(u + sequence * u_batch + token * u_token + channel, present)
             step = _load_row(dt + sequence * dt_batch + token * dt_token + channel, present)
             b = tl.load(B + (sequence * length + token) * N + state, state < N, 0.0)
             h = _advance(h, x, _softplus(step + bias) / delta_scale, A, b)
-            states = _put(states, token + 1 - start, h, STEPS)
+            s0, s1, s2, s3 = h, s0, s1, s2
         for j in range(stop - start):
             token = stop - 1 - j
             x = _load_row(u + sequence * u_batch + token * u_token + channel, present)
@@ -260,7 +237,7 @@ def backward(
             b, c = tl.load(B + row, state < N, 0.0), tl.load(C + row, state < N, 0.0)
             delta = _softplus(step) / delta_scale
             decayed = tl.exp(delta[:, None] * A)
-            kept = decayed * _pick(states, token - start, STEPS)
+            kept = decayed * s0
             h = kept + (delta * x)[:, None] * b[None, :]
             d_out, d_sum, d_gate = _output_gradients(h, c, x, gate, incoming, D, eps, GROUP, SIZE, GROUPS)
             d_h += d_out[:, None] * c[None, :]
@@ -278,6 +255,7 @@ def backward(
             tl.store(d_B + place, tl.sum(d_h * (delta * x)[:, None], 0), state < N)
             tl.store(d_C + place, tl.sum(d_out[:, None] * h, 0), state < N)
             d_h = d_h * decayed
+            s0, s1, s2 = s1, s2, s3
     tl.store(d_A + at * channels * N + square, sum_A, inside)
     tl.store(d_D + at * channels + channel, sum_D, present)
     tl.store(d_bias + at * channels + channel, sum_bias, present)
