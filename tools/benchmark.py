@@ -6,8 +6,8 @@
 
 A network is a classification config, or a model of timm after `timm:`. Before it is timed, its logits, its loss and the
 gradients of all its parameters must be there and finite; the exit code is 1 where they are not. A training step is
-forward pass, loss, backward pass and AdamW, without data loading and augmentation. Nothing else should run on the machine
-meanwhile. docs/benchmarks/README.md explains the columns.
+forward pass, loss, backward pass and AdamW, without data loading and augmentation. Nothing else should run on the
+machine meanwhile. docs/benchmarks/README.md explains the columns.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pathlib import Path
 import timm
 import torch
 import torch.nn.functional as F
-from benchmarking.machine import Machine, size_in_bytes
+from benchmarking.machine import Machine, keep_freed_memory, size_in_bytes
 from benchmarking.report import backends, dated_report, table
 from mmengine.registry import MODELS, DefaultScope
 from mmpretrain.structures import DataSample
@@ -178,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.manual_seed(0)
     torch.set_num_threads(arguments.threads)
     machine = Machine(arguments.device, arguments.seconds)
-    setting = f'Batch {arguments.batch}, {arguments.side} × {arguments.side} pixels, '
+    setting = f'Batch {arguments.batch}, {arguments.side} x {arguments.side} pixels, '
     setting += 'float32' if arguments.dtype == torch.float32 else f'autocast to {arguments.dtype}'
     description = f'{machine.description()} {setting}, timm {timm.__version__}.'
     print(description, flush=True)
@@ -199,4 +199,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
+    keep_freed_memory()
     sys.exit(main())

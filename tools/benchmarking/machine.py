@@ -41,8 +41,6 @@ class Machine:
     def __init__(self, device: torch.device, seconds: float) -> None:
         self.device = device
         self.seconds = seconds
-        if device.type == 'cpu':
-            keep_freed_memory()
         self.copy_rate = self._copy_rate()
         self.exp_rate = self._exp_rate()
 
@@ -96,10 +94,12 @@ class Machine:
         out = torch.empty_like(values)
         return self.best_seconds(lambda: torch.exp(values, out=out), at_least=10) * count / measured
 
-    def least_seconds(self, bytes_moved: int, exponentials: int, matrix_flops: int, dtype: torch.dtype) -> float:
-        """The time that the machine needs at least, for the one of these that takes it longest."""
+    def least_seconds(
+        self, bytes_moved: int, exponentials: int, matrix_flops: int, dtype: torch.dtype
+    ) -> tuple[float, float, float]:
+        """The times that the machine needs to copy these bytes, for exponentials, and for matrix products of a type."""
         products = matrix_flops / self.matrix_rate(dtype) if matrix_flops else 0.0
-        return max(bytes_moved / self.copy_rate, exponentials / self.exp_rate, products)
+        return bytes_moved / self.copy_rate, exponentials / self.exp_rate, products
 
     @functools.cache  # noqa: B019 - there is one machine, for the whole run
     def matrix_rate(self, dtype: torch.dtype) -> float:
@@ -148,7 +148,10 @@ def size_in_bytes(tensor: torch.Tensor) -> int:
 
 
 def keep_freed_memory() -> None:
-    """Lets glibc reuse memory instead of giving it back: else large results cost page faults at every call."""
+    """Lets glibc reuse memory instead of giving it back: else large results cost page faults at every call.
+
+    For the start of a program: there is no way back.
+    """
     if sys.platform.startswith('linux') and platform.libc_ver()[0] == 'glibc':
         libc = ctypes.CDLL(None)
         libc.mallopt(-4, 0)  # M_MMAP_MAX

@@ -2,6 +2,7 @@
 
 import datetime
 import importlib.metadata
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from compile_cuda import LOG, ROOT, resources
 
 from mmdefocus.ops import available_backends
+from mmdefocus.ops.backends import ENVIRONMENT_VARIABLE
 
 BEGIN_MARK, END_MARK = '<!-- begin of the benchmark -->\n', '<!-- end of the benchmark -->\n'
 
@@ -66,6 +68,8 @@ def installed(package: str) -> bool:
 def backends() -> str:
     """Which backends can run here, and why others cannot."""
     lines = [f'- `{name}`: {reason or "runs"}' for name, reason in available_backends().items()]
+    if ENVIRONMENT_VARIABLE in os.environ:
+        lines.append(f'- `{ENVIRONMENT_VARIABLE}={os.environ[ENVIRONMENT_VARIABLE]}`')
     return '\n'.join(['## Backends', *lines, ''])
 
 
@@ -82,8 +86,8 @@ As ptxas reported on {date} to `tools/compile_cuda.py`:
 """
 
 
-def write_between_marks(text: str, path: Path) -> None:
-    """Replace what a document has between the marks.
+def around_marks(path: Path) -> tuple[str, str]:
+    """What a document has up to the place for a benchmark and after it, marks included.
 
     Raises:
         ValueError: There is no such document, or it has no marks.
@@ -93,4 +97,4 @@ def write_between_marks(text: str, path: Path) -> None:
     _, end, after = rest.partition(END_MARK)
     if not (begin and end):
         raise ValueError(f"'{path}' has no lines '{BEGIN_MARK.strip()}' and '{END_MARK.strip()}' to write between")
-    path.write_text(before + begin + text + end + after, encoding='utf-8')
+    return before + begin, end + after

@@ -31,8 +31,8 @@ def normal(*shape: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 def frequencies(*shape: int, device: torch.device) -> Tensor:
     """From 0 to 1 radian per token, multiples of 1 / 256.
 
-    So the phases of 65,536 tokens are exact in float32. Others are rounded to within 2⁻²⁵ of the phase, which at
-    token 200 makes an error of 1e-5 in whatever computes in float32, and the check could not see a smaller one.
+    The phases of 65,536 tokens are then exact in float32. Others are off by up to 2⁻²⁴ of the phase, 1e-5 at token 200:
+    an error of whatever computes in float32, the reference too, and the check could not see a smaller one.
     """
     return torch.rand(*shape, device=device).mul(256).round().div(256)
 

@@ -1,0 +1,306 @@
+"""The benchmarks on tiny shapes: what they refuse, and that nothing is missing in what they report. No times."""
+
+import dataclasses
+import importlib
+import runpy
+import time
+
+import pytest
+import torch
+from commands import TOOLS, tool
+from torch import nn
+
+from mmdefocus.models import MambaMixer
+from mmdefocus.ops import available_backends, defocus_scan
+
+DIGITS = TOOLS.parent / 'configs' / 'classification' / 'defocus_mamba_nano_digits.py'
+TINY = ['--shapes', '2,5', '--channels', '128', '--seconds', '1e-9']
+COMPILED = [name for name in ('cpp',) if available_backends()[name] is None]
+CHAINS = [f'chain on {name}' for name in COMPILED]
+IMPLEMENTATIONS = {
+    'defocus_scan': [*COMPILED, 'reference', *CHAINS],
+    'selective_scan': [*COMPILED, 'reference'],
+    'causal_conv1d': [*COMPILED, 'reference', 'torch'],
+    'mixer': [*COMPILED, 'reference', *CHAINS],
+    'bandpass_attention': ['blocks', 'reference'],
+    'retention': ['chunkwise', 'reference'],
+}
+PTXAS = """\
+ptxas info    : Compiling entry function '_ZN9mmdefocus4cuda12carry_kernelEv' for 'sm_90'
+    8 bytes stack frame, 12 bytes spill stores, 16 bytes spill loads
+ptxas info    : Used 42 registers, used 0 barriers
+"""
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """Import a module of the tools."""
+    monkeypatch.syspath_prepend(str(TOOLS))
+    monkeypatch.delenv('MMDEFOCUS_BACKEND', raising=False)
+    return importlib.import_module
+
+
+@pytest.fixture
+def ops(load):
+    return load('benchmark_ops')
+
+
+@pytest.fixture
+def machine(load):
+    return load('benchmarking.machine').Machine(torch.device('cpu'), seconds=1e-9)
+
+
+def cells(table: str) -> list[list[str]]:
+    """Rows of the tables in a document, without their headers' rules."""
+    lines = [line.strip('| \n').split('|') for line in table.splitlines() if line.startswith('|')]
+    return [[cell.strip() for cell in line] for line in lines if not set(''.join(line)) <= set(' -:')]
+
+
+@pytest.mark.parametrize('dtype', ('float32', 'bfloat16'))
+def test_report_has_every_operator_implementation_and_pass(ops, tmp_path, monkeypatch, dtype):
+    monkeypatch.setattr(ops, 'FLAT_LENGTHS', (4, 8))
+    monkeypatch.setattr('sys.argv', ['benchmark_ops.py', '--flat'])
+    report, document, picture = (tmp_path / name for name in ('new/report.md', 'document.md', 'plot.png'))
+    marks = ['<!-- begin of the benchmark -->', '<!-- end of the benchmark -->']
+    document.write_text('\n'.join(['before', marks[0], 'old', marks[1], 'after', '']))
+    options = ['--flat', '--dtypes', dtype, '--out', report, '--summary', document, '--plot', picture]
+    assert ops.main([*TINY, *map(str, options)]) == 0
+
+    text = report.read_text()
+    assert '\n    python tools/benchmark_ops.py --flat\n' in text
+    for operator, names in IMPLEMENTATIONS.items():
+        header, *rows = cells(text.partition(f'## {operator}\n')[2].partition('\n## ')[0])
+        assert header[-4:] == ['MB', 'GB/s', 'of copy, exp, mm', 'error']
+        assert [row[:2] for row in rows] == [['2, 5', dtype]] * len(rows)
+        yardstick = 'SDPA' if operator in ('bandpass_attention', 'retention') else 'exp'
+        assert f'({yardstick})' in [row[2] for row in rows]
+        assert header[6] == f'/ {yardstick}'
+        timed = [row for row in rows if row[2] != f'({yardstick})']
+        assert [row[2:4] for row in timed] == [[name, p] for name in names for p in ('forward', 'forward + backward')]
+        assert all(float(row[column]) >= 0 for row in timed for column in (4, 5, 6, 7, 8, 10))
+    assert all(f'`{name}`' in text.partition('## Backends')[2] for name in available_backends())
+
+    (header, *rows) = cells(text.partition('## Time per token')[2])
+    assert header == ['implementation', 'L = 4', 'L = 8', 'largest / smallest']
+    assert [row[0] for row in rows] == [name for name in IMPLEMENTATIONS['defocus_scan'] if name != 'reference']
+    assert all(float(cell) > 0 for row in rows for cell in row[1:])
+    assert picture.read_bytes().startswith(b'\x89PNG')
+
+    before, between, after = (part for mark in [document.read_text()] for part in split(mark, marks))
+    assert (before, after) == ('before\n', '\nafter\n')
+    assert 'old' not in between
+    listed = [(row[0], row[3]) for row in cells(between.partition('`defocus_scan`, forward')[0])[1:]]
+    assert listed == [(f'`{operator}`', name) for operator, names in IMPLEMENTATIONS.items() for name in names]
+
+
+def split(text: str, marks: list[str]) -> tuple[str, str, str]:
+    before, _, rest = text.partition(marks[0])
+    between, _, after = rest.partition(marks[1])
+    return before, between, after
+
+
+def doubled_gate_gradient(z, **tensors):
+    return defocus_scan(z=2 * z - z.detach(), **tensors)
+
+
+@pytest.mark.parametrize(
+    ('wrong', 'error'),
+    [
+        (lambda **tensors: defocus_scan(**tensors) * (1 + 2**-13), '1.2e-04'),
+        (lambda **tensors: defocus_scan(**tensors) * float('nan'), 'inf'),
+        (doubled_gate_gradient, '1.0e+00'),
+    ],
+)
+def test_wrong_results_and_gradients_are_not_timed(ops, monkeypatch, capsys, wrong, error):
+    scan = ops.OPERATORS['defocus_scan']
+    implementations = {'wrong': wrong, 'reference': scan.implementations['reference']}
+    monkeypatch.setitem(ops.OPERATORS, scan.name, dataclasses.replace(scan, implementations=implementations))
+    assert ops.main([*TINY, '--ops', scan.name]) == 1
+    of_it, of_others = {}, []
+    for row in cells(capsys.readouterr().out):
+        of_it.update({row[3]: row[-1]} if row[2] == 'wrong' else {})
+        of_others += [row[3]] if row[2] == 'reference' else []
+    assert of_it == {'NOT TIMED: error above 1.0e-05': error}
+    assert of_others == ['forward', 'forward + backward']
+
+
+def test_long_attention_is_checked_beyond_what_the_reference_can(load, monkeypatch):
+    """Past the part of it that is compared with the reference, the blocks in float64 say what is right."""
+    attention, operators = load('benchmarking.attention'), load('benchmarking.operators')
+    monkeypatch.setattr(attention, 'MOST_PAIRS', 16)
+    blocks = attention.BANDPASS_ATTENTION.implementations['blocks']
+
+    def wrong_at_the_end(**tensors):
+        return torch.cat([(y := blocks(**tensors))[:, :, :4], y[:, :, 4:] * 1.01], dim=2)
+
+    shape, cpu = operators.Shape(2, 6, 256), torch.device('cpu')
+    assert attention.fewer_queries(shape) == (1, 4, 128)
+    for operator in (attention.BANDPASS_ATTENTION, attention.RETENTION):
+        check = operators.Check(operator, shape, torch.float32, type('', (), {'device': cpu}), 'forward + backward')
+        assert not check.whole
+        assert check.expected[0].shape[:3] == (2, 2, 6)
+        assert check.error(operator.implementations[operator.stand_in]) < check.allowed(operator.stand_in)
+        if operator is attention.BANDPASS_ATTENTION:
+            assert check.error(wrong_at_the_end) > 1e-3
+
+
+def test_parts_of_scans_fit(load):
+    scans, shape = load('benchmarking.scans'), load('benchmarking.operators').Shape
+    assert scans.fewer_groups(shape(1, 4705, 1536)) == (1, 4705, 1536)
+    assert scans.fewer_groups(shape(1, 65536, 1536)) == (1, 65536, 128)
+    assert scans.fewer_groups(shape(64, 197, 1536)) == (27, 197, 1536)
+    assert scans.fewer_groups(shape(3, 10**9, 64)) == (1, 10**9, 64)
+
+
+def test_phases_are_exact_in_float32(load):
+    """Else their rounding would be the error that the check sees."""
+    freq = load('benchmarking.scans').frequencies(16, device=torch.device('cpu'))
+    positions = torch.arange(65536.0)
+    assert torch.equal(torch.outer(positions, freq).double(), torch.outer(positions.double(), freq.double()))
+
+
+def test_tolerances_are_those_of_the_tests(load):
+    tested = runpy.run_path(str(TOOLS.parent / 'tests' / 'test_ops' / 'tolerances.py'))
+    single = torch.float32
+    assert tested['FORWARD'][single] == tested['GRADIENT'][single]
+    assert {single: tested['FORWARD'][single], **tested['HALF']} == load('benchmarking.operators').TOLERANCES
+
+
+def test_mixer_is_that_of_the_models(load):
+    scans = load('benchmarking.scans')
+    module = MambaMixer(32, 128, scans.STATE, scans.KERNEL_WIDTH, scans.DT_RANK, scans.GROUP)
+    x, positions = torch.randn(2, 9, 32), torch.arange(9.0)
+    u, z = module.in_proj(x).chunk(2, dim=-1)
+    y = scans.MIXER.implementations['reference'](
+        u=u,
+        z=z,
+        conv_weight=module.conv1d.weight.squeeze(1),
+        conv_bias=module.conv1d.bias,
+        x_proj=module.x_proj.weight,
+        dt_proj=module.dt_proj.weight,
+        dt_bias=module.dt_proj.bias,
+        A_log=module.A_log,
+        D=module.D,
+        freq=module.freq,
+        positions=positions,
+    )
+    torch.testing.assert_close(module.out_proj(y), module(x, positions, 1.0), rtol=1e-4, atol=1e-6)
+
+
+def test_peak_memory(machine):
+    def function():
+        first = torch.ones(2**20)
+        second = first + 1
+        del first
+        return second + 1
+
+    assert machine.peak_bytes(function) == pytest.approx(2 * 4 * 2**20, rel=1e-3)
+
+
+def test_number_of_runs(machine):
+    calls = []
+    machine.best_seconds(lambda: calls.append(time.sleep(0.001)))
+    assert len(calls) == 1, 'a run that takes longer than all may is the only one'
+    machine.seconds = 0.5
+    calls.clear()
+    machine.best_seconds(lambda: calls.append(time.sleep(0.2)), at_least=5)
+    assert len(calls) == 6
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--shapes', '5'], '--shapes must be pairs like 1,197, got 5'),
+        (['--shapes', '0,5'], '--shapes must be pairs like 1,197, got 0,5'),
+        (['--channels', '100'], '--channels must be a multiple of 64, got 100'),
+        (['--seconds', '0'], '--seconds must be positive, got 0.0'),
+        (['--plot', 'a.png'], '--plot needs --flat'),
+        (['--device', 'meta'], '--device must be cpu or cuda, got meta'),
+        (['--summary', 'none.md'], "--summary: 'none.md' has no lines '<!-- begin of the benchmark -->' and"),
+    ],
+)
+def test_mistakes_are_named_before_anything_is_timed(ops, capsys, arguments, message):
+    with pytest.raises(SystemExit, match='2'):
+        ops.main(arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_a_forced_backend_is_refused_or_reported(ops, load, monkeypatch, capsys):
+    monkeypatch.setenv('MMDEFOCUS_BACKEND', 'reference')
+    with pytest.raises(SystemExit, match='2'):
+        ops.main(TINY)
+    assert 'unset MMDEFOCUS_BACKEND: every backend is timed under its own name' in capsys.readouterr().err
+    assert '\n- `MMDEFOCUS_BACKEND=reference`\n' in load('benchmarking.report').backends()
+
+
+def test_without_a_gpu(load, tmp_path, capsys):
+    said = '--device cuda: torch finds no CUDA GPU'
+    assert said in tool(tmp_path, 'benchmark_ops.py', '--device', 'cuda', code=2)
+    if not torch.cuda.is_available():
+        with pytest.raises(SystemExit, match='2'):
+            load('benchmark').main(['--device', 'cuda'])
+        assert said in capsys.readouterr().err
+
+
+def test_backend_that_cannot_run_is_explained(ops, capsys):
+    assert ops.main([*TINY, '--ops', 'causal_conv1d', '--implementations', 'mamba_ssm']) == 1
+    assert 'nothing was timed: cuda: ' in capsys.readouterr().out
+
+
+def test_registers_of_the_cuda_kernels_are_reported(load, tmp_path, monkeypatch):
+    report, log = load('benchmarking.report'), tmp_path / 'compile.log'
+    monkeypatch.setattr(report, 'LOG', log)
+    assert report.cuda_kernels() == ''
+    log.write_text(PTXAS)
+    assert cells(report.cuda_kernels())[1] == ['carry_kernel', 'sm_90', '42', '12 / 16']
+
+
+def test_documentation_has_a_place_for_the_summary(load):
+    before, after = load('benchmarking.report').around_marks(TOOLS.parent / 'docs' / 'operators.md')
+    assert 'benchmark_ops.py' in before
+    assert after
+
+
+def test_networks_in_inference_and_training(load, tmp_path):
+    report = tmp_path / 'new' / 'report.md'
+    networks = ['--networks', str(DIGITS), 'timm:vit_tiny_patch16_224']
+    options = ['--side', '32', '--batch', '1', '--seconds', '1e-9', '--out', str(report)]
+    assert load('benchmark').main([*networks, *options]) == 0
+    text = report.read_text()
+    header, *rows = cells(text)
+    assert header[1:] == [
+        'parameters',
+        *(f'{s} {unit}' for s in ('inference', 'training') for unit in ('images/s', 'GB')),
+    ]
+    assert [row[0] for row in rows] == [DIGITS.stem, 'timm:vit_tiny_patch16_224']
+    assert rows[1][1] == '5.7M'
+    assert all(float(cell) >= 0 for row in rows for cell in row[2:])
+    # Parameters alone are 22 MB; training adds gradients and two moments of each.
+    assert float(rows[1][5]) > 3 * float(rows[1][3]) > 0.05
+    assert 'Batch 1, 32 x 32 pixels, float32' in text
+
+
+@pytest.mark.parametrize(
+    ('defect', 'said'),
+    [
+        ('nan', 'logits that are not finite'),
+        ('loss', 'a loss that is not finite'),
+        ('unused', 'no gradient of 1.weight'),
+        ('gradient', 'a gradient of 0.weight that is not finite'),
+    ],
+)
+def test_broken_networks_are_not_timed(load, monkeypatch, capsys, defect, said):
+    benchmark = load('benchmark')
+    module = nn.Sequential(nn.Linear(8, 2), nn.Linear(2, 2))
+
+    def logits(images):
+        y = module[0](images.flatten(1)[:, :8])
+        return y * float('nan') if defect == 'nan' else (y if defect == 'unused' else module[1](y))
+
+    def loss(images):
+        y = logits(images).sum()
+        return {'loss': y * float('inf'), 'gradient': y + (module[0].weight * 0).abs().sqrt().sum()}.get(defect, y)
+
+    monkeypatch.setattr(benchmark, 'load', lambda *_: benchmark.Network(module, logits, lambda labels: loss))
+    assert benchmark.main(['--networks', str(DIGITS), '--side', '32', '--seconds', '1e-9']) == 1
+    assert f'NOT TIMED: {said}' in capsys.readouterr().out

@@ -1,0 +1,66 @@
+"""Tables and a picture of measurements of operators."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarking.measurement import COLUMNS, MORE_COLUMNS, Measurement
+from benchmarking.operators import PASSES
+from benchmarking.report import table
+
+
+def sections(found: Sequence[Measurement]) -> str:
+    """A full table for every operator, with the yardsticks as rows of their own."""
+    parts = []
+    for operator in dict.fromkeys(measurement.operator for measurement in found):
+        rows: dict[object, tuple[str, ...]] = {}
+        for measurement in (m for m in found if m.operator is operator):
+            if measurement.seconds is not None:
+                rows.setdefault((*measurement.label[:2], measurement.yardstick), measurement.yardstick_cells())
+            rows[measurement] = measurement.cells()
+        header = (*COLUMNS, f'/ {operator.yardstick[0]}', *MORE_COLUMNS)
+        parts += [f'## {operator.name}', operator.meaning, '', table(header, list(rows.values())), '']
+    return '\n'.join(parts)
+
+
+def summary(found: Sequence[Measurement]) -> str:
+    """One short table of all operators."""
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for measurement in found:
+        cells = rows.setdefault((f'`{measurement.operator.name}`', *measurement.label), ['', ''])
+        if measurement.seconds is not None:
+            ratio = f'{measurement.seconds / measurement.yardstick:.2f} {measurement.operator.yardstick[0]}'
+            cells[PASSES.index(measurement.passes)] = f'{measurement.seconds * 1e3:.2f} ({ratio})'
+    header = ('operator', 'B, L', 'type', 'implementation', *(f'{passes}, ms' for passes in PASSES))
+    return table(header, [(*label, *cells) for label, cells in rows.items()]) + '\n'
+
+
+def flatness(found: Sequence[Measurement]) -> str:
+    """Time per token against L."""
+    lengths = sorted({measurement.shape.length for measurement in found})
+    rows = []
+    for name in dict.fromkeys(measurement.implementation for measurement in found):
+        times = {m.shape.length: m.microseconds_per_token for m in found if m.implementation == name and m.seconds}
+        cells = [f'{times[length]:.2f}' if length in times else '' for length in lengths]
+        ratio = f'{max(times.values()) / min(times.values()):.2f}' if len(times) > 1 else ''
+        rows.append((name, *cells, ratio))
+    header = ('implementation', *(f'L = {length}' for length in lengths), 'largest / smallest')
+    return f'`defocus_scan`, forward, B = 1, µs per token:\n\n{table(header, rows)}\n'
+
+
+def plot(found: Sequence[Measurement], path: Path) -> None:
+    """Draw the time per token against L."""
+    from matplotlib.figure import Figure  # needed for pictures alone
+
+    figure = Figure(figsize=(6, 4), layout='constrained')
+    axes = figure.subplots()
+    for name in dict.fromkeys(measurement.implementation for measurement in found):
+        of_it = [m for m in found if m.implementation == name and m.seconds is not None]
+        axes.loglog([m.shape.length for m in of_it], [m.microseconds_per_token for m in of_it], marker='o', label=name)
+    axes.set(xlabel='tokens L', ylabel='µs per token, forward', title='defocus_scan, batch 1')
+    lengths = sorted({measurement.shape.length for measurement in found})
+    axes.set_xticks(lengths, [f'{length:,}' for length in lengths], minor=False)
+    axes.set_xticks([], minor=True)
+    axes.grid(alpha=0.3, which='both')
+    axes.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
