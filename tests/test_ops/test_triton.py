@@ -7,15 +7,23 @@ from pathlib import Path
 import pytest
 import torch
 from test_bandpass_attention import make
+from test_causal_conv1d import make as make_conv
+from test_defocus_scan import make as make_scan
 
-from mmdefocus.ops import bandpass_attention
+from mmdefocus.ops import bandpass_attention, causal_conv1d, defocus_scan
+
+CALLS = {
+    bandpass_attention: lambda dtype: bandpass_attention(**make(dtype=dtype), backend='triton'),
+    defocus_scan: lambda dtype: defocus_scan(**make_scan(dtype=dtype), group_size=8, backend='triton'),
+    causal_conv1d: lambda dtype: causal_conv1d(*make_conv(dtype=dtype), backend='triton'),
+}
 
 
-def test_kernels_in_the_interpreter():
+@pytest.mark.parametrize('cases', ('triton_interpreted.py', 'triton_scan_interpreted.py', 'triton_conv_interpreted.py'))
+def test_kernels_in_the_interpreter(cases):
     """In a process of their own: Triton must know that it interprets before it is imported."""
-    cases = Path(__file__).with_name('triton_interpreted.py')
     done = subprocess.run(
-        [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', str(cases)],
+        [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', str(Path(__file__).with_name(cases))],
         capture_output=True,
         text=True,
         timeout=600,
@@ -25,9 +33,10 @@ def test_kernels_in_the_interpreter():
     assert int(re.search(r'(\d+) passed', done.stdout)[1]) > 20
 
 
+@pytest.mark.parametrize('operator', CALLS)
 @pytest.mark.parametrize(
     ('dtype', 'message'), [(torch.float32, 'run on GPU tensors, got tensors on cpu'), (torch.float64, 'got float64')]
 )
-def test_what_the_kernels_cannot_do_is_refused(dtype, message):
+def test_what_the_kernels_cannot_do_is_refused(operator, dtype, message):
     with pytest.raises(RuntimeError, match=f"backend 'triton' cannot run: its kernels .*{message}"):
-        bandpass_attention(**make(dtype=dtype), backend='triton')
+        CALLS[operator](dtype)

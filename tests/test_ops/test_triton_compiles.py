@@ -1,0 +1,105 @@
+"""Triton's compiler on the kernels as they are launched, for a GPU that is not there, up to its machine code.
+
+The interpreter is lenient about types and instructions. Arguments are tensors on the CPU: the compiler wants no more of
+them than type and alignment.
+"""
+
+import re
+from types import SimpleNamespace
+
+import pytest
+import torch
+from test_bandpass_attention import make as make_attention
+from test_causal_conv1d import make as make_conv
+from test_defocus_scan import ACTIVATIONS, NAMES
+from test_defocus_scan import make as make_scan
+from triton.backends.compiler import GPUTarget
+from triton.runtime import jit
+
+from mmdefocus.ops import triton_bandpass_attention, triton_causal_conv1d, triton_defocus_scan
+
+
+class AbsentGPU:
+    """The driver of an H200, as far as a launch that ends after compiling asks."""
+
+    def get_current_target(self):
+        return GPUTarget('cuda', 90, 32)
+
+    def get_current_device(self):
+        return 0
+
+    def get_current_stream(self, device):
+        return 0
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """Lets launches compile instead; the results, by name of the kernel."""
+    kernels = {}
+    run = jit.JITFunction.run
+
+    def compile_only(kernel, *arguments, grid, warmup, **options):
+        kernels[kernel.__name__] = run(kernel, *arguments, grid=grid, warmup=True, **options)
+
+    monkeypatch.setattr(jit.JITFunction, 'run', compile_only)
+    monkeypatch.setattr(jit, 'driver', SimpleNamespace(active=AbsentGPU()))
+    monkeypatch.setattr(triton_defocus_scan, 'multiprocessors', lambda device: 132)
+    return kernels
+
+
+def check(kernels, names):
+    assert set(kernels) == set(names)
+    for name, kernel in kernels.items():
+        assert '.target sm_90' in kernel.asm['ptx'], name
+        assert kernel.asm['cubin'], name
+
+
+@pytest.mark.parametrize(
+    ('dtype', 'sizes', 'group_size'),
+    [
+        (torch.bfloat16, dict(channels=128, length=200), 64),
+        (torch.float16, dict(channels=24, length=200, state=6), 8),
+        (torch.float32, dict(channels=256, length=200, state=32), 128),
+    ],
+)
+def test_scan(compiled, dtype, sizes, group_size):
+    arguments = make_scan(**sizes)
+    for name in ACTIVATIONS:
+        arguments[name] = arguments[name].detach().to(dtype).requires_grad_()
+    results = triton_defocus_scan.scan(**arguments, delta_scale=2.0, group_size=group_size, eps=1e-6)
+    torch.autograd.grad(results, [arguments[name] for name in NAMES], [torch.zeros_like(x) for x in results])
+    check(compiled, ('segment_ends', 'carry', 'forward', 'segment_gradients', 'backward'))
+    for name in ('segment_ends', 'forward', 'segment_gradients', 'backward'):
+        # Tokens are counted in 64 bits, and so are all offsets that they are a factor of.
+        assert set(re.findall(r'scf\.for .* : (i\d+)', compiled[name].asm['ttir'])) == {'i64'}, name
+    rounded = {torch.bfloat16: 'cvt.rn.bf16', torch.float16: 'cvt.rn.f16', torch.float32: 'st.global'}
+    assert rounded[dtype] in compiled['forward'].asm['ptx']
+
+
+def test_scan_of_one_token_and_channel(compiled):
+    """Sizes of 1 become constants."""
+    arguments = make_scan(batch=1, channels=1, length=1, state=1) | {'freq': None, 'positions': None}
+    results = triton_defocus_scan.scan(**arguments, delta_scale=2.0, group_size=1, eps=1e-6)
+    inputs = [arguments[name] for name in NAMES if arguments[name] is not None]
+    torch.autograd.grad(results, inputs, [torch.zeros_like(x) for x in results])
+    check(compiled, ('forward', 'backward'))
+
+
+@pytest.mark.parametrize('dtype', (torch.bfloat16, torch.float32))
+@pytest.mark.parametrize('width', (1, 4))
+def test_convolution(compiled, dtype, width):
+    x, weight, bias = make_conv(channels=64, length=40, width=width)
+    rows = x.detach().to(dtype).transpose(1, 2).contiguous().transpose(1, 2).requires_grad_()
+    y = triton_causal_conv1d.convolve(rows, weight, bias, True)
+    torch.autograd.grad(y, [rows, weight, bias], torch.zeros_like(y))
+    check(compiled, ('_forward', '_backward'))
+
+
+def test_bandpass_attention(compiled):
+    """In bfloat16; float32 has no matrix instructions, and compiling it takes a minute."""
+    arguments = make_attention(batch=1, heads=1, length=70, channels=64, values=64)
+    q, k, v = (arguments[name].detach().bfloat16().requires_grad_() for name in 'qkv')
+    inputs = [q, k, v, *(arguments[name].detach().float().requires_grad_() for name in ('decay', 'freq'))]
+    y = triton_bandpass_attention.attend(*inputs, causal=False)
+    torch.autograd.grad(y, inputs, torch.zeros_like(y))
+    check(compiled, ('_forward', '_backward_queries', '_backward_keys'))
