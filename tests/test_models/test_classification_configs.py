@@ -37,10 +37,7 @@ NETWORKS = {
     'plain_mamba_small': {'type': 'DefocusMamba', 'arch': 'small', 'rotary': False},
     'plain_mamba_base': {'type': 'DefocusMamba', 'arch': 'base', 'rotary': False},
 }
-TOY_ARCHS = {
-    'DefocusViT': {'embed_dims': 16, 'num_layers': 2, 'num_heads': 2, 'ffn_dims': 32},
-    'DefocusRetNet': {'embed_dims': 16, 'num_layers': 2, 'num_heads': 2, 'value_dims': 32, 'ffn_dims': 24},
-}
+NANO_WIDTH = 96
 PHOTOS = {'china.jpg': 663, 'flower.jpg': 985}  # monastery, daisy
 
 
@@ -287,8 +284,8 @@ def weight_decays(name):
 
 
 @pytest.fixture
-def tiny(tmp_path, monkeypatch, toy_arch):
-    """Loader of a config with a toy network and two photographs as ImageNet, of which each is in the set twice."""
+def tiny(tmp_path, monkeypatch):
+    """Loader of a config with the smallest network and two photographs, each twice, as ImageNet."""
     images = resources.files('sklearn.datasets.images')
     for split in ('train', 'val'):
         (tmp_path / 'data' / split).mkdir(parents=True)
@@ -301,11 +298,10 @@ def tiny(tmp_path, monkeypatch, toy_arch):
 
     def make(name):
         cfg = load_config(CONFIGS / f'{name}.py', work_dir=str(tmp_path / 'work'))
-        arch = TOY_ARCHS.get(cfg.model.backbone.type, toy_arch)
-        cfg.model.backbone.arch = arch
-        cfg.model.head.in_channels = arch['embed_dims']
+        cfg.model.backbone.arch = 'nano'
+        cfg.model.head.in_channels = NANO_WIDTH
         if 'hidden_dims' in cfg.model.head:
-            cfg.model.head.hidden_dims = 3 * arch['embed_dims']
+            cfg.model.head.hidden_dims = 3 * NANO_WIDTH
         for loader in (cfg.get(f'{split}_dataloader') for split in ('train', 'val', 'test')):
             if loader is not None:
                 loader.update(batch_size=2, num_workers=0)

@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
+from mmpretrain.registry import MODELS as CLASSIFIERS
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'dino'
 # What a network's configs say of its backbone, besides what all of them say.
@@ -39,10 +40,7 @@ BACKBONES = {
     },
 }
 NAMES = [f'{network}_{epochs}ep' for network in BACKBONES for epochs in (12, 36)]
-TOY_ARCHS = {
-    'DefocusViT': {'embed_dims': 16, 'num_layers': 2, 'num_heads': 2, 'ffn_dims': 32},
-    'DefocusRetNet': {'embed_dims': 16, 'num_layers': 2, 'num_heads': 2, 'value_dims': 32, 'ffn_dims': 24},
-}
+NANO_WIDTH = 96
 SHORT_SIDES = [480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800]
 
 
@@ -111,27 +109,26 @@ def test_augmentation_is_that_of_dino():
     assert [scale[0] for scale in crop[2]['scales']] == SHORT_SIDES
 
 
-def make_toy(name, toy_arch):
+def make_toy(name):
     cfg = load(name)
-    arch = TOY_ARCHS.get(cfg.model.backbone.type, toy_arch)
     cfg.merge_from_dict(
         {
+            'model.backbone.arch': 'nano',
             'model.backbone.pretrain_size': 64,
             'model.backbone.drop_path_rate': 0.0,
-            'model.neck.in_channels': arch['embed_dims'],
+            'model.neck.in_channels': NANO_WIDTH,
             'model.encoder.num_layers': 1,
             'model.decoder.num_layers': 2,
             'model.num_queries': 20,
         }
     )
-    cfg.model.backbone.arch = arch
     torch.manual_seed(0)
     return cfg, MODELS.build(cfg.model)
 
 
 @pytest.mark.parametrize('network', BACKBONES)
-def test_optimiser_groups(network, toy_arch):
-    cfg, model = make_toy(f'{network}_36ep', toy_arch)
+def test_optimiser_groups(network):
+    cfg, model = make_toy(f'{network}_36ep')
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     assert wrapper.clip_grad_kwargs == {'max_norm': 0.1, 'norm_type': 2}
     assert type(wrapper.optimizer).__name__ == 'AdamW'
@@ -177,6 +174,25 @@ def test_pretrained_weights_can_be_named_on_the_command_line():
     assert cfg.model.backbone.init_cfg == init_cfg
 
 
+@pytest.mark.parametrize('network', ['defocus_vit_base', 'defocus_retnet_base', 'plain_vit_base_noncausal'])
+def test_backbone_starts_from_the_classifier_of_the_same_name(network, tmp_path):
+    classifier = Config.fromfile(CONFIGS.parent / 'classification' / f'{network}.py').model
+    classifier.backbone.arch, classifier.head.in_channels = 'nano', NANO_WIDTH
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        trained = CLASSIFIERS.build(classifier)
+    torch.save({'state_dict': trained.state_dict()}, tmp_path / 'weights.pth')
+
+    detector = load(f'{network}_12ep').model.backbone
+    detector.arch = 'nano'
+    detector.init_cfg = {'type': 'Pretrained', 'checkpoint': str(tmp_path / 'weights.pth')}
+    backbone = MODELS.build(detector)
+    backbone.init_weights()
+    weights = backbone.state_dict()
+    assert weights.keys() == trained.backbone.state_dict().keys()
+    assert all(torch.equal(weights[key], value) for key, value in trained.backbone.state_dict().items())
+    assert (backbone.rope_scale, backbone.delta_scale) == (20.0, 4.57)
+
+
 def make_batch():
     samples = []
     for size in ((100, 150), (128, 96)):
@@ -188,8 +204,8 @@ def make_batch():
 
 
 @pytest.mark.parametrize('network', sorted(BACKBONES.keys() - {'defocus_mamba_large'}))  # base, where both are toys
-def test_toy_detector_trains_and_predicts(network, toy_arch):
-    _, model = make_toy(f'{network}_12ep', toy_arch)
+def test_toy_detector_trains_and_predicts(network):
+    _, model = make_toy(f'{network}_12ep')
     model.init_weights()
     # DINO starts some layers from zero, which hides the gradients of the layers before them.
     for parameter in model.parameters():
