@@ -1,3 +1,5 @@
+"""The CUDA kernels of the scan, and what those of Triton must do like them at the sizes of networks."""
+
 import pytest
 import torch
 from cuda_cases import ScanCases, SegmentCases, make_scan_arguments, put, run_scan
@@ -9,6 +11,7 @@ from mmdefocus.ops import available_backends, defocus_scan
 pytestmark = pytest.mark.gpu
 POSITIONAL = ('u', 'dt', 'A', 'B', 'C', 'D', 'z', 'dt_bias', 'freq', 'positions', 'initial_state')
 PUBLISHED = [(64, 197), (16, 577), (2, 4705)]  # batch, length; with 1536 channels
+KERNELS = ('cuda', 'triton')
 
 
 class TestScan(ScanCases):
@@ -37,23 +40,25 @@ def test_backend_is_available_and_the_choice_for_cuda_tensors(device):
     assert torch.equal(defocus_scan(**arguments, **OPTIONS), defocus_scan(**arguments, **OPTIONS, backend='cuda'))
 
 
-def test_what_the_kernels_do_not_take_is_left_to_the_reference(device):
-    wide = put(make_scan_arguments(channels=130, length=3), device)
-    expected = defocus_scan(**wide, group_size=65, backend='reference')
-    assert torch.equal(defocus_scan(**wide, group_size=65), expected)
+def test_what_the_kernels_do_not_take_is_left_to_others(device):
+    for group_size, backend in ((65, 'triton'), (129, 'reference')):
+        wide = put(make_scan_arguments(channels=group_size, length=3), device)
+        expected = defocus_scan(**wide, group_size=group_size, backend=backend)
+        assert torch.equal(defocus_scan(**wide, group_size=group_size), expected)
     exact = put(make_scan_arguments(length=3, dtype=torch.float64), device)
     assert defocus_scan(**exact, **OPTIONS).dtype == torch.float64
 
 
+@pytest.mark.parametrize('backend', KERNELS)
 @pytest.mark.parametrize(('batch', 'length'), PUBLISHED)
-def test_published_shapes_equal_the_reference(device, batch, length):
+def test_published_shapes_equal_the_reference(device, backend, batch, length):
     """Of one group of one sequence: it depends on others neither forward nor, but for B, C and parameters, backward."""
     group = slice(640, 704)
     of_group = {name: (slice(-1, None), slice(None), group) for name in ('u', 'dt', 'z', 'y')}
     of_group |= dict.fromkeys(('B', 'C'), slice(-1, None)) | dict.fromkeys(('A', 'D', 'dt_bias'), group)
     of_group |= dict.fromkeys(('initial_state', 'last_state'), (slice(-1, None), group))
     arguments = make_on(device, batch, length)
-    results = run_scan(arguments, 'cuda', group_size=64)
+    results = run_scan(arguments, backend, group_size=64)
 
     part = {name: value.detach()[of_group.get(name, ...)].float() for name, value in arguments.items()}
     inputs = [part[name].requires_grad_() for name in ('u', 'dt', 'z', 'initial_state')]
@@ -70,22 +75,24 @@ def test_published_shapes_equal_the_reference(device, batch, length):
         assert_close(actual, expected, HALF[torch.bfloat16], f'gradient of {name}')
 
 
+@pytest.mark.parametrize('backend', KERNELS)
 @pytest.mark.parametrize(('batch', 'length'), PUBLISHED)
-def test_results_are_the_same_at_every_run(device, batch, length):
+def test_results_are_the_same_at_every_run(device, backend, batch, length):
     arguments = make_on(device, batch, length)
-    expected = run_scan(arguments, 'cuda', group_size=64)
-    for name, result in run_scan(arguments, 'cuda', group_size=64).items():
+    expected = run_scan(arguments, backend, group_size=64)
+    for name, result in run_scan(arguments, backend, group_size=64).items():
         assert torch.equal(result, expected[name]), name
 
 
-def test_memory(device):
+@pytest.mark.parametrize('backend', KERNELS)
+def test_memory(device, backend):
     """Forward: y, 4 bytes of states and little else per number of u. No tensor of B E N L elements."""
     arguments = make_on(device, 16, 577)
     numbers = arguments['u'].numel()
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    y = defocus_scan(**arguments)
+    y = defocus_scan(**arguments, backend=backend)
     assert torch.cuda.max_memory_allocated() - before < 7 * numbers
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
@@ -93,7 +100,8 @@ def test_memory(device):
     assert torch.cuda.max_memory_allocated() - before < 14 * numbers
 
 
-def test_more_numbers_than_32_bits_count(device):
+@pytest.mark.parametrize('backend', KERNELS)
+def test_more_numbers_than_32_bits_count(device, backend):
     """A sequence of which the end lies beyond 2³¹ numbers, against the same end as a sequence of its own."""
     length, channels, end = 1_400_032, 1536, 64
     if torch.cuda.get_device_properties(device).total_memory < 60e9:
@@ -104,12 +112,12 @@ def test_more_numbers_than_32_bits_count(device):
     rest |= {name: torch.randn(1, length, 16, device=device, dtype=torch.bfloat16) for name in ('B', 'C')}
     rest |= {'freq': None, 'positions': None}
     with torch.no_grad():
-        y, state = defocus_scan(**arguments, **rest, return_last_state=True, backend='cuda')
+        y, state = defocus_scan(**arguments, **rest, return_last_state=True, backend=backend)
 
         def part(begin, finish, initial_state):
             cut = {name: value[:, begin:finish] for name, value in (arguments | {n: rest[n] for n in 'BC'}).items()}
             changed = {**rest, **cut, 'initial_state': initial_state}
-            return defocus_scan(**changed, return_last_state=True, backend='cuda')
+            return defocus_scan(**changed, return_last_state=True, backend=backend)
 
         _, before = part(0, length - end, rest['initial_state'])
         expected, expected_state = part(length - end, length, before)
@@ -117,13 +125,14 @@ def test_more_numbers_than_32_bits_count(device):
     assert_close(state, expected_state, 10 * GRADIENT[torch.float32], 'last_state')
 
 
-def test_another_stream(device):
+@pytest.mark.parametrize('backend', KERNELS)
+def test_another_stream(device, backend):
     arguments = make_on(device, 2, 577)
-    expected = defocus_scan(**arguments, backend='cuda')
+    expected = defocus_scan(**arguments, backend=backend)
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        y = defocus_scan(**arguments, backend='cuda')
+        y = defocus_scan(**arguments, backend=backend)
     torch.cuda.current_stream().wait_stream(stream)
     assert torch.equal(y, expected)
 
