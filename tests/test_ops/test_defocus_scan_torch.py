@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from test_defocus_scan import ACTIVATIONS, NAMES, OPTIONS, make, run
+from tolerances import GRADIENT, assert_close
 
 from mmdefocus.ops import defocus_scan
 
@@ -54,20 +55,38 @@ def test_second_derivatives_are_refused():
         gradient.sum().backward()
 
 
-def test_same_result_for_any_number_of_threads():
-    arguments = make(batch=1, channels=192, length=2100)
+def run_with_threads(counts, arguments):
+    """Outputs and gradients, with each number of threads."""
     threads = torch.get_num_threads()
+    results = []
     try:
-        results = []
-        for count in (1, 2, 3):
+        for count in counts:
             torch.set_num_threads(count)
             outputs, gradients = run(arguments, 'cpp', group_size=64)
             results.append(outputs | gradients)
     finally:
         torch.set_num_threads(threads)
-    for other in results[1:]:
-        for name, expected in results[0].items():
+    return results
+
+
+def test_same_result_for_any_number_of_threads_that_channels_occupy():
+    arguments = make(batch=1, channels=192, length=2100)
+    first, *others = run_with_threads((1, 2, 3, 8), arguments)
+    for other in others:
+        for name, expected in first.items():
             assert torch.equal(other[name], expected), name
+
+
+@pytest.mark.parametrize(('batch', 'length', 'threads'), [(1, 2100, 8), (1, 768, 3), (2, 1000, 64)])
+def test_segments_of_a_sequence_for_more_threads(batch, length, threads):
+    arguments = make(batch, channels=64, length=length, dtype=torch.float64)
+    with torch.no_grad():
+        arguments['A'] *= 1e-3  # what enters a segment must still be there when it ends
+    expected, actual, repeated = run_with_threads((1, threads, threads), arguments)
+    assert not torch.equal(actual['y'], expected['y'])  # the last bits tell that the sequence was cut
+    for name in expected:
+        assert_close(actual[name], expected[name], GRADIENT[torch.float64], name)
+        assert torch.equal(actual[name], repeated[name]), name
 
 
 def test_saves_its_inputs_and_chunk_states_only():

@@ -69,19 +69,22 @@ struct Prepared {
   std::optional<Phases> phases;
   Tensor B, C;
   Blocks blocks;
+  Segments segments;
 
   explicit Prepared(const Arguments& arguments)
-      : blocks(arguments.batch(), arguments.channels(), 1, channels_per_block(arguments.group_size)) {
+      : blocks(arguments.batch(), arguments.channels(), 1, channels_per_block(arguments.group_size)),
+        segments(arguments.length(), blocks.count, at::in_parallel_region() ? 1 : at::get_num_threads()) {
     if (arguments.freq.has_value()) phases.emplace(*arguments.positions, *arguments.freq);
     B = rotate(arguments.B, phases, arguments.type());
     C = rotate(arguments.C, phases, arguments.type());
   }
 
   template <typename S>
-  DefocusInputs<S> inputs(const Arguments& arguments) const {
+  DefocusInputs<S> inputs(const Arguments& arguments, const OptionalTensor& start_states) const {
     return {arguments.length(),
             arguments.state(),
             arguments.group_size,
+            segments,
             static_cast<S>(1 / arguments.delta_scale),
             static_cast<S>(arguments.eps),
             read(arguments.u, kBLE),
@@ -92,7 +95,33 @@ struct Prepared {
             read(arguments.A, kEN),
             read(arguments.D, kE),
             read(arguments.dt_bias, kE),
-            read_if(arguments.initial_state, kBEL)};
+            read_if(start_states, kBEL)};
+  }
+
+  // Calls `work` for ranges of segments, in several threads.
+  template <typename Work>
+  void divide(const Work& work) const {
+    at::parallel_for(0, blocks.count * segments.count, 1, work);
+  }
+
+  // What enters every segment, (B M, E, N): the states before it, or, from the other end, the gradients of those after
+  // it. `outer` (B, E, N) enters the first segment in this direction. `inner` (B M, E, N) is what leaves each when
+  // nothing enters it.
+  Tensor passed_on(const OptionalTensor& outer, const Tensor& inner, const Tensor& total_delta, const Tensor& A,
+                   bool backward) const {
+    const auto by_image = [&](const Tensor& tensor) {
+      return tensor.unflatten(0, {tensor.size(0) / segments.count, segments.count});
+    };
+    const Tensor left = by_image(inner), decays = by_image(at::exp(total_delta.unsqueeze(-1).mul(A)));
+    Tensor entering = at::zeros_like(left);
+    int64_t from = backward ? segments.count - 1 : 0;
+    if (outer.has_value()) entering.select(1, from).copy_(*outer);
+    for (int64_t step = 1; step < segments.count; ++step) {
+      const int64_t to = backward ? from - 1 : from + 1;
+      entering.select(1, to).copy_(at::addcmul(left.select(1, from), decays.select(1, from), entering.select(1, from)));
+      from = to;
+    }
+    return entering.flatten(0, 1);
   }
 
  private:
@@ -111,18 +140,32 @@ std::tuple<Tensor, Tensor, Tensor> forward(const Tensor& u, const Tensor& dt, co
                             delta_scale, group_size, eps};
   arguments.check();
   const Prepared prepared(arguments);
+  const int64_t batch = u.size(0), length = u.size(1), channels = u.size(2), state = A.size(1);
+  const int64_t rows = batch * prepared.segments.count;
+  const auto options = arguments.options();
   const Tensor y = at::empty(u.sizes(), u.options());
-  const Tensor last_state = at::empty({u.size(0), A.size(0), A.size(1)}, arguments.options());
-  const Tensor chunk_states = at::empty({u.size(0), chunks(u.size(1)), A.size(1), A.size(0)}, arguments.options());
+  const Tensor end_states = at::empty({rows, channels, state}, options);
+  const Tensor chunk_states = at::empty({batch, chunks(length), state, channels}, options);
   with_compute_type(arguments.type(), [&](auto scalar) {
     using S = decltype(scalar);
-    const DefocusInputs<S> inputs = prepared.inputs<S>(arguments);
-    const DefocusOutputs<S> outputs{write(y, kBLE), write(last_state, kBEL), chunk_states.mutable_data_ptr<S>()};
-    at::parallel_for(0, prepared.blocks.count, 1, [&](int64_t begin, int64_t end) {
-      defocus_kernels<S>().forward(inputs, outputs, prepared.blocks, begin, end);
-    });
+    OptionalTensor start_states = initial_state;
+    const auto run = [&](const Tensor& result, const Tensor& total_delta) {
+      const DefocusInputs<S> inputs = prepared.inputs<S>(arguments, start_states);
+      const DefocusOutputs<S> outputs{write_if(result, kBLE), write(end_states, kBEL), write_if(total_delta, kBE),
+                                      chunk_states.mutable_data_ptr<S>()};
+      prepared.divide([&](int64_t begin, int64_t end) {
+        defocus_kernels<S>().forward(inputs, outputs, prepared.blocks, begin, end);
+      });
+    };
+    if (prepared.segments.count > 1) {
+      const Tensor total_delta = at::empty({rows, channels}, options);
+      start_states = std::nullopt;
+      run(Tensor(), total_delta);
+      start_states = prepared.passed_on(initial_state, end_states, total_delta, A, false);
+    }
+    run(y, Tensor());
   });
-  return {y, last_state, chunk_states};
+  return {y, end_states.unflatten(0, {batch, prepared.segments.count}).select(1, -1).contiguous(), chunk_states};
 }
 
 using TenTensors = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
@@ -147,28 +190,39 @@ TenTensors backward(const Tensor& grad_y, const OptionalTensor& grad_last_state,
   const Tensor states = chunk_states.contiguous();
   const Tensor du = at::empty(u.sizes(), u.options()), ddt = at::empty(u.sizes(), u.options());
   const Tensor dz = at::empty(u.sizes(), u.options());
-  const Tensor dA = at::empty({batch, channels, state}, options);
+  const int64_t rows = batch * prepared.segments.count;
+  const Tensor dA = at::empty({rows, channels, state}, options);
   const Tensor dB = at::empty({batch, blocks.per_group, length, state}, options), dC = at::empty_like(dB);
-  const Tensor dD = at::empty({batch, channels}, options), ddt_bias = at::empty_like(dD);
-  const Tensor dinitial = initial_state.has_value() ? at::empty({batch, channels, state}, options) : Tensor();
+  const Tensor dD = at::empty({rows, channels}, options), ddt_bias = at::empty_like(dD);
+  const Tensor dstart = at::empty({rows, channels, state}, options);
   with_compute_type(arguments.type(), [&](auto scalar) {
     using S = decltype(scalar);
-    const DefocusInputs<S> inputs = prepared.inputs<S>(arguments);
-    const DefocusGradients<S> gradients{read(grad_y, kBLE),
-                                        read_if(grad_last_state, kBEL),
-                                        states.const_data_ptr<S>(),
-                                        write(du, kBLE),
-                                        write(ddt, kBLE),
-                                        write(dz, kBLE),
-                                        dB.mutable_data_ptr<S>(),
-                                        dC.mutable_data_ptr<S>(),
-                                        write(dA, kBEL),
-                                        write(dD, kBE),
-                                        write(ddt_bias, kBE),
-                                        write_if(dinitial, kBEL)};
-    at::parallel_for(0, blocks.count, 1, [&](int64_t begin, int64_t end) {
-      defocus_kernels<S>().backward(inputs, gradients, blocks, begin, end);
-    });
+    OptionalTensor grad_end_states = grad_last_state;
+    const DefocusInputs<S> inputs = prepared.inputs<S>(arguments, {});  // the saved states have what entered
+    const auto run = [&](const Tensor& grad_z, const Tensor& total_delta) {
+      const DefocusGradients<S> gradients{read(grad_y, kBLE),
+                                          read_if(grad_end_states, kBEL),
+                                          states.const_data_ptr<S>(),
+                                          write(du, kBLE),
+                                          write(ddt, kBLE),
+                                          write_if(grad_z, kBLE),
+                                          dB.mutable_data_ptr<S>(),
+                                          dC.mutable_data_ptr<S>(),
+                                          write(dA, kBEL),
+                                          write(dD, kBE),
+                                          write(ddt_bias, kBE),
+                                          write(dstart, kBEL),
+                                          write_if(total_delta, kBE)};
+      prepared.divide(
+          [&](int64_t begin, int64_t end) { defocus_kernels<S>().backward(inputs, gradients, blocks, begin, end); });
+    };
+    if (prepared.segments.count > 1) {
+      const Tensor total_delta = at::empty({rows, channels}, options);
+      grad_end_states = std::nullopt;
+      run(Tensor(), total_delta);
+      grad_end_states = prepared.passed_on(grad_last_state, dstart, total_delta, A, true);
+    }
+    run(dz, Tensor());
   });
   const auto nothing = [&] { return at::empty({0}, options); };
   const Tensor dphases = freq.has_value() ? at::zeros({length, state}, options) : Tensor();
@@ -183,7 +237,8 @@ TenTensors backward(const Tensor& grad_y, const OptionalTensor& grad_last_state,
           dz,
           ddt_bias.sum(0),
           freq.has_value() ? positions->unsqueeze(1).mul(dphases).sum(0) : nothing(),
-          initial_state.has_value() ? dinitial : nothing()};
+          initial_state.has_value() ? dstart.unflatten(0, {batch, prepared.segments.count}).select(1, 0).contiguous()
+                                    : nothing()};
 }
 
 }  // namespace

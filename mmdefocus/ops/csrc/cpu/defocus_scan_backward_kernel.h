@@ -11,16 +11,17 @@ struct DefocusTiles {
   Vec<S>*scanned, *slope;              // (length): result of the scan; derivative of delta by dt
   Vec<S>*through_norm, *direct;        // (length): gradient of the normed result; gradient of u through D
   Vec<S>*D, *dt_bias, *dD, *ddt_bias;  // (1)
+  Vec<S>* total_delta;                 // (1)
 
-  static constexpr int64_t kSize = 4 * kChunk + 4;
+  static constexpr int64_t kSize = 4 * kChunk + 5;
 
   explicit DefocusTiles(Vec<S>* memory) {
     for (Vec<S>** tile : {&scanned, &slope, &through_norm, &direct}) *tile = std::exchange(memory, memory + kChunk);
-    for (Vec<S>** row : {&D, &dt_bias, &dD, &ddt_bias}) *row = memory++;
+    for (Vec<S>** row : {&D, &dt_bias, &dD, &ddt_bias, &total_delta}) *row = memory++;
   }
 };
 
-// Work of one thread: block by block, and within it chunk by chunk from the end of the sequence to its start.
+// Work of one thread: segment by segment, and within it chunk by chunk from its end to its start.
 template <typename S, int N_>
 class DefocusBackward {
  public:
@@ -35,11 +36,11 @@ class DefocusBackward {
     tiles_ = memory_.take(vectors * DefocusTiles<S>::kSize);
   }
 
-  void run(const Block<S>& block) {
-    for (int v = 0; v < block.vectors; ++v) begin(block, v);
+  void run(const Block<S>& block, const Segment& segment) {
+    for (int v = 0; v < block.vectors; ++v) begin(block, segment, v);
     const int64_t L = in_.length;
-    for (int64_t start = (chunks(L) - 1) * kChunk; start >= 0; start -= kChunk) {
-      const int length = static_cast<int>(std::min<int64_t>(kChunk, L - start));
+    for (int64_t start = (chunks(segment.end) - 1) * kChunk; start >= segment.begin; start -= kChunk) {
+      const int length = static_cast<int>(std::min<int64_t>(kChunk, segment.end - start));
       const S* B = in_.B + (block.b * L + start) * N();
       const S* C = in_.C + (block.b * L + start) * N();
       const int64_t partial = ((block.b * blocks_.per_group + block.index_in_group) * L + start) * N();
@@ -49,16 +50,17 @@ class DefocusBackward {
       reduce_groups<S>(projected_, block, in_.group_size, length, [&](S sum) { return sum / in_.group_size; });
       for (int v = 0; v < block.vectors; ++v) reverse_norm(v, length);
       reverse_chunk<S, N_, true, true>(scan_, block.vectors, N(), length, B, C, grad_.B + partial, grad_.C + partial);
+      if (!grad_.z.data) continue;
       for (int v = 0; v < block.vectors; ++v) reverse_steps(block, v, start, length);
     }
-    for (int v = 0; v < block.vectors; ++v) end(block, v);
+    for (int v = 0; v < block.vectors; ++v) end(block, segment, v);
   }
 
  private:
   int N() const { return N_ ? N_ : N_states_; }
   DefocusTiles<S> tiles(int v) const { return DefocusTiles<S>(tiles_ + v * DefocusTiles<S>::kSize); }
 
-  void begin(const Block<S>& block, int v) {
+  void begin(const Block<S>& block, const Segment& segment, int v) {
     const ReverseTiles<S> s = scan_.vector(v);
     const DefocusTiles<S> d = tiles(v);
     const int64_t e = block.channel(v);
@@ -66,10 +68,10 @@ class DefocusBackward {
     load_decay_rates<S>(in_.A, e, lanes, N(), s.A);
     load_tile<S>(in_.D, 0, e, 0, lanes, 1, d.D);
     load_tile<S>(in_.dt_bias, 0, e, 0, lanes, 1, d.dt_bias);
-    *d.dD = *d.ddt_bias = Vec<S>{};
+    *d.dD = *d.ddt_bias = *d.total_delta = Vec<S>{};
     std::fill_n(s.dA, N(), Vec<S>{});
     std::fill_n(s.carry, N(), Vec<S>{});
-    if (grad_.last_state.data) load_tile<S>(grad_.last_state, block.b, e, 0, lanes, N(), s.carry);
+    if (grad_.end_states.data) load_tile<S>(grad_.end_states, segment.row, e, 0, lanes, N(), s.carry);
   }
 
   void recompute(const Block<S>& block, int v, int64_t start, int length, const S* B, const S* C) {
@@ -82,6 +84,7 @@ class DefocusBackward {
     for (int t = 0; t < length; ++t) {
       s.delta[t] = vector_softplus<S>(s.delta[t] + *d.dt_bias, &d.slope[t]) * in_.inverse_delta_scale;
       d.slope[t] *= in_.inverse_delta_scale;
+      *d.total_delta += s.delta[t];
     }
     const S* states = grad_.chunk_states + chunk_offset(block.b, start, in_.length, N(), E);
     load_rows<S>(states, E, N(), e, lanes, s.before);
@@ -108,7 +111,7 @@ class DefocusBackward {
       *d.dD += through_norm * s.u[t];
       projected_[v * kChunk + t] = through_norm * normed;
     }
-    store_tile<S>(z, block.b, e, start, lanes, length, grad_.z);
+    if (grad_.z.data) store_tile<S>(z, block.b, e, start, lanes, length, grad_.z);
   }
 
   void reverse_norm(int v, int length) {
@@ -134,15 +137,17 @@ class DefocusBackward {
     store_tile<S>(ddt, block.b, block.channel(v), start, block.lanes(v), length, grad_.dt);
   }
 
-  void end(const Block<S>& block, int v) {
+  void end(const Block<S>& block, const Segment& segment, int v) {
     const ReverseTiles<S> s = scan_.vector(v);
     const DefocusTiles<S> d = tiles(v);
-    const int64_t e = block.channel(v);
+    const int64_t e = block.channel(v), row = segment.row;
     const int lanes = block.lanes(v);
-    store_tile<S>(s.dA, block.b, e, 0, lanes, N(), grad_.A);
-    store_tile<S>(d.dD, block.b, e, 0, lanes, 1, grad_.D);
-    store_tile<S>(d.ddt_bias, block.b, e, 0, lanes, 1, grad_.dt_bias);
-    if (grad_.initial_state.data) store_tile<S>(s.carry, block.b, e, 0, lanes, N(), grad_.initial_state);
+    if (grad_.start_states.data) store_tile<S>(s.carry, row, e, 0, lanes, N(), grad_.start_states);
+    if (grad_.total_delta.data) store_tile<S>(d.total_delta, row, e, 0, lanes, 1, grad_.total_delta);
+    if (!grad_.z.data) return;
+    store_tile<S>(s.dA, row, e, 0, lanes, N(), grad_.A);
+    store_tile<S>(d.dD, row, e, 0, lanes, 1, grad_.D);
+    store_tile<S>(d.ddt_bias, row, e, 0, lanes, 1, grad_.dt_bias);
   }
 
   const DefocusInputs<S>& in_;
@@ -162,7 +167,10 @@ void defocus_backward(const DefocusInputs<S>& in, const DefocusGradients<S>& gra
                       int64_t end) {
   with_state_size(in.state, [&](auto N) {
     DefocusBackward<S, N.value> backward(in, grad, blocks);
-    for (int64_t index = begin; index < end; ++index) backward.run(Block<S>(blocks, index));
+    for (int64_t index = begin; index < end; ++index) {
+      const Block<S> block(blocks, index / in.segments.count);
+      backward.run(block, Segment(in.segments, block.b, index, in.length));
+    }
   });
 }
 

@@ -15,13 +15,22 @@ inline int vectors_per_block(const Blocks& blocks) {
   return static_cast<int>((blocks.channels_per_block + kLanes<S> - 1) / kLanes<S>);
 }
 
-// Work of one thread: block by block, and within it chunk by chunk through the whole sequence.
+// Segment `index % count` of a block.
+struct Segment {
+  int64_t row, begin, end;  // `row` in tensors (B M, …)
+
+  Segment(const Segments& segments, int64_t b, int64_t index, int64_t L)
+      : row(b * segments.count + index % segments.count), begin(index % segments.count * segments.length),
+        end(std::min(begin + segments.length, L)) {}
+};
+
+// Work of one thread: segment by segment, and within it chunk by chunk.
 template <typename S, int N_>
 class DefocusForward {
  public:
   DefocusForward(const DefocusInputs<S>& in, const DefocusOutputs<S>& out, const Blocks& blocks)
       : in_(in), out_(out), blocks_(blocks), N_states_(N_ ? N_ : static_cast<int>(in.state)),
-        memory_(vectors_per_block<S>(blocks) * (3 * kChunk + 2 * N_states_ + 2) + kChunk) {
+        memory_(vectors_per_block<S>(blocks) * (3 * kChunk + 2 * N_states_ + 3) + kChunk) {
     const int vectors = vectors_per_block<S>(blocks);
     u_ = memory_.take(vectors * kChunk);
     scanned_ = memory_.take(vectors * kChunk);
@@ -30,10 +39,11 @@ class DefocusForward {
     state_ = memory_.take(vectors * N_states_);
     D_ = memory_.take(vectors);
     dt_bias_ = memory_.take(vectors);
+    total_delta_ = memory_.take(vectors);
     tile_ = memory_.take(kChunk);
   }
 
-  void run(const Block<S>& block) {
+  void run(const Block<S>& block, const Segment& segment) {
     for (int v = 0; v < block.vectors; ++v) {
       const int64_t e = block.channel(v);
       const int lanes = block.lanes(v);
@@ -41,17 +51,22 @@ class DefocusForward {
       load_decay_rates<S>(in_.A, e, lanes, N(), A_ + v * N());
       load_tile<S>(in_.D, 0, e, 0, lanes, 1, D_ + v);
       load_tile<S>(in_.dt_bias, 0, e, 0, lanes, 1, dt_bias_ + v);
+      total_delta_[v] = Vec<S>{};
       std::fill_n(state, N(), Vec<S>{});
-      if (in_.initial_state.data) load_tile<S>(in_.initial_state, block.b, e, 0, lanes, N(), state);
+      if (in_.start_states.data) load_tile<S>(in_.start_states, segment.row, e, 0, lanes, N(), state);
     }
-    for (int64_t start = 0; start < in_.length; start += kChunk) {
-      const int length = static_cast<int>(std::min<int64_t>(kChunk, in_.length - start));
+    for (int64_t start = segment.begin; start < segment.end; start += kChunk) {
+      const int length = static_cast<int>(std::min<int64_t>(kChunk, segment.end - start));
       for (int v = 0; v < block.vectors; ++v) scan(block, v, start, length);
+      if (!out_.y.data) continue;
       reduce_groups<S>(factor_, block, in_.group_size, length, NormFactor<S>{in_.group_size, in_.eps});
       for (int v = 0; v < block.vectors; ++v) norm_and_gate(block, v, start, length);
     }
     for (int v = 0; v < block.vectors; ++v) {
-      store_tile<S>(state_ + v * N(), block.b, block.channel(v), 0, block.lanes(v), N(), out_.last_state);
+      const int64_t e = block.channel(v);
+      const int lanes = block.lanes(v);
+      store_tile<S>(state_ + v * N(), segment.row, e, 0, lanes, N(), out_.end_states);
+      if (out_.total_delta.data) store_tile<S>(total_delta_ + v, segment.row, e, 0, lanes, 1, out_.total_delta);
     }
   }
 
@@ -66,8 +81,11 @@ class DefocusForward {
     load_tile<S>(in_.dt, block.b, e, start, lanes, length, delta, kChunk);
     for (int t = 0; t < length; ++t) {
       delta[t] = vector_softplus<S>(delta[t] + dt_bias_[v]) * in_.inverse_delta_scale;
+      total_delta_[v] += delta[t];
     }
-    store_rows<S>(state_ + v * N(), E, N(), e, lanes, out_.chunk_states + chunk_offset(block.b, start, L, N(), E));
+    if (out_.y.data) {
+      store_rows<S>(state_ + v * N(), E, N(), e, lanes, out_.chunk_states + chunk_offset(block.b, start, L, N(), E));
+    }
     const Projection<S, true> B{in_.B + (block.b * L + start) * N(), nullptr};
     const Projection<S, true> C{in_.C + (block.b * L + start) * N(), nullptr};
     scan_chunk<S, N_>(N(), length, u, delta, A_ + v * N(), B, C, state_ + v * N(), scanned);
@@ -92,6 +110,7 @@ class DefocusForward {
   Vec<S>*u_, *scanned_, *factor_;  // (vectors, kChunk); factor of the norm
   Vec<S>*A_, *state_;              // (vectors, N)
   Vec<S>*D_, *dt_bias_;            // (vectors)
+  Vec<S>* total_delta_;            // (vectors)
   Vec<S>* tile_;                   // (kChunk)
 };
 
@@ -100,7 +119,10 @@ void defocus_forward(const DefocusInputs<S>& in, const DefocusOutputs<S>& out, c
                      int64_t end) {
   with_state_size(in.state, [&](auto N) {
     DefocusForward<S, N.value> forward(in, out, blocks);
-    for (int64_t index = begin; index < end; ++index) forward.run(Block<S>(blocks, index));
+    for (int64_t index = begin; index < end; ++index) {
+      const Block<S> block(blocks, index / in.segments.count);
+      forward.run(block, Segment(in.segments, block.b, index, in.length));
+    }
   });
 }
 
