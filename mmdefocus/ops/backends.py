@@ -1,7 +1,8 @@
 """Which implementations of the operators can run here, and the choice between them.
 
 * ``cuda``: the CUDA kernels of the compiled extension ``mmdefocus._ext``, if it was built with them.
-* ``triton``: Triton kernels, on a GPU; with ``TRITON_INTERPRET=1`` on a CPU, for tests.
+* ``triton``: Triton kernels, on a GPU; the choice there for what the extension has no CUDA kernels for. On a CPU they
+  run in Triton's interpreter, with ``TRITON_INTERPRET=1`` and by name only: it is for tests.
 * ``mamba_ssm``: the CUDA scan of the package mamba-ssm, if it is installed.
 * ``cpp``: the CPU kernels of the extension.
 * ``reference``: plain PyTorch, any device; a Python loop over time, so slow. It is the specification of the others.
@@ -17,6 +18,7 @@ import functools
 import importlib
 import importlib.util
 import os
+import shutil
 from collections.abc import Collection, Mapping
 
 import torch
@@ -47,6 +49,8 @@ def _load_extension() -> str | None:
 
 _EXTENSION_OBSTACLE = _load_extension()
 _HAS_TRITON = importlib.util.find_spec('triton') is not None
+# Triton compiles what launches a kernel; where it looks is in triton/runtime/build.py.
+_HAS_C_COMPILER = 'CC' in os.environ or any(shutil.which(name) for name in ('gcc', 'clang'))
 _BUILT_WITH_CUDA = hasattr(torch.ops.mmdefocus, 'missing_cuda_kernels')
 
 
@@ -105,7 +109,14 @@ def can_run_triton(device: torch.device | None = None, dtype: torch.dtype | None
         return (
             f'its kernels run on GPU tensors, got tensors on {device} (TRITON_INTERPRET=1 runs them there, for tests)'
         )
-    return None if torch.cuda.is_available() else 'torch finds no GPU'
+    if not torch.cuda.is_available():
+        return 'torch finds no GPU'
+    if not _HAS_C_COMPILER:
+        return (
+            'it needs a C compiler and the C headers of Python to launch kernels; "apt install gcc python3-dev" '
+            'installs them, and the environment variable CC names a compiler of another name'
+        )
+    return None
 
 
 @functools.cache

@@ -5,7 +5,7 @@ import types
 import pytest
 import torch
 
-from mmdefocus.ops import backends
+from mmdefocus.ops import backends, triton_limits
 from mmdefocus.ops.backends import (
     available_backends,
     can_run_cuda,
@@ -25,6 +25,7 @@ def gpu_machine(monkeypatch):
     machine = types.SimpleNamespace(missing='', available=True)
     monkeypatch.setattr(backends, '_EXTENSION_OBSTACLE', None)
     monkeypatch.setattr(backends, '_BUILT_WITH_CUDA', True)
+    monkeypatch.setattr(backends, '_HAS_C_COMPILER', True)
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: machine.available)
     monkeypatch.setattr(torch.cuda, 'get_device_name', lambda index: f'GPU number {index}')
     monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda index: (7, 5))
@@ -98,6 +99,31 @@ def test_triton_runs_on_gpu_tensors_and_when_it_is_interpreted(gpu_machine, monk
     assert can_run_triton(GPU) == 'Triton is not installed; "pip install triton" installs it'
 
 
+def test_triton_launches_nothing_without_a_c_compiler(gpu_machine, monkeypatch):
+    monkeypatch.setattr(backends, '_HAS_C_COMPILER', False)
+    assert can_run_triton(GPU).startswith('it needs a C compiler and the C headers of Python to launch kernels')
+    monkeypatch.setenv('TRITON_INTERPRET', '1')
+    assert can_run_triton(CPU) is None
+
+
+def test_triton_serves_gpus_that_the_extension_has_no_kernels_for(gpu_machine, monkeypatch):
+    gpu_machine.missing = 'no kernel image is available for execution on the device'
+    assert choose_backend(None, GPU, torch.bfloat16) == 'triton'
+    assert choose_backend(None, GPU, torch.float64) == 'reference'
+    monkeypatch.setattr(backends, '_BUILT_WITH_CUDA', False)
+    assert choose_backend(None, GPU, torch.bfloat16) == 'triton'
+    monkeypatch.setattr(backends, '_HAS_TRITON', False)
+    assert choose_backend(None, GPU, torch.bfloat16, ('cuda', 'triton', 'reference')) == 'reference'
+
+
+def test_the_interpreter_of_triton_is_never_the_choice(monkeypatch):
+    monkeypatch.setenv('TRITON_INTERPRET', '1')
+    assert choose_backend(None, CPU, torch.float32) != 'triton'
+    assert choose_backend('triton', CPU, torch.float32) == 'triton'
+    monkeypatch.setenv('MMDEFOCUS_BACKEND', 'triton')
+    assert choose_backend(None, CPU, torch.float32) == 'triton'
+
+
 def test_extension_without_cuda(monkeypatch):
     monkeypatch.setattr(backends, '_EXTENSION_OBSTACLE', None)
     monkeypatch.setattr(backends, '_BUILT_WITH_CUDA', False)
@@ -146,3 +172,11 @@ def test_limits_of_the_cuda_kernels():
     assert defocus_scan_limit(16, 128) == 'its kernels take a group_size of up to 64, got 128'
     assert causal_conv1d_limit(4) is None
     assert causal_conv1d_limit(5) == 'its kernels take a width of up to 4, got 5'
+
+
+def test_limits_of_the_triton_kernels():
+    assert triton_limits.defocus_scan_limit(32, 128) is None
+    assert triton_limits.defocus_scan_limit(34, 64) == 'its kernels take a state of up to 32, got 34'
+    assert triton_limits.defocus_scan_limit(16, 130) == 'its kernels take a group_size of up to 128, got 130'
+    assert triton_limits.causal_conv1d_limit(4) is None
+    assert triton_limits.causal_conv1d_limit(5) == 'its kernels take a width of up to 4, got 5'
