@@ -24,7 +24,6 @@ from benchmarking.operator_tables import flatness, plot, sections, summary
 from benchmarking.operators import PASSES, Shape
 from benchmarking.report import around_marks, backends, cuda_kernels, dated_report
 
-from mmdefocus.ops import available_backends
 from mmdefocus.ops.backends import ENVIRONMENT_VARIABLE
 
 OPERATORS = {
@@ -120,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(description, flush=True)
     found, flat = run(arguments, machine)
     if not found + flat:
-        print('nothing was timed: ' + '; '.join(f'{name}: {why}' for name, why in available_backends().items() if why))
+        print(f'nothing was timed: no such implementation runs on {arguments.device}\n{backends()}')
         return 1
 
     flat_section = [f'## Time per token\n{flatness(flat)}'] if flat else []

@@ -41,6 +41,8 @@ class Machine:
     def __init__(self, device: torch.device, seconds: float) -> None:
         self.device = device
         self.seconds = seconds
+        if device.type == 'cuda':
+            torch.cuda.set_device(device)  # events belong to the current one
         self.copy_rate = self._copy_rate()
         self.exp_rate = self._exp_rate()
 
