@@ -218,16 +218,25 @@ def test_plain_vit_is_deit_but_for_biases_of_norms_and_the_position_of_the_class
 @pytest.mark.parametrize('name', NETWORKS)
 def test_baselines_have_no_part_of_the_paper(name):
     model = build(name)
-    names = {parameter_name for parameter_name, _ in model.named_parameters()}
+    keys = [key for key, _ in model.named_parameters()]
     is_plain, is_mamba = name.startswith('plain'), 'mamba' in name
-    assert any('aux_fc' in name for name in names) != is_plain
-    filters = {name for name in names if 'band_pass' in name or name.endswith('.freq')}
+    assert any('aux_fc' in key for key in keys) != is_plain
+    filters = [key for key in keys if 'band_pass' in key or key.endswith('.freq')]
     layers = model.backbone.num_layers
     assert len(filters) == (0 if is_plain else layers if is_mamba else 2 * layers)
-    assert ('backbone.pos_embed.weight' in names) == (is_plain and not is_mamba)
-    if not is_mamba:
-        causal = {block.mixer.causal for block in model.backbone.layers} if 'vit' in name else {True}
-        assert causal == {not name.endswith('noncausal')}
+    assert ('backbone.pos_embed.weight' in keys) == (is_plain and not is_mamba)
+    if 'vit' in name:
+        assert {block.mixer.causal for block in model.backbone.layers} == {not name.endswith('noncausal')}
+
+
+def weight_decays(name):
+    """(name, parameter, weight decay) of every parameter."""
+    model, wrapper_cfg = build(name), load(name).optim_wrapper
+    wrapper_cfg.update(type='OptimWrapper')
+    del wrapper_cfg['dtype'], wrapper_cfg['loss_scale']
+    groups = build_optim_wrapper(model, wrapper_cfg).optimizer.param_groups
+    decays = {id(parameter): group['weight_decay'] for group in groups for parameter in group['params']}
+    return [(name, parameter, decays[id(parameter)]) for name, parameter in model.named_parameters()]
 
 
 @pytest.mark.parametrize('name', TRAINED)
@@ -271,16 +280,6 @@ def test_weight_decay_of_vit_and_retnet(name, matrices, heads, free):
         expected.add('backbone.pos_embed.weight')
     assert {name for name, decay in decays if decay == 0.0} == expected
     assert len(decays) == len(decayed) + len(expected)
-
-
-def weight_decays(name):
-    """(name, parameter, weight decay) of every parameter."""
-    model, wrapper_cfg = build(name), load(name).optim_wrapper
-    wrapper_cfg.update(type='OptimWrapper')
-    del wrapper_cfg['dtype'], wrapper_cfg['loss_scale']
-    groups = build_optim_wrapper(model, wrapper_cfg).optimizer.param_groups
-    decays = {id(parameter): group['weight_decay'] for group in groups for parameter in group['params']}
-    return [(name, parameter, decays[id(parameter)]) for name, parameter in model.named_parameters()]
 
 
 @pytest.fixture

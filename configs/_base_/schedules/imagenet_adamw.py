@@ -6,8 +6,8 @@ optim_wrapper = dict(
     loss_scale=1.0,  # bfloat16 has the range of float32
     optimizer=dict(type='AdamW', lr=5e-4, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05),
     clip_grad=dict(max_norm=10.0),
-    # No weight decay on what has one dimension (biases, norms, D, freq), on class token and positions, and on decays and
-    # frequencies: A_log of De-focus Mamba, band_pass of the others.
+    # No weight decay on what has one dimension (biases, norms, D, freq), on class token and positions, on A_log of
+    # De-focus Mamba and on decays and frequencies of the others.
     paramwise_cfg=dict(
         flat_decay_mult=0.0,
         custom_keys={
