@@ -20,7 +20,7 @@ import torch
 from benchmarking import attention, scans
 from benchmarking.machine import Machine, keep_freed_memory
 from benchmarking.measurement import Measurement, benchmark
-from benchmarking.operator_tables import flatness, plot, sections, summary
+from benchmarking.operator_tables import against_chains, flatness, plot, sections, summary
 from benchmarking.operators import PASSES, Shape
 from benchmarking.report import around_marks, backends, cuda_kernels, dated_report
 
@@ -122,8 +122,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f'nothing was timed: no such implementation runs on {arguments.device}\n{backends()}')
         return 1
 
-    flat_section = [f'## Time per token\n{flatness(flat)}'] if flat else []
-    body = '\n'.join([sections(found), *flat_section, backends(), cuda_kernels()])
+    comparisons = list(filter(None, [against_chains(found), flatness(flat) if flat else '']))
+    heading = ['## Comparisons'] if comparisons else []
+    body = '\n'.join([sections(found), *heading, *comparisons, backends(), cuda_kernels()])
     report = dated_report('Operators', description, body).rstrip() + '\n'
     print('\n' + report)
     if arguments.out:
@@ -131,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.out.write_text(report, encoding='utf-8')
     if arguments.summary:
         before, after = around_marks(arguments.summary)
-        text = '\n'.join([f'{description}\n', summary(found), *([flatness(flat)] if flat else [])])
+        text = '\n'.join([f'{description}\n', summary(found), *comparisons])
         arguments.summary.write_text(before + text + after, encoding='utf-8')
     if arguments.plot:
         plot(flat, arguments.plot)

@@ -80,7 +80,14 @@ def test_report_has_every_operator_implementation_and_pass(ops, tmp_path, monkey
         assert all(float(row[column]) >= 0 for row in timed for column in (4, 5, 6, 7, 8, 10))
     assert all(f'`{name}`' in text.partition('## Backends')[2] for name in available_backends())
 
-    (header, *rows) = cells(text.partition('## Time per token')[2])
+    chains, flat = text.partition('## Comparisons')[2].split('`defocus_scan`, forward, B = 1, µs per token:')
+    header, *rows = cells(chains)
+    assert header[5:] == ['forward', 'forward + backward', 'memory']
+    fused = [f'`{operator}`' for operator in ('defocus_scan', 'mixer') if COMPILED]
+    assert [row[:5] for row in rows] == [[name, '2, 5', dtype, 'cpp', 'chain on cpp'] for name in fused]
+    assert all(float(cell) > 0 for row in rows for cell in row[5:])
+
+    header, *rows = cells(flat)
     assert header == ['implementation', 'L = 4', 'L = 8', 'largest / smallest']
     assert [row[0] for row in rows] == [name for name in IMPLEMENTATIONS['defocus_scan'] if name != 'reference']
     assert all(float(cell) > 0 for row in rows for cell in row[1:])
@@ -89,7 +96,7 @@ def test_report_has_every_operator_implementation_and_pass(ops, tmp_path, monkey
     before, between, after = (part for mark in [document.read_text()] for part in split(mark, marks))
     assert (before, after) == ('before\n', '\nafter\n')
     assert 'old' not in between
-    listed = [(row[0], row[3]) for row in cells(between.partition('`defocus_scan`, forward')[0])[1:]]
+    listed = [(row[0], row[3]) for row in cells(between.partition('Times faster')[0])[1:]]
     assert listed == [(f'`{operator}`', name) for operator, names in IMPLEMENTATIONS.items() for name in names]
 
 

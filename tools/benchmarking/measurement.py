@@ -49,6 +49,10 @@ class Measurement:
         assert self.seconds is not None
         return self.seconds * 1e6 / self.shape.batch / self.shape.length
 
+    def same_work(self, other: 'Measurement') -> bool:
+        """Whether another implementation did the same."""
+        return self.operator is other.operator and self.label[:2] == other.label[:2] and self.passes == other.passes
+
     def yardstick_cells(self) -> tuple[str, ...]:
         per_token = self.yardstick * 1e6 / self.shape.batch / self.shape.length
         name, figures = f'({self.operator.yardstick[0]})', (f'{self.yardstick * 1e3:.3f}', f'{per_token:.2f}', '1.00')

@@ -34,6 +34,24 @@ def summary(found: Sequence[Measurement]) -> str:
     return table(header, [(*label, *cells) for label, cells in rows.items()]) + '\n'
 
 
+def against_chains(found: Sequence[Measurement]) -> str:
+    """How many times faster than each chain of torch operators, and what part of its memory; empty without a chain."""
+    timed = [measurement for measurement in found if measurement.seconds is not None]
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for fast in timed:
+        chains = [m for m in timed if m.implementation.startswith('chain') and m.same_work(fast)]
+        for chain in chains if fast not in chains and fast.implementation != 'reference' else ():
+            label = (f'`{fast.operator.name}`', *fast.label, chain.implementation)
+            cells = rows.setdefault(label, [''] * 3)
+            cells[PASSES.index(fast.passes)] = f'{chain.seconds / fast.seconds:.2f}'
+            cells[2] = f'{fast.peak / chain.peak:.2f}'
+    if not rows:
+        return ''
+    header = ('operator', 'B, L', 'type', 'implementation', 'against', *PASSES, 'memory')
+    lines = table(header, [(*label, *cells) for label, cells in rows.items()])
+    return f'Times faster than a chain, and the part of its memory with the backward pass:\n\n{lines}\n'
+
+
 def flatness(found: Sequence[Measurement]) -> str:
     """Time per token against L."""
     lengths = sorted({measurement.shape.length for measurement in found})
