@@ -62,9 +62,8 @@ def load(name):
 @pytest.mark.parametrize('name', NAMES)
 def test_backbone_and_neck(name):
     model = load(name).model
-    expected = BACKBONES[name.rpartition('_')[0]]
-    expected |= {'token_order': 'window', 'out_type': 'featmap', 'final_norm_eps': 1e-5, 'with_cp': True}
-    assert model.backbone == expected
+    common = {'token_order': 'window', 'out_type': 'featmap', 'final_norm_eps': 1e-5, 'with_cp': True}
+    assert model.backbone == BACKBONES[name.rpartition('_')[0]] | common
     assert model.neck == {
         'type': 'SimpleFeaturePyramid',
         'in_channels': 1024 if 'large' in name else 768,
