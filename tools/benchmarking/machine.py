@@ -46,17 +46,17 @@ class Machine:
         self.copy_rate = self._copy_rate()
         self.exp_rate = self._exp_rate()
 
-    def best_seconds(self, function: Callable[[], object], at_least: int = 3) -> float:
+    def best_seconds(self, function: Callable[[], object], at_least: int = 0) -> float:
         """The shortest of the runs of ``self.seconds``, and of at least as many as given.
 
-        A run before them warms up; if that takes longer than all may, it is the only one.
+        A run before them warms up. If that takes longer than all may, and no more are asked for, it is the only one.
         """
         warm_up = self._seconds(function)
-        if warm_up > self.seconds:
+        if warm_up > self.seconds and not at_least:
             return warm_up
         runs: list[float] = []
         end = time.perf_counter() + self.seconds
-        while len(runs) < at_least or time.perf_counter() < end:
+        while len(runs) < (at_least or 3) or time.perf_counter() < end:
             runs.append(self._seconds(function))
         return min(runs)
 
@@ -94,7 +94,7 @@ class Machine:
         measured = min(count, MOST_EXPS)
         values = torch.randn(measured, device=self.device)
         out = torch.empty_like(values)
-        return self.best_seconds(lambda: torch.exp(values, out=out), at_least=10) * count / measured
+        return self.best_seconds(lambda: torch.exp(values, out=out), at_least=5) * count / measured
 
     def least_seconds(
         self, bytes_moved: int, exponentials: int, matrix_flops: int, dtype: torch.dtype
@@ -114,19 +114,19 @@ class Machine:
     def _copy_rate(self) -> float:
         source = torch.ones(COPIED_BYTES // 4, device=self.device)
         target = torch.empty_like(source)
-        return 2 * COPIED_BYTES / self.best_seconds(lambda: target.copy_(source), at_least=10)
+        return 2 * COPIED_BYTES / self.best_seconds(lambda: target.copy_(source), at_least=5)
 
     def _exp_rate(self) -> float:
         if self.device.type == 'cpu':
             return max(self._exp_rate_of(count * torch.get_num_threads()) for count in EXPS_IN_CACHE)
         values = torch.ones(2**24, device=self.device)
         exps = torch.cuda.jiterator._create_jit_fn(CUDA_EXPS)
-        return values.numel() * CHAINED_EXPS / self.best_seconds(lambda: exps(values), at_least=10)
+        return values.numel() * CHAINED_EXPS / self.best_seconds(lambda: exps(values), at_least=5)
 
     def _exp_rate_of(self, count: int) -> float:
         values = torch.randn(count)
         out = torch.empty_like(values)
-        return count / self.best_seconds(lambda: torch.exp(values, out=out), at_least=10)
+        return count / self.best_seconds(lambda: torch.exp(values, out=out), at_least=5)
 
     def description(self) -> str:
         """What it is, how busy it was, and its limits."""

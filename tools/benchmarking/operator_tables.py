@@ -73,12 +73,15 @@ def plot(found: Sequence[Measurement], path: Path) -> None:
     axes = figure.subplots()
     for name in dict.fromkeys(measurement.implementation for measurement in found):
         of_it = [m for m in found if m.implementation == name and m.seconds is not None]
-        axes.loglog([m.shape.length for m in of_it], [m.microseconds_per_token for m in of_it], marker='o', label=name)
+        axes.semilogx(
+            [m.shape.length for m in of_it], [m.microseconds_per_token for m in of_it], marker='o', label=name
+        )
     axes.set(xlabel='tokens L', ylabel='µs per token, forward', title='defocus_scan, batch 1')
     lengths = sorted({measurement.shape.length for measurement in found})
     axes.set_xticks(lengths, [f'{length:,}' for length in lengths], minor=False)
     axes.set_xticks([], minor=True)
-    axes.grid(alpha=0.3, which='both')
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
     axes.legend()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
