@@ -211,13 +211,11 @@ def scan(
     Returns:
         y (B, L, E) of the type of ``u`` and the state after the last token (B, E, N), float32.
     """
-    # Autocast would move the rotation into half types.
-    with torch.autocast(u.device.type, enabled=False):
-        B, C = B.float(), C.float()
-        if freq is not None:
-            assert positions is not None
-            B, C = (learnable_rotary(x, positions, freq) for x in (B, C))
-        if initial_state is None:
-            initial_state = A.new_zeros(u.shape[0], *A.shape)
-        y, last_state, _ = _scan(u, dt, A, B, C, D, z, dt_bias, initial_state, delta_scale, group_size, eps)
+    B, C = B.float(), C.float()
+    if freq is not None:
+        assert positions is not None
+        B, C = (learnable_rotary(x, positions, freq) for x in (B, C))
+    if initial_state is None:
+        initial_state = A.new_zeros(u.shape[0], *A.shape)
+    y, last_state, _ = _scan(u, dt, A, B, C, D, z, dt_bias, initial_state, delta_scale, group_size, eps)
     return y, last_state

@@ -47,8 +47,10 @@ def _group_mean(x, GROUP: tl.constexpr, SIZE: tl.constexpr, GROUPS: tl.constexpr
 
 
 @triton.jit
-def _load_row(x, present):
-    return tl.load(x, present, 0.0).to(tl.float32)
+def _load_row(x, x_batch, x_token, sequence, token, channel, present):
+    """The channels (K) of a token in float32."""
+    offset = sequence * x_batch + tl.cast(token, tl.int64) * x_token
+    return tl.load(x + offset + channel, present, 0.0).to(tl.float32)
 
 
 @triton.jit
@@ -96,8 +98,8 @@ def segment_ends(
     total = tl.zeros_like(bias)
     first = segment * tokens
     for token in range(first, tl.minimum(first + tokens, length)):
-        x = _load_row(u + sequence * u_batch + token * u_token + channel, present)
-        step = _load_row(dt + sequence * dt_batch + token * dt_token + channel, present)
+        x = _load_row(u, u_batch, u_token, sequence, token, channel, present)
+        step = _load_row(dt, dt_batch, dt_token, sequence, token, channel, present)
         delta = _softplus(step + bias) / delta_scale
         b = tl.load(B + (sequence * length + token) * N + state, state < N, 0.0)
         h = _advance(h, x, delta, A, b)
@@ -125,10 +127,10 @@ def segment_gradients(
     d_h = tl.zeros_like(A)
     total = tl.zeros_like(bias)
     for token in range(first, tl.minimum(first + tokens, length)):
-        x = _load_row(u + sequence * u_batch + token * u_token + channel, present)
-        step = _load_row(dt + sequence * dt_batch + token * dt_token + channel, present)
-        gate = _load_row(z + sequence * z_batch + token * z_token + channel, present)
-        incoming = _load_row(grad + sequence * grad_batch + token * grad_token + channel, present)
+        x = _load_row(u, u_batch, u_token, sequence, token, channel, present)
+        step = _load_row(dt, dt_batch, dt_token, sequence, token, channel, present)
+        gate = _load_row(z, z_batch, z_token, sequence, token, channel, present)
+        incoming = _load_row(grad, grad_batch, grad_token, sequence, token, channel, present)
         delta = _softplus(step + bias) / delta_scale
         row = (sequence * length + token) * N + state
         b, c = tl.load(B + row, state < N, 0.0), tl.load(C + row, state < N, 0.0)
@@ -178,9 +180,9 @@ def forward(
     for start in range(first, end, CHUNK):
         tl.store(chunk_states + (sequence * chunks + start // CHUNK) * channels * N + square, h, inside)
         for token in range(start, tl.minimum(start + CHUNK, end)):
-            x = _load_row(u + sequence * u_batch + token * u_token + channel, present)
-            step = _load_row(dt + sequence * dt_batch + token * dt_token + channel, present)
-            gate = _load_row(z + sequence * z_batch + token * z_token + channel, present)
+            x = _load_row(u, u_batch, u_token, sequence, token, channel, present)
+            step = _load_row(dt, dt_batch, dt_token, sequence, token, channel, present)
+            gate = _load_row(z, z_batch, z_token, sequence, token, channel, present)
             row = (sequence * length + token) * N + state
             b, c = tl.load(B + row, state < N, 0.0), tl.load(C + row, state < N, 0.0)
             h = _advance(h, x, _softplus(step + bias) / delta_scale, A, b)
@@ -222,17 +224,17 @@ def backward(
         s0, s1, s2, s3 = h, h, h, h
         stop = tl.minimum(start + STEPS, end)
         for token in range(chunk * CHUNK, stop - 1):
-            x = _load_row(u + sequence * u_batch + token * u_token + channel, present)
-            step = _load_row(dt + sequence * dt_batch + token * dt_token + channel, present)
+            x = _load_row(u, u_batch, u_token, sequence, token, channel, present)
+            step = _load_row(dt, dt_batch, dt_token, sequence, token, channel, present)
             b = tl.load(B + (sequence * length + token) * N + state, state < N, 0.0)
             h = _advance(h, x, _softplus(step + bias) / delta_scale, A, b)
             s0, s1, s2, s3 = h, s0, s1, s2
         for j in range(stop - start):
             token = stop - 1 - j
-            x = _load_row(u + sequence * u_batch + token * u_token + channel, present)
-            step = _load_row(dt + sequence * dt_batch + token * dt_token + channel, present) + bias
-            gate = _load_row(z + sequence * z_batch + token * z_token + channel, present)
-            incoming = _load_row(grad + sequence * grad_batch + token * grad_token + channel, present)
+            x = _load_row(u, u_batch, u_token, sequence, token, channel, present)
+            step = _load_row(dt, dt_batch, dt_token, sequence, token, channel, present) + bias
+            gate = _load_row(z, z_batch, z_token, sequence, token, channel, present)
+            incoming = _load_row(grad, grad_batch, grad_token, sequence, token, channel, present)
             row = (sequence * length + token) * N + state
             b, c = tl.load(B + row, state < N, 0.0), tl.load(C + row, state < N, 0.0)
             delta = _softplus(step) / delta_scale

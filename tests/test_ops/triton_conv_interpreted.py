@@ -63,11 +63,14 @@ def test_any_strides_and_expanded_gradients():
     assert torch.equal(gradient, torch.autograd.grad(y, arguments[0], torch.ones_like(y))[0])
 
 
-@pytest.mark.parametrize('strides', [(2**31 + 64, 8, 1), (2**32, 2**31 + 64, 1), (2**32, 1, 2**31 + 64)])
-def test_strides_beyond_32_bits(strides):
-    """Sequences, channels or tokens that are 2³¹ numbers apart in memory that is reserved and hardly touched."""
-    x, weight, bias = make(batch=1 if strides[0] == 2**32 else 2, channels=2, length=2)
-    memory = torch.from_numpy(np.empty(2**31 + 4096, dtype=np.float16))
+@pytest.mark.parametrize('apart', (2**30 + 64, 2**31 + 64))
+@pytest.mark.parametrize('dimension', (0, 1, 2))
+def test_offsets_beyond_32_bits(dimension, apart):
+    """Three sequences, channels or tokens in memory that is hardly touched, with strides of 32 bits and of more."""
+    sizes, strides = [1, 1, 1], [4 * apart, 8, 1]
+    sizes[dimension], strides[dimension] = 3, apart
+    x, weight, bias = make(*sizes)
+    memory = torch.from_numpy(np.empty(2 * apart + 4096, dtype=np.float16))
     half = x.detach().half()
     far = memory.as_strided(half.shape, strides).copy_(half)
     expected = causal_conv1d(half, weight, bias, 'silu', backend='triton')

@@ -128,18 +128,18 @@ def test_expanded_gradient():
     assert torch.equal(gradient, torch.autograd.grad(y, arguments['u'], torch.ones_like(y))[0])
 
 
+@pytest.mark.parametrize('apart', (2**30 + 64, 2**31 + 64))
 @pytest.mark.parametrize('dimension', (0, 1))
-def test_strides_beyond_32_bits(dimension):
-    """Two sequences, or two tokens, 2³¹ numbers apart in memory that is reserved and hardly touched."""
-    apart = 2**31 + 64
-    plain = make(batch=2 - dimension, channels=8, length=2)
-    memory = torch.from_numpy(np.empty(apart + 4096, dtype=np.float16))
+def test_offsets_beyond_32_bits(dimension, apart):
+    """Three sequences, or three tokens, in memory that is hardly touched, with strides of 32 bits and of more."""
+    plain = make(batch=3 if dimension == 0 else 1, channels=8, length=3)
+    memory = torch.from_numpy(np.empty(2 * apart + 4096, dtype=np.float16))
     far = dict(plain)
     for index, name in enumerate(ACTIVATIONS):
         value = plain[name].detach().half()
         plain[name] = value.clone().requires_grad_()
-        strides = (apart, 32, 1) if dimension == 0 else (2 * apart, apart, 1)
-        far[name] = memory.as_strided(value.shape, strides, 64 * index).copy_(value).requires_grad_()
+        strides = (apart, 32, 1) if dimension == 0 else (4 * apart, apart, 1)
+        far[name] = memory.as_strided(value.shape, strides, 128 * index).copy_(value).requires_grad_()
     expected = run_scan(plain, 'triton')
     for name, result in run_scan(far, 'triton').items():
         assert torch.equal(result, expected[name]), name
