@@ -19,18 +19,19 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize('cases', ('triton_interpreted.py', 'triton_scan_interpreted.py', 'triton_conv_interpreted.py'))
-def test_kernels_in_the_interpreter(cases):
+def test_kernels_in_the_interpreter():
     """In a process of their own: Triton must know that it interprets before it is imported."""
+    names = ('triton_interpreted.py', 'triton_scan_interpreted.py', 'triton_conv_interpreted.py')
+    cases = [str(Path(__file__).with_name(name)) for name in names]
     done = subprocess.run(
-        [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', str(Path(__file__).with_name(cases))],
+        [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', *cases],
         capture_output=True,
         text=True,
         timeout=600,
         env={**os.environ, 'TRITON_INTERPRET': '1'},
     )
     assert done.returncode == 0, done.stdout
-    assert int(re.search(r'(\d+) passed', done.stdout)[1]) > 20
+    assert int(re.search(r'(\d+) passed', done.stdout)[1]) > 110
 
 
 @pytest.mark.parametrize('operator', CALLS)
