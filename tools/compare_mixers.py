@@ -17,7 +17,7 @@ from mmdefocus.datasets.digits import DigitsOptions, make_digits_coco
 CONFIGS = Path(__file__).parents[1] / 'configs'
 # The plain networks of docs/bandpass.md: without a band-pass, attention and retention would know no positions.
 PLAIN = {'model.backbone.band_pass': False, 'model.backbone.absolute_positions': True}
-NETWORKS = {
+NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     'De-focus Mamba': ('mamba', {}),
     'Mamba, band-pass off': ('mamba', {'model.backbone.rotary': False}),
     'De-focus ViT': ('vit', {}),
@@ -26,18 +26,26 @@ NETWORKS = {
     'RetNet, band-pass off': ('retnet', PLAIN),
 }
 
-SCENES = DigitsOptions(train_images=3200, val_images=200, size=96, digits=(1, 3), digit_size=(24, 40))
+SCENES = DigitsOptions(train_images=3200, val_images=200, size=96, digits=(1, 2), digit_size=(28, 56))
 DATA_ROOT = 'data/digits_96/'
 SCALE = (SCENES.size, SCENES.size)
 
 
 @dataclass(frozen=True)
 class Task:
-    """What the networks are trained for: a folder of configs, a metric, and a schedule shorter than the configs'."""
+    """What the networks are trained for.
+
+    Args:
+        folder: Of the configs.
+        metric: Its name in the configs' evaluator.
+        schedule: Settings of all networks: shorter trainings than those of the configs.
+        by_mixer: Settings of a mixer's networks, with and without band-pass.
+    """
 
     folder: str
     metric: str
     schedule: dict[str, Any]
+    by_mixer: dict[str, dict[str, Any]]
 
 
 TASKS = {
@@ -45,10 +53,20 @@ TASKS = {
         'classification',
         'accuracy/top1',
         {
-            'train_cfg.max_epochs': 10,
-            'train_cfg.val_interval': 10,
+            'model.backbone.img_size': 24,
+            'train_cfg.val_interval': 100,
             'train_dataloader.batch_size': 16,
             'param_scheduler.0.end': 88,
+            'train_dataloader.dataset.size': 24,
+            'val_dataloader.dataset.size': 24,
+            'test_dataloader.dataset.size': 24,
+            'val_dataloader.dataset.pipeline.0.scale': (24, 24),
+            'test_dataloader.dataset.pipeline.0.scale': (24, 24),
+        },
+        {
+            'mamba': {'optim_wrapper.optimizer.lr': 4e-3, 'train_cfg.max_epochs': 12},
+            'vit': {'optim_wrapper.optimizer.lr': 2e-3, 'train_cfg.max_epochs': 30},
+            'retnet': {'optim_wrapper.optimizer.lr': 2e-3, 'train_cfg.max_epochs': 12},
         },
     ),
     # Smaller scenes than the demo's, 144 tokens, each of which is seen once.
@@ -72,6 +90,7 @@ TASKS = {
             'val_evaluator.ann_file': DATA_ROOT + 'annotations/instances_val.json',
             'test_evaluator.ann_file': DATA_ROOT + 'annotations/instances_val.json',
         },
+        {'mamba': {}, 'vit': {}, 'retnet': {}},
     ),
 }
 
@@ -82,26 +101,24 @@ def main() -> None:
     parser.add_argument('--tasks', nargs='+', choices=TASKS, default=list(TASKS), help='default: both')
     parser.add_argument('--plot', metavar='FILE.png', help='file for a picture of the results')
     args = parser.parse_args()
+    chosen = {name: NETWORKS[name] for name in NETWORKS if name in args.variants}
     results = {}
     try:
         if 'detection' in args.tasks:
             make_digits_coco(DATA_ROOT, SCENES)
         for task in (TASKS[name] for name in args.tasks):
             variants = [
-                Variant(name, CONFIGS / task.folder / f'defocus_{mixer}_nano_digits.py', settings)
-                for name, (mixer, settings) in NETWORKS.items()
-                if name in args.variants
+                Variant(
+                    name,
+                    CONFIGS / task.folder / f'defocus_{mixer}_nano_digits.py',
+                    task.schedule | task.by_mixer[mixer] | settings | args.cfg_options,
+                )
+                for name, (mixer, settings) in chosen.items()
             ]
-            results[task.metric] = run_ablation(
-                variants,
-                args.seeds,
-                task.metric,
-                Path(args.work_dir) / task.folder,
-                args.jobs,
-                task.schedule | args.cfg_options,
-                print,
-            )
-        table = format_ablation(variants, results)
+            work_dir = Path(args.work_dir) / task.folder
+            results[task.metric] = run_ablation(variants, args.seeds, task.metric, work_dir, args.jobs, report=print)
+        rows = [Variant(name, mixer, settings) for name, (mixer, settings) in chosen.items()]
+        table = format_ablation(rows, results)
         print(f'\n{table}', end='')
         if args.out is not None:
             write_table(table, args.out)

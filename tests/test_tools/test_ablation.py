@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 from commands import TOOLS
+from PIL import Image
 
 from mmdefocus.apis.ablation import BEGIN_MARK, END_MARK, Variant, format_ablation, run_ablation, write_table
-from mmdefocus.apis.runner import UsageError
+from mmdefocus.apis.runner import UsageError, load_config
 
 CLASSIFIER = Path(__file__).parent / 'toy_classifier.py'
 # One step of eight images, 40 images to test on.
@@ -26,25 +27,25 @@ TINY += ['--cfg-options', *(f'{key}={value}' for key, value in BUDGET.items())]
 
 
 @pytest.fixture
-def ablate(tmp_path, monkeypatch):
-    """Run the tool with some arguments in an empty directory; returns the names that it defines."""
+def run(tmp_path, monkeypatch):
+    """Run a tool with some arguments in an empty directory; returns the names that it defines."""
     monkeypatch.chdir(tmp_path)
 
-    def main(*arguments: str) -> dict:
-        monkeypatch.setattr(sys, 'argv', ['ablate_digits.py', *arguments])
-        return runpy.run_path(str(TOOLS / 'ablate_digits.py'), run_name='__main__')
+    def main(tool: str, *arguments: str) -> dict:
+        monkeypatch.setattr(sys, 'argv', [tool, *arguments])
+        return runpy.run_path(str(TOOLS / tool), run_name='__main__')
 
     return main
 
 
-def test_ablation_writes_a_table_and_goes_on_where_it_was(ablate, capsys):
-    ablate(*TINY, '--variants', 'full')
+def test_ablation_writes_a_table_and_goes_on_where_it_was(run, capsys):
+    run('ablate_digits.py', *TINY, '--variants', 'full')
     assert re.search(r'\[1/1\] full, seed 4: \d+\.\d+\n', capsys.readouterr().out)
     full, off = Path('work/full/seed_4'), Path('work/auxiliary-loss-off/seed_4')
     assert not off.exists()
     kept = (full / 'result.json').stat().st_mtime_ns
 
-    names = ablate(*TINY, '--variants', 'full', 'auxiliary loss off')
+    names = run('ablate_digits.py', *TINY, '--variants', 'full', 'auxiliary loss off')
     assert (full / 'result.json').stat().st_mtime_ns == kept
     rows = [line.split(' | ') for line in Path('table.md').read_text().splitlines() if line.startswith('| ')]
     assert [row[0] for row in rows] == ['| variant', '| full', '| auxiliary loss off']
@@ -58,6 +59,43 @@ def test_ablation_writes_a_table_and_goes_on_where_it_was(ablate, capsys):
 
     with pytest.raises(RuntimeError, match="the runs report no 'coco/bbox_mAP' but accuracy/top1; ask for one"):
         run_ablation(names['VARIANTS'][:1], [4], 'coco/bbox_mAP', 'work', cfg_options=names['SCHEDULE'] | BUDGET)
+
+
+def test_mixers_are_compared_in_a_table_and_a_picture(run):
+    networks = ['De-focus RetNet', 'ViT, band-pass off']
+    run('compare_mixers.py', *TINY, '--tasks', 'classification', '--variants', *networks, '--plot', 'points.png')
+    rows = [line.split(' | ') for line in Path('table.md').read_text().splitlines()[3:-1]]
+    assert [row[0] for row in rows] == ['| ViT, band-pass off', '| De-focus RetNet']
+    assert [row[1] for row in rows] == [
+        '`model.backbone.band_pass=False`, `model.backbone.absolute_positions=True`',
+        '',
+    ]
+    for row, folder in zip(rows, ('ViT-band-pass-off', 'De-focus-RetNet'), strict=True):
+        metrics = json.loads(Path('work', 'classification', folder, 'seed_4', 'result.json').read_text())['metrics']
+        assert row[2:] == [f'{metrics["accuracy/top1"]:#.4g}', f'{metrics["accuracy/top1"]:#.4g} |']
+    with Image.open('points.png') as picture:
+        assert picture.format == 'PNG'
+        assert len(picture.convert('RGB').getcolors(1 << 16)) > 2, 'something is drawn'
+
+
+@pytest.mark.parametrize('task', ['classification', 'detection'])
+def test_mixers_are_trained_alike_with_and_without_band_pass(task):
+    names = runpy.run_path(str(TOOLS / 'compare_mixers.py'))
+    task = names['TASKS'][task]
+    switches, trainings = {}, {}
+    for mixer, settings in names['NETWORKS'].values():
+        config = TOOLS.parent / 'configs' / task.folder / f'defocus_{mixer}_nano_digits.py'
+        cfg = load_config(config, task.schedule | task.by_mixer[mixer] | settings, 'work')
+        found = tuple(cfg.model.backbone.pop(key, None) for key in ('rotary', 'band_pass', 'absolute_positions'))
+        switches.setdefault(mixer, []).append(found)
+        trainings.setdefault(mixer, []).append(cfg.to_dict())
+    plain = (None, False, True)
+    assert switches == {
+        'mamba': [(None, None, None), (False, None, None)],
+        'vit': [(None, None, None), plain],
+        'retnet': [(None, None, None), plain],
+    }
+    assert all(full == off for full, off in trainings.values())
 
 
 def test_mistakes_are_named_before_any_training(tmp_path):
@@ -112,8 +150,9 @@ def test_table_goes_between_the_marks_of_a_document(tmp_path):
     assert document.read_text() == 'no place\n'
 
 
-def test_documentation_has_a_place_for_the_table(tmp_path):
-    document = Path(shutil.copy(TOOLS.parent / 'docs' / 'ablation.md', tmp_path))
+@pytest.mark.parametrize('name', ['ablation.md', 'mixers.md'])
+def test_documentation_has_a_place_for_the_table(name, tmp_path):
+    document = Path(shutil.copy(TOOLS.parent / 'docs' / name, tmp_path))
     before, after = document.read_text().split(BEGIN_MARK)[0], document.read_text().split(END_MARK)[1]
     write_table('| new |\n', document)
     assert document.read_text() == before + BEGIN_MARK + '| new |\n' + END_MARK + after
