@@ -55,10 +55,11 @@ def _load_row(x, x_batch, x_token, sequence, token, channel, present):
 
 @triton.jit
 def _softplus(x):
+    """max(x, 0) + log(1 + e), e = exp(-|x|)."""
     e = tl.exp(-tl.abs(x))
-    sum = 1.0 + e
-    # The sum holds few digits of a small e; their loss in the logarithm is that in the difference.
-    log = tl.where(sum > 1.0, tl.log(sum) * e / tl.maximum(sum - 1.0, 1e-30), e)
+    rounded = 1.0 + e
+    # What the rounding takes from a small e is missing in both parts of the quotient, and cancels.
+    log = tl.where(rounded > 1.0, tl.log(rounded) * e / tl.maximum(rounded - 1.0, 1e-30), e)
     return tl.maximum(x, 0.0) + log
 
 

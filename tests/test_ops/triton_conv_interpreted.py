@@ -11,6 +11,7 @@ import torch
 from cuda_cases import run_conv
 from test_causal_conv1d import make
 from tolerances import FORWARD, GRADIENT, HALF, assert_close
+from torch.utils.flop_counter import FlopCounterMode
 
 from mmdefocus.ops import causal_conv1d
 from mmdefocus.ops.triton_limits import MAX_WIDTH
@@ -129,6 +130,14 @@ def test_opcheck(channels_last):
     x, weight, bias = (tensor.detach() for tensor in (x, weight, bias))
     backward = torch.ops.mmdefocus.causal_conv1d_triton_backward.default
     torch.library.opcheck(backward, (torch.randn(2, 3, 4), x, weight, bias, True))
+
+
+def test_flops_are_counted():
+    x, weight, bias = make(channels=3, length=4)
+    with FlopCounterMode(display=False) as counter:
+        y = causal_conv1d(x, weight, bias, 'silu', backend='triton')
+        torch.autograd.grad(y.sum(), x)
+    assert counter.get_total_flops() == 6 * x.numel() * 4
 
 
 def test_compiles_without_graph_break():

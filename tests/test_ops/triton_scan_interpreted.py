@@ -12,8 +12,10 @@ import torch
 from cuda_cases import assert_equals_reference, run_scan
 from test_defocus_scan import ACTIVATIONS, NAMES, OPTIONS, make
 from tolerances import FORWARD, GRADIENT, HALF, assert_close
+from torch.utils.flop_counter import FlopCounterMode
 
 from mmdefocus.ops import defocus_scan, triton_defocus_scan
+from mmdefocus.ops.flops import selective_scan_backward_flops, selective_scan_flops
 
 FLOAT = torch.float32
 CPU = torch.device('cpu')
@@ -238,6 +240,16 @@ def test_opcheck():
     y, state, chunk_states = torch.ops.mmdefocus.defocus_scan_triton(*tensors, *options)
     backward = torch.ops.mmdefocus.defocus_scan_triton_backward.default
     torch.library.opcheck(backward, (y, state, *tensors[:-1], chunk_states, *options))
+
+
+def test_flops_are_counted():
+    arguments = make(batch=1, length=2)
+    with FlopCounterMode(display=False) as counter:
+        y = defocus_scan(**arguments, **OPTIONS, backend='triton')
+        torch.autograd.grad(y.sum(), arguments['u'])
+    shapes = [arguments[name].shape for name in ('u', 'dt', 'A')]
+    expected = selective_scan_flops(*shapes) + selective_scan_backward_flops(None, None, *shapes)
+    assert counter.get_total_flops() == expected
 
 
 def test_compiles_without_graph_break():
