@@ -8,60 +8,79 @@ namespace {
 // One vector of channels over one chunk: what joins the tiles of the scan.
 template <typename S>
 struct DefocusTiles {
-  Vec<S>*scanned, *slope;              // (length): result of the scan; derivative of delta by dt
-  Vec<S>*through_norm, *direct;        // (length): gradient of the normed result; gradient of u through D
-  Vec<S>*D, *dt_bias, *dD, *ddt_bias;  // (1)
-  Vec<S>* total_delta;                 // (1)
+  Vec<S>*scanned, *slope;        // (length): result of the scan; derivative of delta by dt
+  Vec<S>*through_norm, *direct;  // (length): gradient of the normed result; gradient of u through D
+  Vec<S>*D, *dt_bias;            // (1), as all that follows; kept from chunk to chunk
+  Vec<S>*dD, *ddt_bias, *total_delta;
 
-  static constexpr int64_t kSize = 4 * kChunk + 5;
+  static constexpr int64_t kSize = 4 * kChunk, kKeptSize = 5;
 
-  explicit DefocusTiles(Vec<S>* memory) {
+  DefocusTiles(Vec<S>* memory, Vec<S>* kept) {
     for (Vec<S>** tile : {&scanned, &slope, &through_norm, &direct}) *tile = std::exchange(memory, memory + kChunk);
-    for (Vec<S>** row : {&D, &dt_bias, &dD, &ddt_bias, &total_delta}) *row = memory++;
+    for (Vec<S>** row : {&D, &dt_bias, &dD, &ddt_bias, &total_delta}) *row = kept++;
   }
 };
 
-// Work of one thread: segment by segment, and within it chunk by chunk from its end to its start.
+// Work of one thread, band by band, and within it chunk by chunk from the end of the segment to its start.
 template <typename S, int N_>
 class DefocusBackward {
  public:
   DefocusBackward(const DefocusInputs<S>& in, const DefocusGradients<S>& grad, const Blocks& blocks)
       : in_(in), grad_(grad), blocks_(blocks), N_states_(N_ ? N_ : static_cast<int>(in.state)),
-        scan_(N_states_, blocks.channels_per_block),
-        memory_(vectors_per_block<S>(blocks) * (2 * kChunk + DefocusTiles<S>::kSize) + kChunk) {
-    const int vectors = vectors_per_block<S>(blocks);
-    factor_ = memory_.take(vectors * kChunk);
-    projected_ = memory_.take(vectors * kChunk);
+        vectors_(vectors_per_block<S>(blocks)), band_(std::min(kBand, blocks.per_group)),
+        scan_(N_states_, blocks.channels_per_block, band_),
+        memory_(vectors_ * (2 * kChunk + DefocusTiles<S>::kSize + band_ * DefocusTiles<S>::kKeptSize) + kChunk) {
+    factor_ = memory_.take(vectors_ * kChunk);
+    projected_ = memory_.take(vectors_ * kChunk);
     tile_ = memory_.take(kChunk);
-    tiles_ = memory_.take(vectors * DefocusTiles<S>::kSize);
+    tiles_ = memory_.take(vectors_ * DefocusTiles<S>::kSize);
+    kept_ = memory_.take(0);
   }
 
-  void run(const Block<S>& block, const Segment& segment) {
-    for (int v = 0; v < block.vectors; ++v) begin(block, segment, v);
-    const int64_t L = in_.length;
+  void run(int64_t first_block, int64_t count, const Segment& segment) {
+    const auto for_each_vector = [&](const auto& visit) {
+      for (current_ = 0; current_ < count; ++current_) {
+        const Block<S> block(blocks_, first_block + current_);
+        for (int v = 0; v < block.vectors; ++v) visit(block, v);
+      }
+    };
+    for_each_vector([&](const Block<S>& block, int v) { begin(block, segment, v); });
     for (int64_t start = (chunks(segment.end) - 1) * kChunk; start >= segment.begin; start -= kChunk) {
       const int length = static_cast<int>(std::min<int64_t>(kChunk, segment.end - start));
-      const S* B = in_.B + (block.b * L + start) * N();
-      const S* C = in_.C + (block.b * L + start) * N();
-      const int64_t partial = ((block.b * blocks_.per_group + block.index_in_group) * L + start) * N();
-      for (int v = 0; v < block.vectors; ++v) recompute(block, v, start, length, B, C);
-      reduce_groups<S>(factor_, block, in_.group_size, length, NormFactor<S>{in_.group_size, in_.eps});
-      for (int v = 0; v < block.vectors; ++v) reverse_gate(block, v, start, length);
-      reduce_groups<S>(projected_, block, in_.group_size, length, [&](S sum) { return sum / in_.group_size; });
-      for (int v = 0; v < block.vectors; ++v) reverse_norm(v, length);
-      reverse_chunk<S, N_, true, true>(scan_, block.vectors, N(), length, B, C, grad_.B + partial, grad_.C + partial);
-      if (!grad_.z.data) continue;
-      for (int v = 0; v < block.vectors; ++v) reverse_steps(block, v, start, length);
+      for (current_ = 0; current_ < count; ++current_) {
+        reverse(Block<S>(blocks_, first_block + current_), start, length);
+      }
     }
-    for (int v = 0; v < block.vectors; ++v) end(block, segment, v);
+    for_each_vector([&](const Block<S>& block, int v) { end(block, segment, v); });
   }
 
  private:
   int N() const { return N_ ? N_ : N_states_; }
-  DefocusTiles<S> tiles(int v) const { return DefocusTiles<S>(tiles_ + v * DefocusTiles<S>::kSize); }
+
+  // Of the current block.
+  ReverseTiles<S> scan_tiles(int v) const { return scan_.vector(v, current_); }
+  DefocusTiles<S> tiles(int v) const {
+    return {tiles_ + v * DefocusTiles<S>::kSize, kept_ + (current_ * vectors_ + v) * DefocusTiles<S>::kKeptSize};
+  }
+
+  void reverse(const Block<S>& block, int64_t start, int length) {
+    const int64_t L = in_.length;
+    const S* B = in_.B + (block.b * L + start) * N();
+    const S* C = in_.C + (block.b * L + start) * N();
+    const int64_t partial = ((block.b * blocks_.per_group + block.index_in_group) * L + start) * N();
+    for (int v = 0; v < block.vectors; ++v) recompute(block, v, start, length, B, C);
+    reduce_groups<S>(factor_, block, in_.group_size, length, NormFactor<S>{in_.group_size, in_.eps});
+    for (int v = 0; v < block.vectors; ++v) reverse_gate(block, v, start, length);
+    reduce_groups<S>(projected_, block, in_.group_size, length, [&](S sum) { return sum / in_.group_size; });
+    for (int v = 0; v < block.vectors; ++v) reverse_norm(v, length);
+    reverse_chunk<S, N_, true, true>(scan_, current_, block.vectors, N(), length, B, C, grad_.B + partial,
+                                     grad_.C + partial);
+    if (!grad_.z.data) return;
+    for (int v = 0; v < block.vectors; ++v) reverse_steps(block, v, start, length);
+  }
 
   void begin(const Block<S>& block, const Segment& segment, int v) {
-    const ReverseTiles<S> s = scan_.vector(v);
+    const ReverseTiles<S> s = scan_tiles(v);
     const DefocusTiles<S> d = tiles(v);
     const int64_t e = block.channel(v);
     const int lanes = block.lanes(v);
@@ -75,7 +94,7 @@ class DefocusBackward {
   }
 
   void recompute(const Block<S>& block, int v, int64_t start, int length, const S* B, const S* C) {
-    const ReverseTiles<S> s = scan_.vector(v);
+    const ReverseTiles<S> s = scan_tiles(v);
     const DefocusTiles<S> d = tiles(v);
     const int64_t e = block.channel(v), E = blocks_.channels_per_group;
     const int lanes = block.lanes(v);
@@ -94,7 +113,7 @@ class DefocusBackward {
   }
 
   void reverse_gate(const Block<S>& block, int v, int64_t start, int length) {
-    const ReverseTiles<S> s = scan_.vector(v);
+    const ReverseTiles<S> s = scan_tiles(v);
     const DefocusTiles<S> d = tiles(v);
     const int64_t e = block.channel(v);
     const int lanes = block.lanes(v);
@@ -115,7 +134,7 @@ class DefocusBackward {
   }
 
   void reverse_norm(int v, int length) {
-    const ReverseTiles<S> s = scan_.vector(v);
+    const ReverseTiles<S> s = scan_tiles(v);
     const DefocusTiles<S> d = tiles(v);
     const Vec<S>*factor = factor_ + v * kChunk, *projected = projected_ + v * kChunk;
     for (int t = 0; t < length; ++t) {
@@ -124,7 +143,7 @@ class DefocusBackward {
   }
 
   void reverse_steps(const Block<S>& block, int v, int64_t start, int length) {
-    const ReverseTiles<S> s = scan_.vector(v);
+    const ReverseTiles<S> s = scan_tiles(v);
     const DefocusTiles<S> d = tiles(v);
     Vec<S>*du = s.through_input, *ddt = s.through_decay;
     for (int t = 0; t < length; ++t) {
@@ -138,7 +157,7 @@ class DefocusBackward {
   }
 
   void end(const Block<S>& block, const Segment& segment, int v) {
-    const ReverseTiles<S> s = scan_.vector(v);
+    const ReverseTiles<S> s = scan_tiles(v);
     const DefocusTiles<S> d = tiles(v);
     const int64_t e = block.channel(v), row = segment.row;
     const int lanes = block.lanes(v);
@@ -154,12 +173,14 @@ class DefocusBackward {
   const DefocusGradients<S>& grad_;
   const Blocks& blocks_;
   int N_states_;
+  int64_t vectors_, band_;
+  int64_t current_ = 0;  // the block of the band
   ReverseScratch<S, N_> scan_;
   Scratch<S> memory_;
   Vec<S>*factor_, *projected_;  // (vectors, kChunk): factor of the norm; mean over the group of the normed result
                                 // times its gradient
   Vec<S>* tile_;                // (kChunk)
-  Vec<S>* tiles_;               // (vectors, DefocusTiles)
+  Vec<S>*tiles_, *kept_;        // (vectors, DefocusTiles), and what is kept of them, of all blocks of a band
 };
 
 template <typename S>
@@ -167,10 +188,8 @@ void defocus_backward(const DefocusInputs<S>& in, const DefocusGradients<S>& gra
                       int64_t end) {
   with_state_size(in.state, [&](auto N) {
     DefocusBackward<S, N.value> backward(in, grad, blocks);
-    for (int64_t index = begin; index < end; ++index) {
-      const Block<S> block(blocks, index / in.segments.count);
-      backward.run(block, Segment(in.segments, block.b, index, in.length));
-    }
+    for_each_band(blocks, in.segments, in.length, begin, end,
+                  [&](int64_t block, int64_t count, const Segment& segment) { backward.run(block, count, segment); });
   });
 }
 

@@ -24,26 +24,66 @@ struct Segment {
         end(std::min(begin + segments.length, L)) {}
 };
 
-// Work of one thread: segment by segment, and within it chunk by chunk.
+// Blocks that go through a sequence together, chunk by chunk. What they read lies side by side in memory: block after
+// block, every page of it would be looked up once for each.
+constexpr int64_t kBand = 16;
+
+// Calls `run` for the bands of the items begin..end, with their first block, their number of blocks and their segment.
+template <typename Run>
+inline void for_each_band(const Blocks& blocks, const Segments& segments, int64_t L, int64_t begin, int64_t end,
+                          const Run& run) {
+  while (begin < end) {
+    const int64_t block = begin / segments.count, b = block / blocks.per_group;
+    const int64_t count = segments.count > 1 ? 1 : std::min({kBand, end - begin, (b + 1) * blocks.per_group - block});
+    run(block, count, Segment(segments, b, begin, L));
+    begin += count;
+  }
+}
+
+// Work of one thread, band by band.
 template <typename S, int N_>
 class DefocusForward {
  public:
   DefocusForward(const DefocusInputs<S>& in, const DefocusOutputs<S>& out, const Blocks& blocks)
       : in_(in), out_(out), blocks_(blocks), N_states_(N_ ? N_ : static_cast<int>(in.state)),
-        memory_(vectors_per_block<S>(blocks) * (3 * kChunk + 2 * N_states_ + 3) + kChunk) {
-    const int vectors = vectors_per_block<S>(blocks);
-    u_ = memory_.take(vectors * kChunk);
-    scanned_ = memory_.take(vectors * kChunk);
-    factor_ = memory_.take(vectors * kChunk);
-    A_ = memory_.take(vectors * N_states_);
-    state_ = memory_.take(vectors * N_states_);
-    D_ = memory_.take(vectors);
-    dt_bias_ = memory_.take(vectors);
-    total_delta_ = memory_.take(vectors);
+        vectors_(vectors_per_block<S>(blocks)),
+        memory_(vectors_ * 3 * kChunk + kChunk + std::min(kBand, blocks.per_group) * vectors_ * kept_size()) {
+    u_ = memory_.take(vectors_ * kChunk);
+    scanned_ = memory_.take(vectors_ * kChunk);
+    factor_ = memory_.take(vectors_ * kChunk);
     tile_ = memory_.take(kChunk);
+    kept_ = memory_.take(0);
   }
 
-  void run(const Block<S>& block, const Segment& segment) {
+  void run(int64_t first_block, int64_t count, const Segment& segment) {
+    const auto for_each_block = [&](const auto& visit) {
+      for (int64_t i = 0; i < count; ++i) {
+        select(i);
+        visit(Block<S>(blocks_, first_block + i));
+      }
+    };
+    for_each_block([&](const Block<S>& block) { begin(block, segment); });
+    for (int64_t start = segment.begin; start < segment.end; start += kChunk) {
+      const int length = static_cast<int>(std::min<int64_t>(kChunk, segment.end - start));
+      for_each_block([&](const Block<S>& block) { advance(block, start, length); });
+    }
+    for_each_block([&](const Block<S>& block) { end(block, segment); });
+  }
+
+ private:
+  int N() const { return N_ ? N_ : N_states_; }
+  int64_t kept_size() const { return 2 * N_states_ + 3; }
+
+  // Makes block i of the band the current one.
+  void select(int64_t i) {
+    A_ = kept_ + i * vectors_ * kept_size();
+    state_ = A_ + vectors_ * N();
+    D_ = state_ + vectors_ * N();
+    dt_bias_ = D_ + vectors_;
+    total_delta_ = dt_bias_ + vectors_;
+  }
+
+  void begin(const Block<S>& block, const Segment& segment) {
     for (int v = 0; v < block.vectors; ++v) {
       const int64_t e = block.channel(v);
       const int lanes = block.lanes(v);
@@ -55,13 +95,16 @@ class DefocusForward {
       std::fill_n(state, N(), Vec<S>{});
       if (in_.start_states.data) load_tile<S>(in_.start_states, segment.row, e, 0, lanes, N(), state);
     }
-    for (int64_t start = segment.begin; start < segment.end; start += kChunk) {
-      const int length = static_cast<int>(std::min<int64_t>(kChunk, segment.end - start));
-      for (int v = 0; v < block.vectors; ++v) scan(block, v, start, length);
-      if (!out_.y.data) continue;
-      reduce_groups<S>(factor_, block, in_.group_size, length, NormFactor<S>{in_.group_size, in_.eps});
-      for (int v = 0; v < block.vectors; ++v) norm_and_gate(block, v, start, length);
-    }
+  }
+
+  void advance(const Block<S>& block, int64_t start, int length) {
+    for (int v = 0; v < block.vectors; ++v) scan(block, v, start, length);
+    if (!out_.y.data) return;
+    reduce_groups<S>(factor_, block, in_.group_size, length, NormFactor<S>{in_.group_size, in_.eps});
+    for (int v = 0; v < block.vectors; ++v) norm_and_gate(block, v, start, length);
+  }
+
+  void end(const Block<S>& block, const Segment& segment) {
     for (int v = 0; v < block.vectors; ++v) {
       const int64_t e = block.channel(v);
       const int lanes = block.lanes(v);
@@ -69,9 +112,6 @@ class DefocusForward {
       if (out_.total_delta.data) store_tile<S>(total_delta_ + v, segment.row, e, 0, lanes, 1, out_.total_delta);
     }
   }
-
- private:
-  int N() const { return N_ ? N_ : N_states_; }
 
   void scan(const Block<S>& block, int v, int64_t start, int length) {
     const int64_t e = block.channel(v), L = in_.length, E = blocks_.channels_per_group;
@@ -106,12 +146,14 @@ class DefocusForward {
   const DefocusOutputs<S>& out_;
   const Blocks& blocks_;
   int N_states_;
+  int64_t vectors_;
   Scratch<S> memory_;
   Vec<S>*u_, *scanned_, *factor_;  // (vectors, kChunk); factor of the norm
+  Vec<S>* tile_;                   // (kChunk)
+  Vec<S>* kept_;                   // what follows, of all blocks of a band
   Vec<S>*A_, *state_;              // (vectors, N)
   Vec<S>*D_, *dt_bias_;            // (vectors)
   Vec<S>* total_delta_;            // (vectors)
-  Vec<S>* tile_;                   // (kChunk)
 };
 
 template <typename S>
@@ -119,10 +161,8 @@ void defocus_forward(const DefocusInputs<S>& in, const DefocusOutputs<S>& out, c
                      int64_t end) {
   with_state_size(in.state, [&](auto N) {
     DefocusForward<S, N.value> forward(in, out, blocks);
-    for (int64_t index = begin; index < end; ++index) {
-      const Block<S> block(blocks, index / in.segments.count);
-      forward.run(block, Segment(in.segments, block.b, index, in.length));
-    }
+    for_each_band(blocks, in.segments, in.length, begin, end,
+                  [&](int64_t block, int64_t count, const Segment& segment) { forward.run(block, count, segment); });
   });
 }
 

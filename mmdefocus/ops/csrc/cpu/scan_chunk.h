@@ -83,41 +83,52 @@ template <typename S>
 struct ReverseTiles {
   Vec<S>*u, *delta, *dy;                 // (length), read
   Vec<S>*through_input, *through_decay;  // (length): gradients of delta_t u_t, and of delta_t in the decay
-  Vec<S>*A, *before;                     // (N); `before` is the state before the chunk
-  Vec<S>*carry, *dA;                     // (N); `carry` is the gradient that reaches h from later steps
-  Vec<S>*B, *C, *dB, *dC;                // (N), where B and C do not depend on the input
+  Vec<S>* before;                        // (N): the state before the chunk
   Vec<S>*states, *decays;                // (length + 1, N), before and after every step; (length, N)
+  // Kept from chunk to chunk, (N):
+  Vec<S>*A, *carry, *dA;   // `carry` is the gradient that reaches h from later steps
+  Vec<S>*B, *C, *dB, *dC;  // where B and C do not depend on the input
 
-  static int64_t size(int N) { return 5 * kChunk + 8 * N + (2 * kChunk + 1) * N; }
+  static int64_t size(int N) { return 5 * kChunk + N + (2 * kChunk + 1) * N; }
+  static int64_t kept_size(int N) { return 7 * N; }
 
-  ReverseTiles(Vec<S>* memory, int N) {
-    const auto take = [&](int vectors) { return std::exchange(memory, memory + vectors); };
-    for (Vec<S>** tile : {&u, &delta, &dy, &through_input, &through_decay}) *tile = take(kChunk);
-    for (Vec<S>** rows : {&A, &before, &carry, &dA, &B, &C, &dB, &dC}) *rows = take(N);
-    states = take((kChunk + 1) * N);
-    decays = take(kChunk * N);
+  ReverseTiles(Vec<S>* memory, Vec<S>* kept, int N) {
+    for (Vec<S>** tile : {&u, &delta, &dy, &through_input, &through_decay}) {
+      *tile = std::exchange(memory, memory + kChunk);
+    }
+    before = std::exchange(memory, memory + N);
+    states = std::exchange(memory, memory + (kChunk + 1) * N);
+    decays = memory;
+    for (Vec<S>** rows : {&A, &carry, &dA, &B, &C, &dB, &dC}) *rows = std::exchange(kept, kept + N);
   }
 };
 
-// Memory of the backward pass for blocks of so many channels.
+// Memory of the backward pass for so many blocks of so many channels.
 template <typename S, int N_>
 class ReverseScratch {
  public:
-  ReverseScratch(int N, int64_t channels)
-      : N_states_(N), memory_((channels + kLanes<S> - 1) / kLanes<S> * ReverseTiles<S>::size(N) + kSums) {
+  ReverseScratch(int N, int64_t channels, int64_t blocks)
+      : N_states_(N), vectors_((channels + kLanes<S> - 1) / kLanes<S>),
+        memory_(kSums + vectors_ * (ReverseTiles<S>::size(N) + blocks * ReverseTiles<S>::kept_size(N))) {
     sums = memory_.take(kSums);
-    tiles_ = memory_.take(0);
+    tiles_ = memory_.take(vectors_ * ReverseTiles<S>::size(N));
+    kept_ = memory_.take(0);
   }
 
-  ReverseTiles<S> vector(int v) const { return {tiles_ + v * ReverseTiles<S>::size(N_states_), N_states_}; }
+  // Vector v of block i, whose tiles are those of all blocks.
+  ReverseTiles<S> vector(int v, int64_t i = 0) const {
+    return {tiles_ + v * ReverseTiles<S>::size(N_states_),
+            kept_ + (i * vectors_ + v) * ReverseTiles<S>::kept_size(N_states_), N_states_};
+  }
 
   Vec<S>* sums;  // gradients of B and C, summed over vectors: (2, kChunk, kStateBlock)
 
  private:
   static constexpr int64_t kSums = 2 * kChunk * kStateBlock<N_>;
   int N_states_;
+  int64_t vectors_;
   Scratch<S> memory_;
-  Vec<S>* tiles_;
+  Vec<S>*tiles_, *kept_;
 };
 
 // Recomputes states and decays from the state before the chunk, and, where asked for, y (length).
@@ -201,17 +212,17 @@ inline void reduce_lanes(const Vec<S>* tile, int n, int N, int length, S* matrix
   for (int t = 0; t < length; ++t) std::copy_n(sums + t * NB, NB, matrix + t * N + n);
 }
 
-// The gradient over one chunk of `count` vectors of channels that share B and C, after record_chunk of each. The sums
-// of their dB and dC are written to (length, N) where these depend on the input.
+// The gradient over one chunk of the `count` vectors of block i, which share B and C, after record_chunk of each. The
+// sums of their dB and dC are written to (length, N) where these depend on the input.
 template <typename S, int N_, bool varying_B, bool varying_C>
-inline void reverse_chunk(const ReverseScratch<S, N_>& scratch, int count, int N, int length, const S* B_steps,
-                          const S* C_steps, S* dB, S* dC) {
+inline void reverse_chunk(const ReverseScratch<S, N_>& scratch, int64_t i, int count, int N, int length,
+                          const S* B_steps, const S* C_steps, S* dB, S* dC) {
   constexpr int NB = kStateBlock<N_>;
   Vec<S>* dB_sum = scratch.sums;
   Vec<S>* dC_sum = scratch.sums + kChunk * NB;
   for (int n = 0; n < N; n += NB) {
     for (int v = 0; v < count; ++v) {
-      const ReverseTiles<S> s = scratch.vector(v);
+      const ReverseTiles<S> s = scratch.vector(v, i);
       const Projection<S, varying_B> B{B_steps, s.B};
       const Projection<S, varying_C> C{C_steps, s.C};
       if (v == 0) {
@@ -225,7 +236,7 @@ inline void reverse_chunk(const ReverseScratch<S, N_>& scratch, int count, int N
   }
   // The rates of decay are those of powers of 2.
   for (int v = 0; v < count; ++v) {
-    const ReverseTiles<S> s = scratch.vector(v);
+    const ReverseTiles<S> s = scratch.vector(v, i);
     for (int t = 0; t < length; ++t) s.through_decay[t] *= static_cast<S>(kLn2);
   }
 }

@@ -50,7 +50,7 @@ void scan_backward_blocks(const ScanInputs<S>& in, const ScanGradients<S>& grad,
                           int64_t end) {
   const int N = N_ ? N_ : static_cast<int>(in.state);
   const int64_t L = in.length, E = blocks.groups * blocks.channels_per_group;
-  const ReverseScratch<S, N_> scratch(N, blocks.channels_per_block);
+  const ReverseScratch<S, N_> scratch(N, blocks.channels_per_block, 1);
   for (int64_t index = begin; index < end; ++index) {
     const Block<S> block(blocks, index);
     for (int v = 0; v < block.vectors; ++v) {
@@ -81,7 +81,7 @@ void scan_backward_blocks(const ScanInputs<S>& in, const ScanGradients<S>& grad,
         const Projection<S, varying_C> C{C_steps, s.C};
         record_chunk<S, N_, false>(s, N, length, B, C, nullptr);
       }
-      reverse_chunk<S, N_, varying_B, varying_C>(scratch, block.vectors, N, length, B_steps, C_steps,
+      reverse_chunk<S, N_, varying_B, varying_C>(scratch, 0, block.vectors, N, length, B_steps, C_steps,
                                                  varying_B ? grad.B + (partial + start) * N : nullptr,
                                                  varying_C ? grad.C + (partial + start) * N : nullptr);
       for (int v = 0; v < block.vectors; ++v) {
