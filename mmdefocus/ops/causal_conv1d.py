@@ -6,9 +6,8 @@ Legend: B batch, E channels, L time, K kernel width.
 import torch
 from torch import Tensor
 
-from mmdefocus.ops import triton_limits
 from mmdefocus.ops.backends import can_run_cpp, choose_backend, refuse_second_derivatives
-from mmdefocus.ops.cuda_limits import causal_conv1d_limit
+from mmdefocus.ops.kernel_limits import CUDA_LIMITS, TRITON_LIMITS
 from mmdefocus.ops.reference import causal_conv1d_reference
 from mmdefocus.ops.validation import check_rank, check_shape, compute_dtype
 
@@ -106,6 +105,9 @@ def causal_conv1d(
     check_shape(op, 'weight', weight, (channels, weight.shape[1]), '(channels, width)')
     check_shape(op, 'bias', bias, (channels,), '(channels)')
     width = weight.shape[1]
-    limits = {'cuda': causal_conv1d_limit(width), 'triton': triton_limits.causal_conv1d_limit(width)}
+    limits = {
+        'cuda': CUDA_LIMITS.convolution_obstacle(width),
+        'triton': TRITON_LIMITS.convolution_obstacle(width),
+    }
     implementation = _IMPLEMENTATIONS[choose_backend(backend, x.device, x.dtype, _IMPLEMENTATIONS, limits)]
     return implementation(x, weight.to(compute), None if bias is None else bias.to(compute), activation is not None)

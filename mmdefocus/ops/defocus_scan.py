@@ -9,11 +9,9 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
-from mmdefocus.ops import triton_limits
 from mmdefocus.ops.backends import can_run_cpp, choose_backend, refuse_second_derivatives
-from mmdefocus.ops.cuda_limits import SCAN_CHUNK as CUDA_CHUNK
-from mmdefocus.ops.cuda_limits import defocus_scan_limit
 from mmdefocus.ops.defocus_scan_chain import defocus_scan_chain
+from mmdefocus.ops.kernel_limits import CUDA_CHUNK, CUDA_LIMITS, TRITON_LIMITS
 from mmdefocus.ops.validation import check_rank, check_shape, compute_dtype
 
 # Steps between the states that the C++ forward pass saves (`kChunk` in csrc/cpu/chunks.h).
@@ -209,8 +207,8 @@ def defocus_scan(
         if positions is None:
             positions = torch.arange(u.shape[1], device=u.device, dtype=compute)
     limits = {
-        'cuda': defocus_scan_limit(A.shape[1], group_size),
-        'triton': triton_limits.defocus_scan_limit(A.shape[1], group_size),
+        'cuda': CUDA_LIMITS.scan_obstacle(A.shape[1], group_size),
+        'triton': TRITON_LIMITS.scan_obstacle(A.shape[1], group_size),
     }
     implementation = _IMPLEMENTATIONS[choose_backend(backend, u.device, u.dtype, _IMPLEMENTATIONS, limits)]
     y, last_state = implementation(

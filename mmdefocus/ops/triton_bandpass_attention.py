@@ -277,7 +277,8 @@ def _attend(
 ) -> tuple[Tensor, Tensor]:
     y, lse = torch.empty_like(v), q.new_empty(q.shape[:3], dtype=torch.float32)
     grid, sizes = _launch(q, v, causal)
-    _forward[grid](q, k, v, factors, inside, y, lse, **sizes)
+    with torch.cuda.device_of(q):
+        _forward[grid](q, k, v, factors, inside, y, lse, **sizes)
     return y, lse
 
 
@@ -290,8 +291,9 @@ def _attend_backward(
     d_q, d_k, d_v, d_inside = (torch.empty_like(x) for x in (q, k, v, inside))
     grid, sizes = _launch(q, v, causal)
     d_filter = q.new_empty(2, *q.shape[:2], grid[0], 2, q.shape[3] // 2, dtype=torch.float32)
-    _backward_queries[grid](grad, mean, q, k, v, factors, inside, lse, d_q, d_inside, d_filter[0], **sizes)
-    _backward_keys[grid](grad, mean, q, k, v, factors, inside, lse, d_k, d_v, d_filter[1], **sizes)
+    with torch.cuda.device_of(q):
+        _backward_queries[grid](grad, mean, q, k, v, factors, inside, lse, d_q, d_inside, d_filter[0], **sizes)
+        _backward_keys[grid](grad, mean, q, k, v, factors, inside, lse, d_k, d_v, d_filter[1], **sizes)
     d_decay, d_freq = d_filter.sum((0, 1, 3)).unbind(1)
     return d_q, d_k, d_v, d_decay.clone(), d_freq.clone(), d_inside
 

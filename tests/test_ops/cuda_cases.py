@@ -14,7 +14,7 @@ from test_defocus_scan import make as make_scan_arguments
 from tolerances import FORWARD, GRADIENT, HALF, assert_close
 
 from mmdefocus.ops import causal_conv1d, defocus_scan
-from mmdefocus.ops.cuda_limits import MAX_WIDTH
+from mmdefocus.ops.kernel_limits import CUDA_LIMITS
 
 FLOAT = torch.float32
 
@@ -238,7 +238,7 @@ class ConvCases:
         self.assert_same(make_conv_arguments(length=length), device, activation)
 
     @pytest.mark.parametrize('bias', (True, False))
-    @pytest.mark.parametrize('width', range(1, MAX_WIDTH + 1))
+    @pytest.mark.parametrize('width', range(1, CUDA_LIMITS.max_width + 1))
     @pytest.mark.parametrize('channels', (1, 3, 17, 64))
     def test_every_width(self, device, channels, width, bias):
         self.assert_same(make_conv_arguments(channels=channels, width=width, bias=bias), device)

@@ -5,7 +5,7 @@ import types
 import pytest
 import torch
 
-from mmdefocus.ops import backends, triton_limits
+from mmdefocus.ops import backends
 from mmdefocus.ops.backends import (
     available_backends,
     can_run_cuda,
@@ -14,7 +14,7 @@ from mmdefocus.ops.backends import (
     choose_backend,
     requested_backend,
 )
-from mmdefocus.ops.cuda_limits import causal_conv1d_limit, defocus_scan_limit
+from mmdefocus.ops.kernel_limits import CUDA_LIMITS, TRITON_LIMITS, KernelLimits
 
 CPU, GPU = torch.device('cpu'), torch.device('cuda', 0)
 
@@ -166,17 +166,11 @@ def test_an_operator_that_a_backend_does_not_have(gpu_machine):
         choose_backend('cuda', GPU, implemented=('cpp', 'reference'))
 
 
-def test_limits_of_the_cuda_kernels():
-    assert defocus_scan_limit(32, 64) is None
-    assert defocus_scan_limit(34, 64) == 'its kernels take a state of up to 32, got 34'
-    assert defocus_scan_limit(16, 128) == 'its kernels take a group_size of up to 64, got 128'
-    assert causal_conv1d_limit(4) is None
-    assert causal_conv1d_limit(5) == 'its kernels take a width of up to 4, got 5'
-
-
-def test_limits_of_the_triton_kernels():
-    assert triton_limits.defocus_scan_limit(32, 128) is None
-    assert triton_limits.defocus_scan_limit(34, 64) == 'its kernels take a state of up to 32, got 34'
-    assert triton_limits.defocus_scan_limit(16, 130) == 'its kernels take a group_size of up to 128, got 130'
-    assert triton_limits.causal_conv1d_limit(4) is None
-    assert triton_limits.causal_conv1d_limit(5) == 'its kernels take a width of up to 4, got 5'
+@pytest.mark.parametrize(('limits', 'group_size'), [(CUDA_LIMITS, 64), (TRITON_LIMITS, 128)])
+def test_limits_of_gpu_kernels(limits: KernelLimits, group_size):
+    assert limits.scan_obstacle(32, group_size) is None
+    assert limits.scan_obstacle(34, 64) == 'its kernels take a state of up to 32, got 34'
+    message = f'its kernels take a group_size of up to {group_size}, got {group_size + 2}'
+    assert limits.scan_obstacle(16, group_size + 2) == message
+    assert limits.convolution_obstacle(4) is None
+    assert limits.convolution_obstacle(5) == 'its kernels take a width of up to 4, got 5'

@@ -14,7 +14,7 @@ from cuda_cases import ConvCases, ScanCases, SegmentCases, make_conv_arguments, 
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mmdefocus.ops import backends
-from mmdefocus.ops.cuda_limits import MAX_GROUP_SIZE, MAX_STATE, MAX_WIDTH, SCAN_CHUNK
+from mmdefocus.ops.kernel_limits import CUDA_CHUNK, CUDA_LIMITS
 
 H200 = 132  # multiprocessors
 SCAN = ('u', 'dt', 'A', 'B', 'C', 'D', 'z', 'dt_bias', 'freq', 'positions', 'initial_state')
@@ -120,7 +120,7 @@ def test_strides_beyond_32_bits(dimension):
 def test_states_are_saved_before_every_chunk(ops):
     arguments = make_scan_arguments(length=33)
     _, _, chunk_states = ops.defocus_scan(*(arguments[name] for name in SCAN), 2.0, 8, 1e-6)
-    assert chunk_states.shape == (2, -(-33 // SCAN_CHUNK), 24, 16)
+    assert chunk_states.shape == (2, -(-33 // CUDA_CHUNK), 24, 16)
     assert torch.equal(chunk_states[:, 0], arguments['initial_state'])
 
 
@@ -183,18 +183,20 @@ def test_direct_calls_of_the_scan_are_safe(ops, changes, message):
 
 
 def test_direct_calls_beyond_the_limits(ops):
-    wide = make_scan_arguments(channels=130, length=3, state=MAX_STATE + 2)
-    message = f'take a state of 1 to {MAX_STATE}, got {MAX_STATE + 2}'
+    wide = make_scan_arguments(channels=130, length=3, state=CUDA_LIMITS.max_state + 2)
+    message = f'take a state of 1 to {CUDA_LIMITS.max_state}, got {CUDA_LIMITS.max_state + 2}'
     with pytest.raises(RuntimeError, match=message):
         ops.defocus_scan(*(wide[name] for name in SCAN), 2.0, 65, 1e-6)
     coarse = make_scan_arguments(channels=130, length=3)
-    with pytest.raises(RuntimeError, match=f'take a group_size of up to {MAX_GROUP_SIZE}, got 65'):
+    with pytest.raises(RuntimeError, match=f'take a group_size of up to {CUDA_LIMITS.max_group_size}, got 65'):
         ops.defocus_scan(*(coarse[name] for name in SCAN), 2.0, 65, 1e-6)
     exact = make_scan_arguments(length=3, dtype=torch.float64)
     with pytest.raises(RuntimeError, match=r'expected A as Float on cpu, got Double on cpu'):
         ops.defocus_scan(*(exact[name] for name in SCAN), 2.0, 8, 1e-6)
-    x, weight, bias = make_conv_arguments(width=MAX_WIDTH + 1)
-    with pytest.raises(RuntimeError, match=rf'K of 1 to {MAX_WIDTH}, got \[40, {MAX_WIDTH + 1}\]'):
+    x, weight, bias = make_conv_arguments(width=CUDA_LIMITS.max_width + 1)
+    with pytest.raises(
+        RuntimeError, match=rf'K of 1 to {CUDA_LIMITS.max_width}, got \[40, {CUDA_LIMITS.max_width + 1}\]'
+    ):
         ops.causal_conv1d(x, weight, bias, True)
 
 

@@ -14,7 +14,7 @@ from tolerances import FORWARD, GRADIENT, HALF, assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmdefocus.ops import causal_conv1d
-from mmdefocus.ops.triton_limits import MAX_WIDTH
+from mmdefocus.ops.kernel_limits import TRITON_LIMITS
 
 FLOAT = torch.float32
 
@@ -33,7 +33,7 @@ def test_every_length(length, activation):
 
 
 @pytest.mark.parametrize(
-    ('channels', 'width', 'bias'), [(1, 1, True), (65, 2, False), (70, 3, True), (64, MAX_WIDTH, False)]
+    ('channels', 'width', 'bias'), [(1, 1, True), (65, 2, False), (70, 3, True), (64, TRITON_LIMITS.max_width, False)]
 )
 def test_every_width(channels, width, bias):
     assert_same(make(channels=channels, width=width, length=35, bias=bias))
