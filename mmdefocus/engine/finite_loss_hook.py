@@ -82,14 +82,19 @@ def _first_non_finite(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> 
             module.register_forward_pre_hook(lambda _, *inputs, name=name: enter(name, *inputs), with_kwargs=True),
             module.register_forward_hook(lambda _, inputs, output, name=name: leave(name, output)),
         ]
+    failure = None
     try:
         model(*args, **kwargs)
+    except (RuntimeError, TypeError, ValueError) as error:  # the model has no such mode, or refuses such values
+        failure = error
     finally:
         for handle in handles:
             handle.remove()
 
     broken = [name for name, parameter in model.named_parameters() if not parameter.isfinite().all()]
-    if not origins:
+    if failure is not None and not origins:
+        where = f'Where it began is not known: a second look at the model failed ({type(failure).__name__}: {failure})'
+    elif not origins:
         where = 'All outputs of modules are finite, the loss itself is not'
     elif origins == ['inputs']:
         where = 'The images of the batch are not finite'

@@ -45,6 +45,8 @@ class Model(BaseModel):
     def forward(self, inputs, mode):
         x, bad = inputs['x'], inputs['index'].item() == BAD_IMAGE
         for number, block in enumerate(self.blocks):
+            if self.fault == 'mode' and mode == 'tensor' and number == 2:
+                raise TypeError('no such mode')
             x = block(x, divisor=0.0 if bad and self.fault == 'function' and number == 1 else 1.0)
         if self.fault == 'chance':
             x = self.dropout(x) / (self.dropout(torch.ones(1)) if bad else 1.0)
@@ -116,6 +118,19 @@ def test_images(tmp_path):
 
 def test_loss_itself(tmp_path):
     assert 'All outputs of modules are finite, the loss itself is not' in message_of(tmp_path, 'loss')
+
+
+def test_model_that_fails_when_it_is_looked_at(tmp_path):
+    """As detectors whose mode 'tensor' is not complete: what was seen before counts."""
+    model = Model('mode')
+    model.blocks[2].second.weight.data[1, 1] = torch.nan
+    message = message_of(tmp_path, 'mode', model)
+    assert 'the loss of iteration 0 is not finite (loss=nan)' in message
+    assert 'Where it began is not known: a second look at the model failed (TypeError: no such mode)' in message
+    assert 'among them blocks.2.second.weight' in message
+    model = Model('mode')
+    model.blocks[1].second.weight.data[1, 1] = torch.nan
+    assert 'is blocks.1.second (Linear)' in message_of(tmp_path / 'second', 'mode', model)
 
 
 def test_chance_is_repeated(tmp_path):
