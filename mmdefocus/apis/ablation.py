@@ -152,7 +152,8 @@ def format_ablation(variants: Sequence[Variant], results: Mapping[str, Mapping[s
 
     Returns:
         One row per variant with its settings and, for every metric, the values by seed and their mean and standard
-        deviation (of a sample, with n - 1; there is none of a single seed).
+        deviation (of a sample, with n - 1; there is none of a single seed). Percentages have two decimals, fractions
+        three.
     """
     heading, rule = '| variant | settings |', '|---|---|'
     for metric in results:
@@ -164,8 +165,10 @@ def format_ablation(variants: Sequence[Variant], results: Mapping[str, Mapping[s
         line = f'| {variant.name} | {settings} |'
         for by_variant in results.values():
             values = by_variant[variant.name]
-            deviation = f' ± {statistics.stdev(values):#.2g}' if len(values) > 1 else ''
-            line += f' {", ".join(f"{value:#.4g}" for value in values)} | {statistics.fmean(values):#.4g}{deviation} |'
+            decimals = 3 if max(map(max, by_variant.values())) <= 1 else 2
+            deviation = f' ± {statistics.stdev(values):.{decimals}f}' if len(values) > 1 else ''
+            by_seed = ', '.join(f'{value:.{decimals}f}' for value in values)
+            line += f' {by_seed} | {statistics.fmean(values):.{decimals}f}{deviation} |'
         lines.append(line)
     return '\n'.join(lines) + '\n'
 
