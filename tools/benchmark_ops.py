@@ -111,7 +111,6 @@ def run(arguments: argparse.Namespace, machine: Machine) -> tuple[list[Measureme
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
-    torch.manual_seed(0)
     torch.set_num_threads(arguments.threads)
     torch.backends.cudnn.allow_tf32 = False  # or its convolutions would not be those of float32
     machine = Machine(arguments.device, arguments.seconds)
