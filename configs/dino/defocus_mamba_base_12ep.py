@@ -1,4 +1,4 @@
-_base_ = 'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py'
+_base_ = 'mmdet::dino/dino-4scale_r50_improved_8xb2-12e_coco.py'
 custom_imports = dict(imports=['mmdefocus.models', 'mmdefocus.datasets'], allow_failed_imports=False)
 
 model = dict(
@@ -30,13 +30,3 @@ model = dict(
 train_dataloader = dict(dataset=dict(type='DefocusCocoDataset'))
 val_dataloader = dict(dataset=dict(type='DefocusCocoDataset'))
 test_dataloader = val_dataloader
-
-optim_wrapper = dict(
-    optimizer=dict(lr=2e-4),
-    paramwise_cfg=dict(
-        custom_keys=dict(
-            sampling_offsets=dict(lr_mult=0.1),
-            reference_points=dict(lr_mult=0.1),
-        )
-    ),
-)
