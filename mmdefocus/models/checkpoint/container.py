@@ -1,6 +1,7 @@
 """What a checkpoint is as a file, looked at before anything in it is unpickled."""
 
 import zipfile
+from functools import lru_cache
 from pathlib import Path
 
 ZIP_MAGIC = b'PK\x03\x04'
@@ -20,8 +21,8 @@ def check_container(path: Path) -> None:
 
     Raises:
         FileNotFoundError: There is no such file.
-        CheckpointError: A directory, an empty or truncated file, a pointer of Git LFS, another kind of file, or an
-            archive whose content is larger than itself.
+        CheckpointError: A directory, an empty, truncated or damaged file, a pointer of Git LFS, another kind of file,
+            or an archive whose content is larger than itself.
     """
     if path.is_dir():
         raise CheckpointError(f'{path} is a directory; name the checkpoint file in it')
@@ -59,3 +60,18 @@ def _check_zip(path: Path) -> None:
             f'{path} has {size:,} bytes but would unpack to {content:,}; torch.save does not compress, so this is no '
             'checkpoint'
         )
+    status = path.stat()
+    damaged = _damaged_entry(path, status.st_size, status.st_mtime_ns)
+    if damaged is not None:
+        raise CheckpointError(
+            f'{path} is damaged: the checksum of {damaged} in it is not that of its content; download or copy it again'
+        )
+
+
+@lru_cache
+def _damaged_entry(path: Path, size: int, changed: int) -> str | None:
+    """First entry of an archive whose checksum is wrong. The same file is read once, however often it is asked for."""
+    with zipfile.ZipFile(path) as archive:
+        if not any(entry.CRC for entry in archive.infolist()):  # torch.serialization.set_crc32_options(False)
+            return None
+        return archive.testzip()

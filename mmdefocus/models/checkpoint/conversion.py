@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from .key_mapping import mmdefocus_to_official, official_kind
-from .official import as_mmengine_checkpoint, check_finite, official_state_dict
+from .official import as_mmengine_checkpoint, check_tensors, official_state_dict
 from .resolution import Resolution
 
 TARGETS = ('cls', 'det')
@@ -32,8 +32,8 @@ def convert_official(
         A checkpoint with the entries ``meta`` and ``state_dict``. What a training needs to be resumed is left out.
 
     Raises:
-        ValueError: Not an official file, a choice that this file does not allow, keys that do not belong to the
-            model, or weights that are not finite.
+        ValueError: Not an official file, a choice that this file does not allow, or keys that do not belong to the
+            model.
     """
     if to is not None and to not in TARGETS:
         raise ValueError(f'to must be one of {list(TARGETS)} or None, got {to!r}')
@@ -68,12 +68,12 @@ def convert_to_official(content: Any) -> dict[str, Any]:
         ``meta`` and ``state_dict`` from detectors.
 
     Raises:
-        ValueError: Not one of our checkpoints, keys that do not belong to the model, or weights that are not finite.
+        ValueError: Not one of our checkpoints, or keys that do not belong to the model.
     """
     state_dict = content.get('state_dict', content) if isinstance(content, Mapping) else None
     if not isinstance(state_dict, Mapping) or not any(str(key).startswith('backbone.layers.') for key in state_dict):
         raise ValueError(f'expected a checkpoint of mmdefocus (backbone.layers.*), got one with {_described(content)}')
-    check_finite(state_dict)
+    check_tensors(state_dict)
     official = OrderedDict(mmdefocus_to_official(state_dict))
     if official_kind(official) == 'detection':
         return {'meta': content.get('meta', {}), 'state_dict': official}

@@ -6,7 +6,10 @@ MMEngine's own ones unpickle anything once ``weights_only`` has failed. Names of
 ``torchvision://``) and cloud storage keep MMEngine's loaders.
 """
 
+import hashlib
+import logging
 import os
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -16,7 +19,7 @@ from mmengine.dist import barrier, is_main_process
 from mmengine.logging import print_log
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from .container import CheckpointError
+from .container import CheckpointError, check_container
 from .official import as_mmengine_checkpoint
 from .reading import read_checkpoint
 from .resolution import METADATA_KEY
@@ -59,16 +62,48 @@ def _tell_bare_backbone(state_dict: Any) -> None:
 
 @CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), force=True)
 def load_from_http(filename: str, map_location: Any = None) -> Any:
-    """Download a checkpoint into PyTorch's cache, once, and read it as :func:`load_from_local` does."""
-    path = Path(torch.hub.get_dir(), 'checkpoints', os.path.basename(urlparse(filename).path))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Download a checkpoint, once, and read it as :func:`load_from_local` does.
+
+    The file stays in the directory of ``torch.hub``, below ``checkpoints/``, in a folder of its own for each address.
+    One that cannot be read does not stay there.
+
+    Raises:
+        CheckpointError: The address gives no usable checkpoint. The message says how to give a local file instead.
+    """
+    path = cached_path(filename)
     if is_main_process():
         _download(filename, path)
     barrier()
     _download(filename, path)  # on other machines
-    return load_from_local(str(path), map_location)
+    try:
+        return load_from_local(str(path), map_location)
+    except CheckpointError:
+        path.unlink(missing_ok=True)  # the address may give another file later
+        raise
+
+
+def cached_path(url: str) -> Path:
+    """Where the checkpoint of an address is kept; different addresses have different places."""
+    folder = hashlib.sha256(url.encode()).hexdigest()[:16]
+    return Path(torch.hub.get_dir(), 'checkpoints', folder, os.path.basename(urlparse(url).path) or 'checkpoint.pth')
 
 
 def _download(url: str, path: Path) -> None:
-    if not path.exists():
+    if path.exists():
+        try:
+            check_container(path)
+            return
+        except CheckpointError as error:
+            print_log(f'{error}: downloading {url} once more', 'current', logging.WARNING)
+            path.unlink()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
         torch.hub.download_url_to_file(url, str(path))
+        check_container(path)
+    except (OSError, HTTPException, CheckpointError) as error:
+        path.unlink(missing_ok=True)
+        raise CheckpointError(
+            f'{url} could not be downloaded ({type(error).__name__}: {error}). Download it where there is a network, '
+            'and give the path of the file in place of the address (for the weights that a config starts from: '
+            '--cfg-options model.backbone.init_cfg.checkpoint=FILE, or load_from=FILE)'
+        ) from error

@@ -2,6 +2,7 @@
 
 import re
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> Any:
 
     Raises:
         FileNotFoundError: There is no such file.
-        CheckpointError: The file is no checkpoint, is damaged, or asks for more than data.
+        CheckpointError: The file is no checkpoint, is damaged, asks for more than data, or has a tensor with NaN or
+            infinite elements (-inf excepted, which attention masks have).
         RuntimeError: PyTorch is older than 2.6.
     """
     path = Path(path)
@@ -48,9 +50,39 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> Any:
         extras = stand_ins(torch.serialization.get_unsafe_globals_in_checkpoint(path)) if is_zip else stand_ins()
         with torch.serialization.safe_globals(extras):
             content = torch.load(path, map_location=map_location, weights_only=True)
-        return _Finisher(path.stat().st_size).finish(content)
+        content = _Finisher(path.stat().st_size).finish(content)
     except Exception as error:  # A damaged pickle can fail in any way.
         raise CheckpointError(_explain(path, error)) from error
+    broken = find_non_finite(content)
+    if broken is not None:
+        raise CheckpointError(
+            f'{path}: {broken} has NaN or infinite elements; the training diverged or the file is damaged'
+        )
+    return content
+
+
+def find_non_finite(content: Any) -> str | None:
+    """Dotted name of the first tensor with NaN or +inf in nested containers; None if there is none."""
+    # Elements of a tuple, list or dictionary; one that holds itself is looked at once.
+    pending, seen = [('', content)], set()
+    while pending:
+        name, value = pending.pop()
+        if isinstance(value, Tensor):
+            if _is_broken(value):
+                return name or 'the tensor'
+        elif isinstance(value, (Mapping, list, tuple)) and id(value) not in seen:
+            seen.add(id(value))
+            items = value.items() if isinstance(value, Mapping) else enumerate(value)
+            pending += reversed([(f'{name}.{key}' if name else str(key), item) for key, item in items])
+    return None
+
+
+def _is_broken(tensor: Tensor) -> bool:
+    if tensor.is_meta or tensor.layout != torch.strided or not (tensor.is_floating_point() or tensor.is_complex()):
+        return False
+    if torch.isfinite(tensor).all():
+        return False
+    return tensor.is_complex() or bool((torch.isnan(tensor) | torch.isposinf(tensor)).any())
 
 
 def _explain(path: Path, error: Exception) -> str:
