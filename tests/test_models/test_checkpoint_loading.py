@@ -11,7 +11,7 @@ from mmengine.runner.checkpoint import get_state_dict
 from torch import nn
 
 from mmdefocus.models import DefocusMamba
-from mmdefocus.models.checkpoint import CheckpointError
+from mmdefocus.models.checkpoint import CheckpointError, mmdefocus_to_official
 from mmdefocus.models.checkpoint.resolution import METADATA_KEY, Resolution, scales_by_rule
 
 
@@ -50,7 +50,7 @@ def test_a_backbone_finds_its_part(build, saved, whole):
     nn.init.normal_(source.norm.bias)
     path = saved(in_model(source) if whole else source)
     for target in (build(), build(init_cfg=dict(type='Pretrained', checkpoint=path))):
-        target.init_weights() if target.init_cfg else load_checkpoint(target, path, strict=True)
+        target.init_weights() if target.pretrained else load_checkpoint(target, path, strict=True)
         assert_same_weights(target, source)
     model = in_model(build())
     load_checkpoint(model, saved(in_model(source)), strict=True)
@@ -68,52 +68,98 @@ def test_prefix_in_a_list_of_initialisations(build, saved):
     assert backbone.delta_scale == 2
 
 
-def test_other_models_are_refused(build, saved):
+def test_strictness_is_the_callers(build, saved):
+    """Weights of another model, of a neck or of one layer are for the caller to accept or to refuse."""
+    backbone, expected = build(), build()
     resnet = nn.ModuleDict({'conv1': nn.Conv2d(3, 4, 7), 'layer1': nn.Linear(1, 1)})
-    message = 'expected weights of a DefocusMamba .*, got none: the checkpoint is of another model'
-    with pytest.raises(
-        ValueError, match=rf'{message}, its keys here are conv1\.weight, conv1\.bias, layer1\.weight, \.'
-    ):
-        load_checkpoint(build(), saved(resnet))
-    with pytest.raises(ValueError, match=rf'{message}, its keys here are none'):
-        load_checkpoint(in_model(build()), saved(resnet))
-    with pytest.raises(ValueError, match=rf'{message}, its keys here are conv1\.weight'):
-        load_checkpoint(in_model(build()), saved(in_model(resnet)))
+    for other in (saved(resnet), saved(in_model(resnet)), saved(nn.ModuleDict({'neck': resnet}))):
+        for model in (backbone, in_model(backbone)):
+            load_checkpoint(model, other)
+            with pytest.raises(RuntimeError, match=r'missing keys in source state_dict: .*layers\.0\.norm\.weight'):
+                load_checkpoint(model, other, strict=True)
+    assert_same_weights(backbone, expected)
+
+    layer = {key: value + 1 for key, value in expected.state_dict().items() if key.startswith('layers.1.')}
+    found = in_model(backbone).load_state_dict({f'backbone.{key}': value for key, value in layer.items()}, strict=False)
+    assert 'backbone.layers.0.norm.weight' in found.missing_keys
+    assert not found.unexpected_keys
+    for key, value in backbone.state_dict().items():
+        assert torch.equal(value, layer.get(key, expected.state_dict()[key])), key
+    assert (backbone.rope_scale, backbone.delta_scale) == (1, 1)
+
+
+def test_official_names_with_others_are_left_to_the_caller(build):
+    official = mmdefocus_to_official({f'backbone.{key}': value for key, value in build().state_dict().items()})
+    official['blocks.0.mixer.extra'] = torch.ones(1)
+    with pytest.raises(RuntimeError, match=r'Unexpected key\(s\) in state_dict: "blocks\.0\.mixer\.extra"'):
+        build().load_state_dict(official)
+    assert build().load_state_dict(official, strict=False) == ([], ['blocks.0.mixer.extra'])
 
 
 @pytest.mark.parametrize('whole', [False, True])
-def test_other_sizes_are_refused(build, saved, toy_arch, whole):
+def test_other_sizes_are_explained(build, saved, toy_arch, whole):
     wrap = in_model if whole else lambda backbone: backbone
     with torch.device('meta'):
         base, small = DefocusMamba('base'), wrap(DefocusMamba('small')).state_dict()
     message = (
         r"expected weights of arch='base' \(embed_dims=768, num_layers=24\), got weights of arch='small' "
-        r'\(embed_dims=384, num_layers=24\); cls_token is \(1, 1, 384\), not \(1, 1, 768\)'
+        r'\(embed_dims=384, num_layers=24\) whose cls_token is \(1, 1, 384\), not \(1, 1, 768\); give DefocusMamba'
     )
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(RuntimeError, match=message):
         wrap(base).load_state_dict(small)
     deeper = wrap(DefocusMamba(toy_arch | {'num_layers': 3}))
+    with pytest.raises(RuntimeError, match=r'unexpected key in source state_dict: .*layers\.2\.norm\.weight'):
+        load_checkpoint(wrap(build()), saved(deeper), strict=True)
+
+
+def test_other_shapes_of_the_same_arch_are_explained(build, toy_arch):
+    coarse = DefocusMamba(toy_arch, patch_size=32).state_dict()
     message = (
-        r'of another arch \(embed_dims=16, num_layers=2\), got .* another arch \(embed_dims=16, num_layers=3\); give'
+        r'got weights of the same width and depth whose patch_embed\.projection\.weight is \(16, 3, 32, 32\), '
+        r'not \(16, 3, 16, 16\)'
     )
-    with pytest.raises(ValueError, match=message):
-        load_checkpoint(wrap(build()), saved(deeper))
+    with pytest.raises(RuntimeError, match=message):
+        build().load_state_dict(coarse)
 
 
-def test_a_refused_checkpoint_changes_nothing(build, saved, toy_arch):
-    model = in_model(build())
-    before = copy.deepcopy(model)
-    other = in_model(DefocusMamba(toy_arch | {'inner_dims': 48}))
-    with pytest.raises(ValueError, match='expected weights of'):
-        load_checkpoint(model, saved(other))
-    assert_same_weights(model['backbone'], before['backbone'])
+@pytest.mark.parametrize('change', [{'num_layers': 3}, {'num_layers': 1}, {'inner_dims': 48}])
+def test_pretrained_weights_must_fit(saved, build, toy_arch, change):
+    """MMEngine alone would train on with what fits, and random weights for the rest."""
+    path = saved(in_model(DefocusMamba(toy_arch | change)))
+    for init_cfg in (dict(type='Pretrained', checkpoint=path), dict(type='Pretrained', checkpoint=path, prefix='head')):
+        with pytest.raises(
+            CheckpointError, match=r'epoch_1\.pth is no checkpoint of this DefocusMamba: .*init_cfg=None'
+        ):
+            build(init_cfg=init_cfg).init_weights()
 
 
-def test_weights_that_are_not_finite_are_refused(build, saved):
-    source = in_model(build())
-    nn.init.constant_(source['backbone'].layers[1].mixer.D, torch.nan)
-    with pytest.raises(ValueError, match=r'layers\.1\.mixer\.D has NaN or infinite elements; the training diverged'):
-        load_checkpoint(in_model(build()), saved(source))
+def test_random_weights_are_logged(build, saved, log):
+    path = saved(build())
+    build(init_cfg=dict(type='Pretrained', checkpoint=path)).init_weights()
+    assert 'random weights' not in log.text
+    build().init_weights()
+    assert 'DefocusMamba starts from random weights: its init_cfg names no checkpoint' in log.text
+
+
+@pytest.mark.parametrize('value', [torch.nan, torch.inf])
+@pytest.mark.parametrize('place', ['backbone', 'head', 'optimiser'])
+def test_files_with_numbers_that_are_not_finite_are_refused(build, saved, value, place):
+    source, optimiser = in_model(build()), {'state': [torch.ones(3)]}
+    broken = {
+        'backbone': ('state_dict.backbone.layers.1.mixer.D', source['backbone'].layers[1].mixer.D),
+        'head': ('state_dict.head.bias', source['head'].bias),
+        'optimiser': ('optimizer.state.0', optimiser['state'][0]),
+    }
+    name, tensor = broken[place]
+    tensor.data[1] = value
+    with pytest.raises(CheckpointError, match=rf'epoch_1\.pth: {name} has NaN or infinite elements; the training'):
+        load_checkpoint(in_model(build()), saved(source, optimizer=optimiser))
+
+
+def test_masks_may_have_minus_infinity(saved):
+    model = nn.Linear(2, 2)
+    model.register_buffer('mask', torch.tensor([0.0, -torch.inf]))
+    load_checkpoint(model, saved(model), strict=True)
 
 
 def test_heads_of_other_classes_are_left_to_mmengine(build, saved):
@@ -179,16 +225,84 @@ def test_nothing_is_said_or_changed_at_the_same_size(build, saved, log):
     assert 'scale' not in log.text
 
 
-@pytest.mark.parametrize(('rope_scale', 'warns'), [(3.9, False), (3.0, True)])
-def test_numbers_of_the_config_are_kept(build, saved, log, rope_scale, warns):
-    """Published ones are rounded; a number that is further off is worth a warning."""
-    model = in_model(build(img_size=128, rope_scale=rope_scale, delta_scale=2.0))
+def warnings_in(log):
+    """Those about scales."""
+    texts = [record.getMessage() for record in log.records if record.levelno == logging.WARNING]
+    return [text for text in texts if 'scale' in text]
+
+
+@pytest.mark.parametrize(
+    ('scales', 'warns'),
+    # Published ones are rounded, by up to 5 %; a number that is further off is worth a warning.
+    [((3.8, 2.0), False), ((4.2, 2.0), False), ((3.7, 2.0), True), ((4.3, 2.0), True), ((4.0, 1.86), True)],
+)
+def test_numbers_of_the_config_are_kept(build, saved, log, scales, warns):
+    model = in_model(build(img_size=128, rope_scale=scales[0], delta_scale=scales[1]))
     load_checkpoint(model, saved(in_model(build(img_size=64))))
-    assert (model['backbone'].rope_scale, model['backbone'].delta_scale) == (rope_scale, 2)
-    warnings = [record.getMessage() for record in log.records if record.levelno == logging.WARNING]
-    assert (
-        any('but the config says rope_scale=3 and delta_scale=2, which is kept' in text for text in warnings) == warns
+    assert (model['backbone'].rope_scale, model['backbone'].delta_scale) == scales
+    said = f'but the config says rope_scale={scales[0]:g} and delta_scale={scales[1]:g}, which is kept'
+    assert [said in text for text in warnings_in(log)] == [True] * warns
+
+
+def test_a_scale_of_one_is_a_number_too(build, saved, log):
+    model = in_model(build(img_size=128, rope_scale=1.0, delta_scale=1.0))
+    load_checkpoint(model, saved(in_model(build(img_size=64))))
+    assert (model['backbone'].rope_scale, model['backbone'].delta_scale) == (1, 1)
+    (text,) = warnings_in(log)
+    assert 'takes to rope_scale=4 and delta_scale=2 here, but the config says rope_scale=1 and delta_scale=1' in text
+
+
+def test_each_scale_follows_the_rule_by_itself(build, saved):
+    model = in_model(build(img_size=128, rope_scale=3.5))
+    load_checkpoint(model, saved(in_model(build(img_size=64))))
+    assert (model['backbone'].rope_scale, model['backbone'].delta_scale) == (3.5, 2)
+
+
+def plain(model):
+    """A state dict without metadata, as a program of another kind may have written it."""
+    return dict(model.state_dict())
+
+
+def test_a_plain_state_dict_in_a_detector_is_of_a_classifier_of_pretrain_size(build, log):
+    detector = build(out_type='featmap', pretrain_size=64)
+    detector.load_state_dict(plain(build(img_size=64)))
+    assert (detector.rope_scale, detector.delta_scale) == ('auto', 'auto')
+    (text,) = warnings_in(log)
+    assert 'is taken for that of a classifier trained at pretrain_size, 64 x 64 pixels' in text
+
+
+@pytest.mark.parametrize('changes', [{'img_size': 128}, {'out_type': 'featmap'}])
+def test_a_plain_state_dict_without_a_known_size_changes_no_scale(build, log, changes):
+    backbone = build(**changes)
+    backbone.load_state_dict(plain(build(img_size=64)))
+    assert (backbone.rope_scale, backbone.delta_scale) == (1, 1)
+    (text,) = warnings_in(log)
+    assert text == (
+        'the state dict does not tell its image size and scales; rope_scale=1 and delta_scale=1 stay as they are'
     )
+
+
+def test_a_plain_state_dict_says_nothing_where_the_config_has_both_scales(build, log):
+    build(img_size=128, rope_scale=4.0, delta_scale=2.0).load_state_dict(plain(build(img_size=64)))
+    assert 'scale' not in log.text
+
+
+@pytest.mark.parametrize('changes', [{}, {'pretrain_size': 64, 'token_order': 'window'}])
+def test_a_classifier_that_is_not_square_does_not_set_a_detectors_scales(build, saved, log, changes):
+    detector = build(out_type='featmap', **changes)
+    load_checkpoint(detector, saved(in_model(build(img_size=(64, 128)))))
+    assert (detector.rope_scale, detector.delta_scale) == (1, 1)
+    assert detector.pretrain_size == changes.get('pretrain_size')
+    (text,) = warnings_in(log)
+    assert 'trained at 64 x 128 pixels' in text
+    assert 'for weights of square images, so that rope_scale=1 and delta_scale=1 stay as they are' in text
+
+
+def test_a_detector_does_not_set_a_classifiers_scales(build, saved, log):
+    classifier = build(img_size=128)
+    load_checkpoint(classifier, saved(build(out_type='featmap', pretrain_size=64, rope_scale=4.0, delta_scale=2.0)))
+    assert (classifier.rope_scale, classifier.delta_scale) == (1, 1)
+    assert 'there is no rule from a detector to a classifier' in warnings_in(log)[0]
 
 
 def test_published_detector_keeps_its_numbers_without_a_warning(build, saved, log):

@@ -175,7 +175,7 @@ def test_detectors(tmp_path, case, load):
 def test_backbone_of_a_detector_from_an_official_classifier(tmp_path, prefix):
     """At the classifier's own size both scales come out as 1, and so must the features."""
     expected = read_expected('cls_rope')
-    changes = dict(pretrain_size=64, rope_scale=1.0, delta_scale=1.0, drop_path_rate=0.0, final_norm_eps=1e-6)
+    changes = dict(pretrain_size=64, rope_scale=None, delta_scale=None, drop_path_rate=0.0, final_norm_eps=1e-6)
     init_cfg = dict(type='Pretrained', checkpoint=official_file('cls_rope'), **prefix)
     expected['arch']['fpn_out'] = 16
     cfg = Config.fromfile(detector_config(tmp_path / 'detector.py', expected, **changes, init_cfg=init_cfg))

@@ -1,4 +1,8 @@
-"""What a backbone does when a state dict is loaded into it or taken from it."""
+"""What a backbone does when a state dict is loaded into it or taken from it.
+
+The hooks rename keys, explain shapes that do not fit and set the scales. Whether a state dict must be complete is the
+caller's choice (``strict``), as for any module of PyTorch.
+"""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -8,7 +12,6 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from ..checkpoint.key_mapping import backbone_state_dict
-from ..checkpoint.official import check_finite
 from ..checkpoint.resolution import METADATA_KEY, Resolution, Scale, scales_by_rule
 
 if TYPE_CHECKING:
@@ -19,7 +22,7 @@ _ROUNDING = 0.06
 
 
 def add_checkpoint_hooks(backbone: 'DefocusBackbone') -> None:
-    """Make a backbone load official and whole state dicts, refuse others, and follow the rule for image sizes."""
+    """Make a backbone load official and whole state dicts, and follow the rule for image sizes."""
     backbone._register_load_state_dict_pre_hook(_before_loading, with_module=True)
     backbone._register_state_dict_hook(_after_saving)
 
@@ -29,35 +32,38 @@ def _after_saving(backbone: 'DefocusBackbone', state_dict: object, prefix: str, 
 
 
 def _before_loading(
-    backbone: 'DefocusBackbone', state_dict: dict[str, Tensor], prefix: str, metadata: Mapping[str, Any], *_: object
+    backbone: 'DefocusBackbone',
+    state_dict: dict[str, Tensor],
+    prefix: str,
+    metadata: Mapping[str, Any],
+    _strict: bool,  # True whatever the caller says: PyTorch and MMEngine judge by what the hooks leave
+    _missing_keys: list[str],
+    _unexpected_keys: list[str],
+    errors: list[str],
 ) -> None:
     own = {key[len(prefix) :]: state_dict[key] for key in state_dict if key.startswith(prefix)}
     weights = backbone_state_dict(own)
-    _check_weights(backbone, weights)
     for key in own:
         del state_dict[prefix + key]
     state_dict.update({prefix + key: value for key, value in weights.items()})
+    expected = {name: parameter.shape for name, parameter in backbone.named_parameters()}
+    common = expected.keys() & weights.keys()
+    wrong = [name for name in expected if name in common and expected[name] != weights[name].shape]
+    if wrong:
+        errors.append(_misfit(backbone, weights, wrong[0]))
+        return
     trained = Resolution.from_metadata(metadata)
-    if trained is not None:
+    if common and (trained is not None or len(common) == len(expected)):
         _adapt_scales(backbone, trained)
 
 
-def _check_weights(backbone: 'DefocusBackbone', weights: Mapping[str, Tensor]) -> None:
-    expected = dict(backbone.named_parameters())
-    common = expected.keys() & weights.keys()
-    if not common:
-        raise ValueError(
-            f'expected weights of a {type(backbone).__name__} (cls_token, layers.0.norm.weight, ...), got none: the '
-            f'checkpoint is of another model, its keys here are {_listed(weights)}'
-        )
-    wrong = [key for key in expected if key in common and expected[key].shape != weights[key].shape]
-    if wrong or _num_layers(weights) != _num_layers(expected):
-        first = [f'; {key} is {tuple(weights[key].shape)}, not {tuple(expected[key].shape)}' for key in wrong[:1]]
-        raise ValueError(
-            f'expected weights of {_size(backbone, expected)}, got weights of {_size(backbone, weights)}'
-            f'{"".join(first)}; give the backbone the sizes that the checkpoint has'
-        )
-    check_finite({key: weights[key] for key in common})
+def _misfit(backbone: 'DefocusBackbone', weights: Mapping[str, Tensor], wrong: str) -> str:
+    own, theirs = (_size(backbone, tensors) for tensors in (dict(backbone.named_parameters()), weights))
+    return (
+        f'expected weights of {own}, got weights of {theirs if theirs != own else "the same width and depth"} whose '
+        f'{wrong} is {tuple(weights[wrong].shape)}, not {tuple(backbone.get_parameter(wrong).shape)}; give '
+        f'{type(backbone).__name__} the sizes that the checkpoint has'
+    )
 
 
 def _size(backbone: 'DefocusBackbone', weights: Mapping[str, Tensor]) -> str:
@@ -72,11 +78,6 @@ def _num_layers(keys: Iterable[str]) -> int:
     return len({key.split('.')[1] for key in keys if key.startswith('layers.')})
 
 
-def _listed(keys: Iterable[str]) -> str:
-    keys = list(keys)
-    return ', '.join(keys[:3]) + (', ...' if len(keys) > 3 else '') or 'none'
-
-
 def resolution_of(backbone: 'DefocusBackbone') -> Resolution:
     """Image size and scales of a backbone."""
     height, width = backbone.img_size
@@ -85,36 +86,67 @@ def resolution_of(backbone: 'DefocusBackbone') -> Resolution:
     return Resolution(height, width, *scales, backbone.pretrain_size, is_detector)
 
 
-def _adapt_scales(backbone: 'DefocusBackbone', trained: Resolution) -> None:
+def _adapt_scales(backbone: 'DefocusBackbone', trained: Resolution | None) -> None:
     used = resolution_of(backbone)
-    # Square for all published classifiers. Of another one, a detector cannot count its windows.
-    side = trained.pretrain_size if trained.is_detector else trained.height
-    if used.is_detector and not trained.is_detector:
-        if trained.height != trained.width:
+    if trained is None:
+        trained = _assumed(backbone, used)
+        if trained is None:
             return
-        if used.pretrain_size not in (None, side):
-            _warn(f'pretrain_size is {used.pretrain_size}, but the checkpoint was trained at {side} pixels')
-    scales = scales_by_rule(trained, used)
-    if scales is None or scales == (used.rope_scale, used.delta_scale):
+    elif used.is_detector and not trained.is_detector:
+        if trained.height != trained.width:
+            _warn(
+                f'{_trained(trained)}; the published rule for a detector is for weights of square images, so that '
+                f'{_scales(used.rope_scale, used.delta_scale)} stay as they are'
+            )
+            return
+        if used.pretrain_size not in (None, trained.height):
+            _warn(f'pretrain_size is {used.pretrain_size}, but the checkpoint was trained at {trained.height} pixels')
+    by_rule = scales_by_rule(trained, used)
+    if by_rule is None:
+        if any(backbone.scales_follow_checkpoint):
+            _warn(
+                f'{_trained(trained)}; there is no rule from a detector to a classifier, so that '
+                f'{_scales(used.rope_scale, used.delta_scale)} stay as they are'
+            )
         return
-    described = f'rope_scale={_show(scales[0])} and delta_scale={_show(scales[1])}'
-    if (backbone.rope_scale, backbone.delta_scale) == (1.0, 1.0):
-        backbone.rope_scale, backbone.delta_scale = scales
-        if 'auto' in scales:
-            backbone.pretrain_size = backbone.pretrain_size or side
-        print_log(f'{_trained(trained)}; by the published rule the backbone now has {described}', 'current')
-    elif any(_differ(scale, own) for scale, own in zip(scales, (used.rope_scale, used.delta_scale), strict=True)):
+    present = (used.rope_scale, used.delta_scale)
+    free = backbone.scales_follow_checkpoint
+    adapted = tuple(rule if follows else own for rule, own, follows in zip(by_rule, present, free, strict=True))
+    if any(_differ(rule, own) for rule, own in zip(by_rule, adapted, strict=True)):
         _warn(
-            f'{_trained(trained)}, which the published rule takes to {described} here, but the config says '
-            f'rope_scale={_show(used.rope_scale)} and delta_scale={_show(used.delta_scale)}, which is kept'
+            f'{_trained(trained)}, which the published rule takes to {_scales(*by_rule)} here, but the config says '
+            f'{_scales(*adapted)}, which is kept'
         )
+    if adapted == present:
+        return
+    backbone.rope_scale, backbone.delta_scale = adapted
+    if 'auto' in adapted and backbone.pretrain_size is None:
+        backbone.pretrain_size = trained.pretrain_size if trained.is_detector else trained.height
+    print_log(f'{_trained(trained)}; by the published rule the backbone now has {_scales(*adapted)}', 'current')
+
+
+def _assumed(backbone: 'DefocusBackbone', used: Resolution) -> Resolution | None:
+    """The training that is meant where a state dict does not tell of any; None where all scales are the config's."""
+    if not any(backbone.scales_follow_checkpoint):
+        return None
+    unknown = 'the state dict does not tell its image size and scales'
+    if used.is_detector and used.pretrain_size is not None:
+        side = used.pretrain_size
+        _warn(f'{unknown}; it is taken for that of a classifier trained at pretrain_size, {side} x {side} pixels')
+        return Resolution(side, side, 1.0, 1.0)
+    _warn(f'{unknown}; {_scales(used.rope_scale, used.delta_scale)} stay as they are')
+    return None
 
 
 def _trained(trained: Resolution) -> str:
-    scales = f'rope_scale={_show(trained.rope_scale)} and delta_scale={_show(trained.delta_scale)}'
+    scales = _scales(trained.rope_scale, trained.delta_scale)
     if trained.is_detector:
         return f'the checkpoint is of a detector with {scales}'
     return f'the checkpoint was trained at {trained.height} x {trained.width} pixels with {scales}'
+
+
+def _scales(rope_scale: Scale, delta_scale: Scale) -> str:
+    return f'rope_scale={_show(rope_scale)} and delta_scale={_show(delta_scale)}'
 
 
 def _show(scale: Scale) -> str:

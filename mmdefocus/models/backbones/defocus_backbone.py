@@ -12,12 +12,13 @@ import torch
 import torch.nn.functional as F
 from mmcv.cnn.bricks import DropPath
 from mmcv.cnn.bricks.transformer import PatchEmbed
+from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..absolute_positions import AbsolutePositions
-from ..checkpoint.key_mapping import is_official, official_to_mmdefocus
+from ..checkpoint.key_mapping import is_official, rename_official
 from ..checkpoint.resolution import Scale
 from ..feed_forward import FeedForward, GatedFeedForward
 from ..mixers import TokenMixer
@@ -26,6 +27,7 @@ from ..positions import token_positions
 from ..precision import at_least_float32, autocast_off
 from ..token_order import image_to_sequence, sequence_to_image
 from .checkpoint_hooks import add_checkpoint_hooks
+from .pretrained import load_pretrained, split_pretrained
 
 TOKEN_ORDERS = ('raster', 'window')
 OUT_TYPES = ('raw', 'cls_token', 'featmap')
@@ -95,9 +97,9 @@ class DefocusBackbone(BaseModule):
         pretrain_size: Image side of the pretraining in pixels, a multiple of ``patch_size``; needed by window order
             and by the scale ``'auto'``.
         rope_scale: Divides token positions. ``'auto'`` is (s / pretrain_size)², where s = sqrt(height · width) of the
-            padded image: the ratio of the numbers of tokens.
-        delta_scale: Divides step sizes. ``'auto'`` is s / pretrain_size. Where both scales are 1, loading weights that
-            were trained at another image size sets them by the published rule (``docs/checkpoints.md``).
+            padded image: the ratio of the numbers of tokens. None is 1 until weights are loaded, and then what the
+            published rule makes of the image size that they were trained at (``docs/checkpoints.md``).
+        delta_scale: Divides step sizes. ``'auto'`` is s / pretrain_size; None as for ``rope_scale``.
         drop_path_rate: Drop path of the last block; it grows linearly from 0 at the first one.
         final_norm_eps: Epsilon of the final layer norm; 1e-6 in the published classifiers, 1e-5 in the detectors.
         out_type: ``'cls_token'``: (B, C). ``'raw'``: the whole sequence (B, L, C) in token order, padding tokens
@@ -106,8 +108,9 @@ class DefocusBackbone(BaseModule):
         with_cp: Recompute the blocks in the backward pass instead of keeping their activations.
         frozen_stages: -1 freezes nothing, 0 patch embedding, positions and class token, k also the first k blocks, and
             ``num_layers`` also the final norm.
-        init_cfg: MMEngine's initialisation, applied after the published initial values. A checkpoint in it may be of
-            the backbone or a whole model, ours or an official one.
+        init_cfg: MMEngine's initialisation, applied after the published initial values. A checkpoint in it
+            (``type='Pretrained'``) may be of the backbone or a whole model, ours or an official one, and must have the
+            whole backbone.
 
     Raises:
         ValueError: An argument is outside its range.
@@ -125,8 +128,8 @@ class DefocusBackbone(BaseModule):
         in_channels: int = 3,
         token_order: str = 'raster',
         pretrain_size: int | None = None,
-        rope_scale: Scale = 1.0,
-        delta_scale: Scale = 1.0,
+        rope_scale: Scale | None = None,
+        delta_scale: Scale | None = None,
         drop_path_rate: float = 0.0,
         final_norm_eps: float = 1e-6,
         out_type: str = 'cls_token',
@@ -134,7 +137,8 @@ class DefocusBackbone(BaseModule):
         frozen_stages: int = -1,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        super().__init__(init_cfg=_without_prefix(init_cfg))
+        by_rule, self.pretrained = split_pretrained(init_cfg)
+        super().__init__(init_cfg=by_rule)
         self.img_size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
         if len(self.img_size) != 2 or min(self.img_size) < patch_size:
             raise ValueError(
@@ -155,8 +159,9 @@ class DefocusBackbone(BaseModule):
         self.in_channels = in_channels
         self.pretrain_size = pretrain_size
         self.window = pretrain_size // patch_size if token_order == 'window' and pretrain_size else None
-        self.rope_scale = rope_scale
-        self.delta_scale = delta_scale
+        self.rope_scale = 1.0 if rope_scale is None else rope_scale
+        self.delta_scale = 1.0 if delta_scale is None else delta_scale
+        self.scales_follow_checkpoint = (rope_scale is None, delta_scale is None)
         self.out_type = out_type
         self.with_cp = with_cp
         self.frozen_stages = frozen_stages
@@ -175,14 +180,23 @@ class DefocusBackbone(BaseModule):
         add_checkpoint_hooks(self)
 
     def init_weights(self) -> None:
-        """Set the published initial values, then what ``init_cfg`` asks for (such as a checkpoint)."""
-        if not self.is_init:
-            self._reset_stem()
-            for block in self.layers:
-                assert isinstance(block, DefocusBlock)
-                block.reset_parameters()
-            self.norm.reset_parameters()
+        """Set the published initial values, then what ``init_cfg`` asks for (such as a checkpoint).
+
+        Raises:
+            CheckpointError: A checkpoint of ``init_cfg`` cannot be used, or is not one of this backbone.
+        """
+        if self.is_init:
+            return
+        self._reset_stem()
+        for block in self.layers:
+            assert isinstance(block, DefocusBlock)
+            block.reset_parameters()
+        self.norm.reset_parameters()
         super().init_weights()
+        for part in self.pretrained:
+            load_pretrained(self, part)
+        if not self.pretrained:
+            print_log(f'{type(self).__name__} starts from random weights: its init_cfg names no checkpoint', 'current')
 
     def _reset_stem(self) -> None:
         nn.init.trunc_normal_(self.cls_token, std=0.02)
@@ -253,7 +267,7 @@ class DefocusBackbone(BaseModule):
         if is_official(own):
             for key in own:
                 del state_dict[prefix + key]
-            state_dict.update({prefix + key: value for key, value in official_to_mmdefocus(own).items()})
+            state_dict.update({prefix + key: value for key, value in rename_official(own).items()})
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Depth of a parameter for layer-wise learning-rate decay.
@@ -312,26 +326,21 @@ class DefocusBackbone(BaseModule):
             )
 
 
-def _without_prefix(init_cfg: dict | list[dict] | None) -> Any:
-    """Leave out ``prefix='backbone.'``: the backbone finds its part, and MMEngine drops a prefixed file's metadata."""
-    if isinstance(init_cfg, (list, tuple)):
-        return [_without_prefix(part) for part in init_cfg]
-    if init_cfg and init_cfg.get('prefix') in ('backbone', 'backbone.'):
-        return {key: value for key, value in init_cfg.items() if key != 'prefix'}
-    return init_cfg
-
-
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ValueError(f'{name} must be one of {list(choices)}, got {value!r}')
 
 
 def _check_pretrain_size(
-    pretrain_size: int | None, patch_size: int, token_order: str, rope_scale: Scale, delta_scale: Scale
+    pretrain_size: int | None,
+    patch_size: int,
+    token_order: str,
+    rope_scale: Scale | None,
+    delta_scale: Scale | None,
 ) -> None:
     for name, scale in (('rope_scale', rope_scale), ('delta_scale', delta_scale)):
-        if scale != 'auto' and (isinstance(scale, str) or not 0 < scale < math.inf):
-            raise ValueError(f"{name} must be a positive number or 'auto', got {scale!r}")
+        if scale not in ('auto', None) and (isinstance(scale, str) or not 0 < scale < math.inf):
+            raise ValueError(f"{name} must be a positive number, 'auto' or None, got {scale!r}")
         if scale == 'auto' and pretrain_size is None:
             raise ValueError(f"{name}='auto' needs pretrain_size, the image side of the pretraining in pixels")
     if token_order == 'window' and pretrain_size is None:

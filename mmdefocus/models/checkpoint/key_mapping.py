@@ -117,6 +117,14 @@ def mmdefocus_to_official(state_dict: Mapping[str, Value], kind: Kind | None = N
     return _rename(state_dict, rules, f'mmdefocus {kind}', strict=True)
 
 
+def rename_official(state_dict: Mapping[str, Value]) -> dict[str, Value]:
+    """As :func:`official_to_mmdefocus`, but other keys keep their names, for a caller that decides about them."""
+    sources = official_to_mmdefocus({key: key for key in state_dict}, strict=False)
+    renamed = {ours: state_dict[official] for ours, official in sources.items()}
+    known = set(sources.values())
+    return renamed | {key: value for key, value in state_dict.items() if key not in known}
+
+
 def backbone_state_dict(state_dict: Mapping[str, Value]) -> dict[str, Value]:
     """The backbone's part of a state dict, under the backbone's own names.
 
@@ -124,16 +132,19 @@ def backbone_state_dict(state_dict: Mapping[str, Value]) -> dict[str, Value]:
         state_dict: Official or ours, of a whole classifier or detector or of the backbone alone.
 
     Returns:
-        The same values under ``cls_token``, ``layers.0.norm.weight`` and so on. A state dict of another model comes
-        back as it is.
-
-    Raises:
-        ValueError: Official keys together with others.
+        The same values under ``cls_token``, ``layers.0.norm.weight`` and so on. Keys that are not known keep their
+        names; those of other parts of a whole model are left out.
     """
     if is_official(state_dict):
         if 'patch_embed.projection.weight' in state_dict:  # a detection file without its prefix
             state_dict = {_BACKBONE + key: value for key, value in state_dict.items()}
-        state_dict = official_to_mmdefocus(state_dict)
+        kind = official_kind(state_dict)
+        state_dict = rename_official(state_dict)
+        if kind == 'classification':  # without a prefix, an unknown key may be the backbone's
+            state_dict = {
+                key if key.startswith((_BACKBONE, 'head.')) else _BACKBONE + key: value
+                for key, value in state_dict.items()
+            }
     part = {key[len(_BACKBONE) :]: value for key, value in state_dict.items() if key.startswith(_BACKBONE)}
     return part or dict(state_dict)
 
