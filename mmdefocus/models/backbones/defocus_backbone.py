@@ -6,7 +6,6 @@ Shapes: B batch, H and W rows and columns of the token grid, L tokens (class tok
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any
 
 import torch
 import torch.nn.functional as F
