@@ -1,4 +1,4 @@
-# Tuning of the ImageNet-21k model on ImageNet-1k at 384 pixels; `load_from` names its checkpoint (see README.md).
+# Tuning of the ImageNet-21k model on ImageNet-1k at 384 pixels.
 _base_ = [
     '../_base_/schedules/imagenet_adamw.py',
     'mmpretrain::_base_/datasets/imagenet_bs64_swin_384.py',
@@ -24,9 +24,15 @@ model = dict(
         num_classes=1000,
         in_channels=1024,
         hidden_dims=3 * 1024,
+        from_imagenet21k=True,
         loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1),
     ),
     train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8)], probs=0.5),
+)
+# The published model, downloaded at the first start, or a training of defocus_mamba_large_21k.py; both heads keep the
+# rows of the 1000 classes. None starts from random weights.
+load_from = (
+    'https://github.com/OpenGVLab/De-focus-Attention-Networks/releases/download/v1.0/defocus_mamba_large_cls_21k.pth'
 )
 
 test_pipeline = [

@@ -16,6 +16,12 @@ model = dict(
         out_type='featmap',
         # Two images of 800 x 1333 keep 14 GiB of activations otherwise.
         with_cp=True,
+        # The published classifier, downloaded at the first start; None starts from random weights.
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='https://github.com/OpenGVLab/De-focus-Attention-Networks/releases/download/v1.0/'
+            'defocus_mamba_base_cls.pth',
+        ),
     ),
     neck=dict(
         _delete_=True,

@@ -1,7 +1,10 @@
 # The full-size detector on two photographs (tools/make_photos_coco.py): one training iteration shows that it runs on a
-# machine without a GPU, in less than 16 GiB of memory. The activations of the encoder are computed twice for that.
+# machine without a GPU, in less than 16 GiB of memory. The activations of the encoder are computed twice for that. It starts
+# from random weights, so that nothing is downloaded.
 _base_ = './defocus_mamba_base_36ep.py'
 custom_imports = dict(imports=['mmdefocus.models', 'mmdefocus.datasets', 'mmdefocus.engine'])
+
+model = dict(backbone=dict(init_cfg=None))
 
 data_root = 'data/photos/'
 # One fixed size, the largest short side of the recipe, so that time and memory are the same in every run.

@@ -1,3 +1,5 @@
 _base_ = './defocus_mamba_base_12ep.py'
 
-model = dict(backbone=dict(type='DefocusViT'))
+# There are no published weights: train configs/classification/defocus_vit_base.py first, and name its checkpoint in
+# model.backbone.init_cfg. As it is, the training starts from random weights.
+model = dict(backbone=dict(type='DefocusViT', init_cfg=None))

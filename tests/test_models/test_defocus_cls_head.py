@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
+from mmdefocus.datasets.imagenet21k import imagenet1k_indices
 from mmdefocus.models import DefocusClsHead
 
 CLASSES, CHANNELS = 5, 8
@@ -133,6 +134,22 @@ def test_classes_of_imagenet1k_among_those_of_21k(monkeypatch):
     assert 'predict_classes' not in head.state_dict()
 
 
+@pytest.mark.parametrize('hidden_dims', [None, 6])
+def test_heads_of_imagenet1k_from_those_of_21k(hidden_dims):
+    source = make_head(num_classes=21841, hidden_dims=hidden_dims)
+    target = make_head(num_classes=1000, hidden_dims=hidden_dims, from_imagenet21k=True)
+    indices = imagenet1k_indices()
+    target.load_state_dict(source.state_dict())
+    tokens = make_tokens()
+    assert torch.equal(target(tokens), source(tokens)[:, indices])
+    assert torch.equal(target.aux_fc(tokens[0]), source.aux_fc(tokens[0])[..., indices])
+    again = make_head(num_classes=1000, hidden_dims=hidden_dims, from_imagenet21k=True)
+    again.load_state_dict(target.state_dict())
+    assert torch.equal(again(tokens), target(tokens))
+    with pytest.raises(RuntimeError, match='size mismatch'):
+        make_head(num_classes=1000, hidden_dims=hidden_dims).load_state_dict(source.state_dict())
+
+
 def test_accuracy_in_training():
     head = make_head(cal_acc=True, topk=(1, 2))
     tokens, samples = make_tokens(), make_samples('labels')
@@ -218,6 +235,7 @@ def test_scores_of_other_classes():
         ({'num_classes': 0}, 'num_classes must be positive, got 0'),
         ({'in_channels': -1}, 'in_channels must be positive, got -1'),
         ({'hidden_dims': 0}, 'hidden_dims must be positive, got 0'),
+        ({'from_imagenet21k': True}, r'makes heads of 1000 classes from those of 21,841, got num_classes='),
         ({'aux': 'mean'}, r"aux must be one of \['token', 'pool', None\], got 'mean'"),
         ({'aux_weight': 1.5}, 'aux_weight must be from 0 to 1, got 1.5'),
         ({'predict_classes': []}, r'distinct indices, at least one, got \[\]'),

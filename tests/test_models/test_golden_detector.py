@@ -79,7 +79,7 @@ def test_losses(runner, expected):
 
 
 def test_gradients(runner, expected, monkeypatch):
-    """With the operators' specification, since DINO amplifies the rounding of another order of summation (to 1.5e-4)."""
+    """With the operators' reference: DINO amplifies the rounding of another order of summation, up to 1.5e-4."""
     monkeypatch.setenv('MMDEFOCUS_BACKEND', 'reference')
     compute_losses(runner, expected)[0].backward()
     model = runner.model

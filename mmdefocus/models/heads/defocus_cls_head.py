@@ -12,9 +12,11 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..checkpoint.conversion import NUM_CLASSES_21K
 from ..precision import at_least_float32
 
 AUX_FORMS = ('token', 'pool', None)
+NUM_CLASSES_1K = 1000
 
 
 @MODELS.register_module()
@@ -37,6 +39,8 @@ class DefocusClsHead(BaseModule):
         predict_classes: Indices of the classes that a prediction keeps, in the order that it gives them; None keeps
             all. ``'imagenet1k'`` takes the classes of ImageNet-1k from the 21,841 of ImageNet-21k. It acts on
             :meth:`predict` alone.
+        from_imagenet21k: Whether weights for the 21,841 classes of ImageNet-21k may be loaded, of which the rows of the
+            1000 classes of ImageNet-1k are kept.
         topk: Which top-k accuracies ``cal_acc`` computes.
         cal_acc: Whether to compute accuracies in training; needs labels without mixup, cutmix and the like.
         init_cfg: MMEngine's initialisation; the published one by default.
@@ -54,6 +58,7 @@ class DefocusClsHead(BaseModule):
         aux_weight: float = 0.5,
         loss: dict | nn.Module = dict(type='mmpretrain.CrossEntropyLoss'),  # noqa: B006 (never changed)
         predict_classes: str | Sequence[int] | None = None,
+        from_imagenet21k: bool = False,
         topk: int | Sequence[int] = 1,
         cal_acc: bool = False,
         init_cfg: dict | list[dict] | None = dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0),  # noqa: B006
@@ -66,6 +71,11 @@ class DefocusClsHead(BaseModule):
             raise ValueError(f'aux must be one of {list(AUX_FORMS)}, got {aux!r}')
         if not 0 <= aux_weight <= 1:
             raise ValueError(f'aux_weight must be from 0 to 1, got {aux_weight}')
+        if from_imagenet21k and num_classes != NUM_CLASSES_1K:
+            raise ValueError(
+                f'from_imagenet21k=True makes heads of {NUM_CLASSES_1K} classes from those of {NUM_CLASSES_21K:,}, got '
+                f'num_classes={num_classes}'
+            )
         self.num_classes = num_classes
         self.in_channels = in_channels
         self.hidden_dims = hidden_dims
@@ -77,6 +87,8 @@ class DefocusClsHead(BaseModule):
         self.fc = self._make_classifier()
         self.aux_fc = self._make_classifier() if aux else None
         self.register_buffer('predict_classes', self._class_indices(predict_classes), persistent=False)
+        if from_imagenet21k:
+            self._register_load_state_dict_pre_hook(_keep_imagenet1k)
 
     def _make_classifier(self) -> nn.Module:
         if self.hidden_dims is None:
@@ -215,6 +227,15 @@ class DefocusClsHead(BaseModule):
             sample.set_metainfo(dict(num_classes=len(score)))
             sample.set_pred_score(score).set_pred_label(score.argmax())
         return samples
+
+
+def _keep_imagenet1k(state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Keep the classes of ImageNet-1k where a head is about to load last layers of 21,841 classes."""
+    from mmdefocus.datasets.imagenet21k import imagenet1k_indices
+
+    for key, value in state_dict.items():
+        if key.startswith(prefix) and len(value) == NUM_CLASSES_21K:
+            state_dict[key] = value[imagenet1k_indices()]
 
 
 def check_labels(labels: Tensor, num_classes: int) -> None:
