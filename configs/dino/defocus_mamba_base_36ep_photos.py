@@ -1,6 +1,6 @@
 # The full-size detector on two photographs (tools/make_photos_coco.py): one training iteration shows that it runs on a
-# machine without a GPU, in less than 16 GiB of memory. The activations of the encoder are computed twice for that. It starts
-# from random weights, so that nothing is downloaded.
+# machine without a GPU, in less than 16 GiB of memory. The activations of the encoder are computed twice for that. The
+# weights are random, so that nothing is downloaded.
 _base_ = './defocus_mamba_base_36ep.py'
 custom_imports = dict(imports=['mmdefocus.models', 'mmdefocus.datasets', 'mmdefocus.engine'])
 
