@@ -1,4 +1,4 @@
-"""An official classifier at toy size, from an image file to its class: our config and file loading, MMPreTrain's inferencer.
+"""An official classifier at toy size, from an image file to its class, in MMPreTrain's inferencer with our config.
 
 The expected scores come from the preprocessing of the published evaluation, written with torchvision, and from the
 network that the golden data prove, in the operators' reference.

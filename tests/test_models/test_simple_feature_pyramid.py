@@ -19,6 +19,12 @@ def test_levels(num_outs):
     assert [tuple(level.shape) for level in levels] == [(2, 6, *size) for size in sizes[:num_outs]]
 
 
+def test_fifth_level_takes_every_other_element():
+    """As detectron2's LastLevelMaxPool: a maximum over 1 × 1, not over 2 × 2."""
+    *_, fourth, fifth = SimpleFeaturePyramid(8, 6, num_outs=5)((torch.randn(1, 8, 12, 16),))
+    assert torch.equal(fifth, fourth[..., ::2, ::2])
+
+
 @pytest.mark.parametrize(('start_level', 'num_outs'), [(1, 3), (2, 1), (2, 3), (3, 1), (3, 2)])
 def test_fine_levels_can_be_left_out(start_level, num_outs):
     neck = SimpleFeaturePyramid(8, 6, num_outs=num_outs, start_level=start_level)
