@@ -13,8 +13,9 @@ setup:
 demo: setup
 	@bash tools/demo.sh
 
+# A process per core, each with one thread. worksteal keeps the order of the tests, and with it fixtures that many share.
 test: setup
-	$(PYTHON_IN_VENV) -m pytest
+	OMP_NUM_THREADS=1 $(PYTHON_IN_VENV) -m pytest -n auto --dist worksteal
 
 # Needs a GPU, nvcc, torch and pytest; no set-up and none of the OpenMMLab packages.
 test-gpu:

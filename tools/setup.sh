@@ -22,7 +22,7 @@ DISK_GB=8 # 5.6 for .venv, 6.3 while downloads are being unpacked, and room for 
 
 BUILD_TOOLS=(setuptools wheel packaging ninja)
 OPENMMLAB=(onedl-mmengine onedl-mmdetection onedl-mmpretrain opencv-python-headless scikit-learn timm)
-DEVELOPMENT=(pytest hypothesis ruff mypy clang-format)
+DEVELOPMENT=(pytest pytest-xdist hypothesis ruff mypy clang-format)
 
 fail() {
     printf '\nset-up failed: %s\n' "$1" >&2
@@ -65,6 +65,11 @@ int main() { return std::vector<int>{}.size(); }'
     # Unquoted: CXX may hold a launcher too, as in "ccache g++".
     ${CXX:-c++} -std=c++17 -x c++ -fsyntax-only - <<<"$program" >/dev/null 2>&1 ||
         fail "no working C++17 compiler: '${CXX:-c++}' cannot compile a small program; install one (apt install g++) or name one in CXX"
+}
+
+check_choice_of_device() {
+    [[ $ASKED_CUDA =~ ^(auto|0|1)$ ]] ||
+        fail "FORCE_CUDA must be 1 (compile for CUDA), 0 (for the CPU alone) or unset, got '$ASKED_CUDA'"
 }
 
 check_disk() {
@@ -117,7 +122,9 @@ choose_device() {
         echo "      compiling for CPU and CUDA"
     else
         export CUDA_VISIBLE_DEVICES=
-        echo "      compiling for CPU (no GPU with a CUDA toolkit that fits this torch; FORCE_CUDA=1 compiles for CUDA all the same)"
+        local reason='no GPU with a CUDA toolkit that fits this torch; FORCE_CUDA=1 compiles for CUDA all the same'
+        [[ $ASKED_CUDA != 0 ]] || reason='FORCE_CUDA=0'
+        echo "      compiling for CPU ($reason)"
     fi
 }
 
@@ -270,6 +277,7 @@ main() {
     check_headers
     check_venv
     check_compiler
+    check_choice_of_device
     check_disk
     if [[ ${1:-} == --check ]]; then
         echo "all prerequisites are here: $PYTHON, ${CXX:-c++}, $DISK_GB GB of disk"
