@@ -1,11 +1,13 @@
 """Builds `mmdefocus._ext`, the compiled operators. All metadata is in pyproject.toml.
 
-Environment variables, as in mmcv: `FORCE_CUDA=1` compiles the CUDA sources although no GPU is visible,
+Environment variables, as in mmcv: `FORCE_CUDA=1` compiles the CUDA sources although no GPU is visible, `FORCE_CUDA=0`
+leaves them out although one is; without it they are compiled where a GPU is visible and nvcc is there.
 `TORCH_CUDA_ARCH_LIST` names the architectures (default: those of the visible GPUs; without any, those of a release),
 `MAX_JOBS` limits the parallel compiler processes. `MMDEFOCUS_STRICT=1` makes warnings errors and lets ptxas report.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -37,10 +39,32 @@ def release_architectures(cuda_home: str) -> str:
     return ';'.join(name for name in RELEASE_ARCHITECTURES if f'sm_{name.replace(".", "")}' in known) + '+PTX'
 
 
+def lacks_for_cuda() -> str:
+    """What it takes to compile the CUDA sources and is not here; empty if nothing is missing."""
+    if torch.version.cuda is None:
+        return f'torch {torch.__version__} is built without CUDA'
+    if CUDA_HOME is None:
+        return 'no CUDA toolkit was found; install one, or set CUDA_HOME to where it is'
+    nvcc = os.path.join(CUDA_HOME, 'bin', 'nvcc')
+    return '' if shutil.which(nvcc) else f'{nvcc} is no program; install the CUDA toolkit or set CUDA_HOME'
+
+
+def compiles_cuda() -> bool:
+    asked = os.getenv('FORCE_CUDA', '')
+    if asked not in ('', '0', '1'):
+        raise SystemExit(f'FORCE_CUDA must be 1 (compile for CUDA), 0 (for the CPU alone) or unset, got {asked!r}')
+    if asked == '0' or (not asked and not torch.cuda.is_available()):
+        return False
+    lacking = lacks_for_cuda()
+    if lacking and asked:
+        raise SystemExit(f'FORCE_CUDA=1 asks for the CUDA sources of mmdefocus, but {lacking}')
+    if lacking:
+        sys.stderr.write(f'mmdefocus is compiled for the CPU alone: a GPU is visible, but {lacking}\n')
+    return not lacking
+
+
 def extension():
     cpp = sources(CSRC, '.cpp') + sources(CSRC / 'cpu', '.cpp')
-    cuda = sources(CSRC / 'cuda', '.cpp', '.cu')
-    with_cuda = bool(cuda) and (torch.cuda.is_available() or os.getenv('FORCE_CUDA', '0') == '1')
     cxx = ['-O3', '-Wall', '-Wextra']
     nvcc = ['-O3', '-lineinfo']
     if os.getenv('MMDEFOCUS_STRICT', '0') == '1':
@@ -57,11 +81,11 @@ def extension():
         'include_dirs': [str(CSRC)],
         'depends': [str(path) for suffix in ('*.h', '*.cuh') for path in CSRC.rglob(suffix)],
     }
-    if with_cuda:
-        if CUDA_HOME and not torch.cuda.is_available():
+    if compiles_cuda():
+        if not torch.cuda.is_available():
             os.environ.setdefault('TORCH_CUDA_ARCH_LIST', release_architectures(CUDA_HOME))
         return CUDAExtension(
-            sources=cpp + cuda,
+            sources=cpp + sources(CSRC / 'cuda', '.cpp', '.cu'),
             define_macros=[('MMDEFOCUS_WITH_CUDA', None)],
             extra_compile_args={'cxx': cxx, 'nvcc': nvcc},
             **arguments,

@@ -24,7 +24,7 @@ echo "$request" >>"$NOTES"
 if [[ -n ${WAIT:-} && $request == *"torch $WAIT"* ]]; then
     trap 'exit 1' INT
     touch "$ROOT/waiting"
-    sleep 30 &
+    sleep 30 3>&- 9>&- & # without the terminal and the lock of the set-up
     wait
 fi
 case "$request$script" in
@@ -148,6 +148,26 @@ def test_too_little_disk(machine):
     message = sentence(run_setup(machine, '--check', FREE_KB=str(3 * 1024 * 1024 + 5)))
     assert '8 GB more are needed' in message
     assert '3 GB are free' in message
+
+
+@pytest.mark.parametrize(
+    ('asked', 'said'),
+    [
+        ({}, 'compiling for CPU (no GPU with a CUDA toolkit that fits this torch; FORCE_CUDA=1 compiles'),
+        ({'FORCE_CUDA': '0'}, 'compiling for CPU (FORCE_CUDA=0)'),
+        ({'FORCE_CUDA': '1'}, 'compiling for CPU and CUDA'),
+    ],
+)
+def test_the_choice_of_device_is_said(machine, asked, said):
+    result = run_setup(machine, **asked)
+    assert result.returncode == 0, result.stderr
+    assert said in result.stdout
+
+
+def test_other_choices_of_device_are_refused_before_anything_is_done(machine):
+    message = sentence(run_setup(machine, FORCE_CUDA='yes'))
+    assert "FORCE_CUDA must be 1 (compile for CUDA), 0 (for the CPU alone) or unset, got 'yes'" in message
+    assert not (machine / '.venv').exists()
 
 
 @pytest.mark.parametrize(
