@@ -46,9 +46,8 @@ optim_wrapper = dict(
     constructor='LearningRateDecayOptimWrapperConstructor',
     paramwise_cfg=dict(layer_decay_rate=0.75),
 )
-custom_hooks = [
-    dict(type='ScheduledDropPathHook', max_rate=0.2, mode='constant'),
-    dict(type='FiniteLossHook'),
-    dict(type='ClassCountHook'),
-]
-default_hooks = dict(logger=dict(interval=20))
+default_hooks = dict(
+    logger=dict(interval=20),
+    ema=None,
+    drop_path=dict(_delete_=True, type='ScheduledDropPathHook', max_rate=0.2, mode='constant'),
+)

@@ -2,11 +2,8 @@
 _base_ = [
     '../_base_/schedules/imagenet_adamw.py',
     'mmpretrain::_base_/datasets/imagenet_bs64_swin_384.py',
-    'mmpretrain::_base_/default_runtime.py',
+    '../_base_/runtimes/classification.py',
 ]
-custom_imports = dict(
-    imports=['mmdefocus.models', 'mmdefocus.datasets', 'mmdefocus.engine'], allow_failed_imports=False
-)
 
 model = dict(
     type='ImageClassifier',
@@ -51,10 +48,8 @@ test_cfg = {}
 optim_wrapper = dict(optimizer=dict(lr=2e-5))
 param_scheduler = dict(warmup=2, start_factor=5e-7 / 2e-5, end_factor=5e-6 / 2e-5)
 
-custom_hooks = [
-    dict(type='EMAHook', momentum=1e-4),
-    dict(type='ScheduledDropPathHook', min_rate=0.1, max_rate=0.7),
-    dict(type='FiniteLossHook'),
-    dict(type='ClassCountHook'),
-]
-default_hooks = dict(checkpoint=dict(max_keep_ckpts=3, save_best='auto'), sampler_seed=dict(type='EpochSeedHook'))
+default_hooks = dict(
+    checkpoint=dict(max_keep_ckpts=3, save_best='auto'),
+    ema=dict(type='OptimizerStepEMAHook', momentum=1e-4),
+    drop_path=dict(type='ScheduledDropPathHook', min_rate=0.1, max_rate=0.7),
+)

@@ -3,11 +3,8 @@
 _base_ = [
     '../_base_/schedules/imagenet_adamw.py',
     'mmpretrain::_base_/datasets/imagenet21k_bs128.py',
-    'mmpretrain::_base_/default_runtime.py',
+    '../_base_/runtimes/classification.py',
 ]
-custom_imports = dict(
-    imports=['mmdefocus.models', 'mmdefocus.datasets', 'mmdefocus.engine'], allow_failed_imports=False
-)
 
 num_classes = 21841
 data_preprocessor = dict(num_classes=num_classes)
@@ -51,10 +48,8 @@ train_cfg = dict(max_epochs=90)
 optim_wrapper = dict(optimizer=dict(lr=1.25e-4))
 param_scheduler = dict(warmup=5, start_factor=5e-7 / 1.25e-4, end_factor=5e-6 / 1.25e-4)
 
-custom_hooks = [
-    dict(type='EMAHook', momentum=1e-4),
-    dict(type='ScheduledDropPathHook', max_rate=0.4, mode='constant'),
-    dict(type='FiniteLossHook'),
-    dict(type='ClassCountHook'),
-]
-default_hooks = dict(checkpoint=dict(max_keep_ckpts=3), sampler_seed=dict(type='EpochSeedHook'))
+default_hooks = dict(
+    checkpoint=dict(max_keep_ckpts=3),
+    ema=dict(type='OptimizerStepEMAHook', momentum=1e-4),
+    drop_path=dict(type='ScheduledDropPathHook', max_rate=0.4, mode='constant'),
+)

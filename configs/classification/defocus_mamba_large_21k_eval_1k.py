@@ -12,4 +12,4 @@ train_cfg = None
 optim_wrapper = None
 param_scheduler = None
 auto_scale_lr = None
-custom_hooks = [dict(type='ClassCountHook')]
+default_hooks = dict(ema=None)

@@ -1,8 +1,5 @@
 # A small classifier of handwritten digits that trains on two CPU cores in minutes. It needs no download.
-_base_ = ['../_base_/datasets/digits_classification.py', 'mmpretrain::_base_/default_runtime.py']
-custom_imports = dict(
-    imports=['mmdefocus.models', 'mmdefocus.datasets', 'mmdefocus.engine'], allow_failed_imports=False
-)
+_base_ = ['../_base_/datasets/digits_classification.py', '../_base_/runtimes/classification.py']
 
 # One token per pixel of the original digits, which have 8x8.
 model = dict(
@@ -36,7 +33,6 @@ work_dir = 'work_dirs/classification/defocus_mamba_nano_digits'
 default_hooks = dict(
     logger=dict(interval=22),
     checkpoint=dict(max_keep_ckpts=1),
-    sampler_seed=dict(type='EpochSeedHook'),
     visualization=dict(resize=320),
 )
 

@@ -1,5 +1,7 @@
 _base_ = 'mmdet::dino/dino-4scale_r50_improved_8xb2-12e_coco.py'
-custom_imports = dict(imports=['mmdefocus.models', 'mmdefocus.datasets'], allow_failed_imports=False)
+custom_imports = dict(
+    imports=['mmdefocus.models', 'mmdefocus.datasets', 'mmdefocus.engine'], allow_failed_imports=False
+)
 
 model = dict(
     backbone=dict(
@@ -33,6 +35,14 @@ model = dict(
     ),
 )
 
-train_dataloader = dict(dataset=dict(type='DefocusCocoDataset'))
+train_dataloader = dict(persistent_workers=False, dataset=dict(type='DefocusCocoDataset'))
 val_dataloader = dict(dataset=dict(type='DefocusCocoDataset'))
 test_dataloader = val_dataloader
+
+# As in ../_base_/runtimes/detection.py; mmdet's config has brought its own runtime.
+default_hooks = dict(
+    sampler_seed=dict(type='EpochSeedHook'),
+    finite_loss=dict(type='FiniteLossHook'),
+    class_count=dict(type='ClassCountHook'),
+)
+randomness = dict(seed=None, diff_rank_seed=True)

@@ -2,7 +2,6 @@
 # machine without a GPU, in less than 16 GiB of memory. The activations of the encoder are computed twice for that. The
 # weights are random, so that nothing is downloaded.
 _base_ = './defocus_mamba_base_36ep.py'
-custom_imports = dict(imports=['mmdefocus.models', 'mmdefocus.datasets', 'mmdefocus.engine'])
 
 model = dict(backbone=dict(init_cfg=None))
 
@@ -15,9 +14,7 @@ train_pipeline = [
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]
-train_dataloader = dict(
-    num_workers=0, persistent_workers=False, dataset=dict(data_root=data_root, pipeline=train_pipeline)
-)
+train_dataloader = dict(num_workers=0, dataset=dict(data_root=data_root, pipeline=train_pipeline))
 val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(data_root=data_root))
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')

@@ -3,9 +3,8 @@
 _base_ = [
     '../_base_/models/dino_nano.py',
     '../_base_/datasets/digits_detection.py',
-    'mmdet::_base_/default_runtime.py',
+    '../_base_/runtimes/detection.py',
 ]
-custom_imports = dict(imports=['mmdefocus.models', 'mmdefocus.datasets'], allow_failed_imports=False)
 
 model = dict(
     backbone=dict(
@@ -34,7 +33,6 @@ param_scheduler = [
 ]
 
 default_hooks = dict(logger=dict(interval=25), checkpoint=dict(max_keep_ckpts=1))
-custom_hooks = [dict(type='NumClassCheckHook')]
 visualizer = dict(line_width=1)
 
 # Test-time augmentation by size: flipped digits are other signs.

@@ -10,29 +10,38 @@ from torch.utils.data import Dataset
 
 from mmdefocus.models.heads.defocus_cls_head import check_labels
 
+# As MMPreTrain and MMDetection name heads for the classes of the data set; an RPN's ('rpn_head') has one class.
+HEADS = ('head', 'bbox_head', 'mask_head')
+
 
 @HOOKS.register_module()
 class ClassCountHook(Hook):
-    """Compare the number of classes of the data set with that of the classification head.
+    """Compare the number of classes of the data set with that of the heads of a classifier or detector.
 
-    Labels of 1000 classes are in the range of a head for 21,841: without this, nothing would notice. Data sets whose
-    ``metainfo`` names no classes are not compared. Labels of training images that the head has no class for are found
-    before batch augmentations, which fail at them without saying why, or on a GPU without saying where.
+    Labels of 1000 classes are in the range of a head for 21,841, and those of 2 in the range of one for COCO's 80:
+    without this, nothing would notice. Data sets whose ``metainfo`` names no classes are not compared. Labels of
+    training images that a classifier has no class for are found before batch augmentations, which fail at them without
+    saying why, or on a GPU without saying where.
 
     Raises:
-        ValueError: Before training, validation or test, when the numbers differ, and in training at such a label.
+        ValueError: Before training (for the validation set too), validation or test, when the numbers differ or the
+            model has no head with ``num_classes``, and in training at such a label.
     """
 
     def before_train(self, runner: Runner) -> None:
-        """Compare with all classes of the head."""
-        _compare('num_classes', _head(runner).num_classes, runner.train_dataloader.dataset)
+        """Compare the training set with all classes of the heads, and the validation set before it is needed."""
+        for name, head in _heads(runner):
+            _compare(f'{name}.num_classes', head.num_classes, runner.train_dataloader.dataset)
+        if runner.val_loop is not None:
+            self.before_val(runner)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
-        """Look at the labels of the batch."""
+        """Look at the labels of a classifier's batch."""
         samples = (data_batch or {}).get('data_samples') or ()
         labels = [sample.gt_label for sample in samples if 'gt_label' in sample]
         if labels:
-            check_labels(torch.cat(labels), _head(runner).num_classes)
+            for _, head in _heads(runner):
+                check_labels(torch.cat(labels), head.num_classes)
 
     def before_val(self, runner: Runner) -> None:
         """Compare with the classes that a prediction has."""
@@ -43,26 +52,44 @@ class ClassCountHook(Hook):
         _compare_predictions(runner, runner.test_dataloader.dataset)
 
 
-def _head(runner: Runner) -> Any:
+def _heads(runner: Runner) -> list[tuple[str, Any]]:
+    """Names and modules of the heads; several in cascades, or with masks."""
     model = runner.model
     while hasattr(model, 'module'):  # distributed, or test-time augmentation
         model = model.module
-    return model.head
+    found = [
+        (name, module)
+        for name, module in model.named_modules()
+        # Members of a list have its name.
+        if hasattr(module, 'num_classes') and name.rstrip('.0123456789').rpartition('.')[-1] in HEADS
+    ]
+    if not found:
+        raise ValueError(
+            f'ClassCountHook finds no head with num_classes in {type(model).__name__} (looked for {", ".join(HEADS)}); '
+            'for a model without one, set default_hooks.class_count=None'
+        )
+    return found
 
 
 def _compare_predictions(runner: Runner, dataset: Dataset) -> None:
-    head = _head(runner)
-    if getattr(head, 'predict_classes', None) is None:
-        _compare('num_classes', head.num_classes, dataset)
-    else:
-        _compare('predict_classes', len(head.predict_classes), dataset)
+    for name, head in _heads(runner):
+        if getattr(head, 'predict_classes', None) is None:
+            _compare(f'{name}.num_classes', head.num_classes, dataset)
+        else:
+            _compare(f'{name}.predict_classes', len(head.predict_classes), dataset)
 
 
 def _compare(setting: str, count: int, dataset: Dataset) -> None:
     classes = getattr(dataset, 'metainfo', {}).get('classes')
-    if classes is not None and len(classes) != count:
-        raise ValueError(
-            f'{type(dataset).__name__} has {len(classes)} classes, but {setting} of the head makes {count}: set '
-            'head.num_classes (and data_preprocessor.num_classes) to that of the data set; to evaluate a head for more '
-            "classes, set head.predict_classes to the indices of the data set's among them"
+    if classes is None or len(classes) == count:
+        return
+    name = setting.rpartition('.')[0]
+    remedy = f'set model.{name}.num_classes to that of the data set (metainfo.classes)'
+    if name == 'head':
+        remedy += (
+            ', and data_preprocessor.num_classes with it; to evaluate a head for more classes, set '
+            "model.head.predict_classes to the indices of the data set's among them"
         )
+    raise ValueError(
+        f'{type(dataset).__name__} has {len(classes)} classes, but model.{setting} makes {count}: {remedy}'
+    )

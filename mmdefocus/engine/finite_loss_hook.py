@@ -1,69 +1,96 @@
 """Stops a training whose loss is not finite, and says where that began."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
+from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
-from mmengine.model import BaseModel, is_model_wrapper
+from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor, nn
+
+REMEDIES = (
+    'Lower the learning rate or lengthen its warm-up, clip gradients (optim_wrapper.clip_grad), train in float32 '
+    "(optim_wrapper.type='OptimWrapper'), or look at the images and labels of this batch"
+)
 
 
 @HOOKS.register_module()
 class FiniteLossHook(Hook):
     """Stop at a loss that is not finite, before the optimiser uses it, and name the first module that produced it.
 
-    In normal running it costs one look at the loss per iteration. When that is infinite or NaN, the same batch runs
-    through the model once more, with the same random numbers and a look at every module.
+    In normal running it costs one look at the loss per iteration. When that is infinite or NaN, or an error ends its
+    computation (as in DINO's matching), the same batch runs through the model once more, with the same random numbers
+    and a look at every module. An error without such values in modules or parameters is raised as it is.
 
     Raises:
-        RuntimeError: In training, at such a loss. The message names the iteration, the losses, the module whose inputs
-            are finite and whose output is not, its parameters if they are not finite, and remedies.
+        RuntimeError: In training, at such a loss. The message names the iteration, the losses or the error, the module
+            whose inputs are finite and whose output is not, its parameters if they are not finite, and remedies.
     """
 
     def before_train(self, runner: Runner) -> None:
         """Begin to look at the losses of the model."""
         self._runner = runner
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        # A hook of the runner would see the loss after the step of the optimiser, with the weights already lost.
-        self._handles = [
-            model.register_forward_pre_hook(self._remember_random_state),
-            model.register_forward_hook(self._check, with_kwargs=True),
-        ]
+        self._model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        self._is_looking = False
+        self._own_forward = vars(self._model).get('forward')
+        self._forward = self._model.forward
+        # A hook of the runner would see the loss after the step of the optimiser, with the weights already lost; a
+        # hook of the module would not see errors.
+        self._model.forward = self._checked_forward
 
     def after_train(self, runner: Runner) -> None:
         """Stop looking."""
-        for handle in self._handles:
-            handle.remove()
+        del self._model.forward
+        if self._own_forward is not None:
+            self._model.forward = self._own_forward
 
-    def _remember_random_state(self, *_: Any) -> None:
-        self._cpu_state = torch.get_rng_state()
-        self._cuda_state = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+    def _checked_forward(self, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get('mode') != 'loss' or self._is_looking:
+            return self._forward(*args, **kwargs)
+        states = torch.get_rng_state(), torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+        iteration = self._runner.iter
+        try:
+            output = self._forward(*args, **kwargs)
+        except Exception as error:
+            found = False
+            with suppress(RuntimeError):  # a GPU cannot be used any more after some errors
+                found, origin = self._look_again(states, args, kwargs)
+            if not found:
+                raise
+            raise RuntimeError(
+                f'the loss of iteration {iteration} cannot be computed ({type(error).__name__}: {error}). {origin}. '
+                f'{REMEDIES}'
+            ) from error
+        total, losses = self._model.parse_losses(output)
+        if not total.isfinite():
+            _, origin = self._look_again(states, args, kwargs)
+            values = ', '.join(f'{name}={value.item():g}' for name, value in losses.items() if 'loss' in name)
+            raise RuntimeError(f'the loss of iteration {iteration} is not finite ({values}). {origin}. {REMEDIES}')
+        return output
 
-    def _check(self, model: BaseModel, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
-        if kwargs.get('mode') != 'loss':
-            return
-        total, losses = model.parse_losses(output)
-        if total.isfinite():
-            return
-        torch.set_rng_state(self._cpu_state)
-        if self._cuda_state is not None:
-            torch.cuda.set_rng_state(self._cuda_state)
-        # The losses are left out: those of a distributed detector wait for the other processes.
-        origin = _first_non_finite(model, args, kwargs | {'mode': 'tensor'})
-        values = ', '.join(f'{name}={value.item():g}' for name, value in losses.items() if 'loss' in name)
-        raise RuntimeError(
-            f'the loss of iteration {self._runner.iter} is not finite ({values}). {origin}. Lower the learning rate or '
-            'lengthen its warm-up, clip gradients (optim_wrapper.clip_grad), train in float32 '
-            "(optim_wrapper.type='OptimWrapper'), or look at the images and labels of this batch"
-        )
+    def _look_again(
+        self, states: tuple[Tensor, Tensor | None], args: tuple, kwargs: dict[str, Any]
+    ) -> tuple[bool, str]:
+        cpu_state, cuda_state = states
+        torch.set_rng_state(cpu_state)
+        if cuda_state is not None:
+            torch.cuda.set_rng_state(cuda_state)
+        # Losses of a distributed detector wait for the other processes, which may not come there again.
+        mode = 'loss' if get_world_size() == 1 else 'tensor'
+        self._is_looking = True
+        try:
+            return _first_non_finite(self._model, args, kwargs | {'mode': mode})
+        finally:
+            self._is_looking = False
 
 
 @torch.no_grad()
-def _first_non_finite(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> str:
-    """Sentence about where the first value that is not finite comes from, without the final stop."""
+def _first_non_finite(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[bool, str]:
+    """Whether there are values that are not finite, and a sentence about the first, without the final stop."""
     running: list[tuple[str, bool]] = []  # name and whether the inputs are finite, outermost module first
     origins: list[str] = []
 
@@ -85,7 +112,7 @@ def _first_non_finite(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> 
     failure = None
     try:
         model(*args, **kwargs)
-    except (RuntimeError, TypeError, ValueError) as error:  # the model has no such mode, or refuses such values
+    except Exception as error:  # noqa: BLE001  # whatever it is, what was seen before counts
         failure = error
     finally:
         for handle in handles:
@@ -98,14 +125,16 @@ def _first_non_finite(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> 
         where = 'All outputs of modules are finite, the loss itself is not'
     elif origins == ['inputs']:
         where = 'The images of the batch are not finite'
+    elif origins == ['']:
+        where = f'It began between the modules of {type(model).__name__}, or in the loss itself'
     else:
         (name,) = origins
         kind = type(model.get_submodule(name)).__name__
-        where = f'The first module with finite inputs and an output that is not is {name or "the model"} ({kind})'
+        where = f'The first module with finite inputs and an output that is not is {name} ({kind})'
         broken.sort(key=lambda parameter: not parameter.startswith(f'{name}.'))
     if broken:
         where += f'; {len(broken)} parameters are not finite since an earlier step, among them {broken[0]}'
-    return where
+    return bool(origins or broken), where
 
 
 def _is_finite(value: Any) -> bool:

@@ -5,11 +5,8 @@ _base_ = [
     # At 224 pixels, in bicubic interpolation: RandAugment rand-m9-mstd0.5-inc1 and random erasing 0.25 with noise. The
     # published settings name colour jitter 0.4 too, which timm leaves out wherever there is RandAugment.
     'mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py',
-    'mmpretrain::_base_/default_runtime.py',
+    '../runtimes/classification.py',
 ]
-custom_imports = dict(
-    imports=['mmdefocus.models', 'mmdefocus.datasets', 'mmdefocus.engine'], allow_failed_imports=False
-)
 
 model = dict(
     type='ImageClassifier',
@@ -33,10 +30,8 @@ train_dataloader = dict(
 val_cfg = {}
 test_cfg = {}
 
-custom_hooks = [
-    dict(type='EMAHook', momentum=1e-4),  # decay 0.9999
-    dict(type='ScheduledDropPathHook', min_rate=0.1, max_rate=0.75),
-    dict(type='FiniteLossHook'),
-    dict(type='ClassCountHook'),
-]
-default_hooks = dict(checkpoint=dict(max_keep_ckpts=3, save_best='auto'), sampler_seed=dict(type='EpochSeedHook'))
+default_hooks = dict(
+    checkpoint=dict(max_keep_ckpts=3, save_best='auto'),
+    ema=dict(type='OptimizerStepEMAHook', momentum=1e-4),  # decay 0.9999
+    drop_path=dict(type='ScheduledDropPathHook', min_rate=0.1, max_rate=0.75),
+)

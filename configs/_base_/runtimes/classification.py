@@ -1,0 +1,13 @@
+# MMPreTrain's runtime with the checks and the random numbers of this toolkit. Hooks that all classifiers have stand in
+# `default_hooks`: those of a config of one's own are added by name, while a list of `custom_hooks` replaces another.
+_base_ = 'mmpretrain::_base_/default_runtime.py'
+custom_imports = dict(
+    imports=['mmdefocus.models', 'mmdefocus.datasets', 'mmdefocus.engine'], allow_failed_imports=False
+)
+default_hooks = dict(
+    sampler_seed=dict(type='EpochSeedHook'),
+    finite_loss=dict(type='FiniteLossHook'),
+    class_count=dict(type='ClassCountHook'),
+)
+# Every process draws its own mixup and drop path; all share the order of the images.
+randomness = dict(seed=None, diff_rank_seed=True)

@@ -1,0 +1,12 @@
+# MMDetection's runtime with the checks and the random numbers of this toolkit.
+_base_ = 'mmdet::_base_/default_runtime.py'
+custom_imports = dict(
+    imports=['mmdefocus.models', 'mmdefocus.datasets', 'mmdefocus.engine'], allow_failed_imports=False
+)
+default_hooks = dict(
+    sampler_seed=dict(type='EpochSeedHook'),
+    finite_loss=dict(type='FiniteLossHook'),
+    class_count=dict(type='ClassCountHook'),
+)
+# Every process draws its own drop path; all share the order of the images.
+randomness = dict(seed=None, diff_rank_seed=True)

@@ -1,0 +1,54 @@
+"""A small DINO as a user trains it: resumed, with a learning rate that is far too high, with wrong settings."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from commands import TOOLS
+
+from mmdefocus.models.checkpoint import read_checkpoint
+
+CONFIG = Path(__file__).parent / 'toy_dino.py'
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """With several, the order of sums differs from run to run."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def train(monkeypatch, digits_coco):
+    """tools/train.py with a working directory, options of the command line and settings of the config."""
+
+    def run(work_dir: Path, *options: str, **settings) -> None:
+        settings = {'data_root': f'{digits_coco}/'} | settings
+        settings = [f'{key.replace("__", ".")}={value}' for key, value in settings.items()]
+        monkeypatch.setattr(
+            sys, 'argv', ['train.py', str(CONFIG), '--work-dir', str(work_dir), *options, '--cfg-options', *settings]
+        )
+        runpy.run_path(str(TOOLS / 'train.py'), run_name='__main__')
+
+    return run
+
+
+def test_a_resumed_training_is_equal_to_the_last_bit(train, tmp_path):
+    """Without a seed in the config: that of the first training is taken from its checkpoint."""
+    whole, resumed = tmp_path / 'whole', tmp_path / 'resumed'
+    train(whole)
+    train(resumed, '--resume', str(whole / 'epoch_1.pth'))
+    expected, actual = (read_checkpoint(folder / 'epoch_2.pth')['state_dict'] for folder in (whole, resumed))
+    assert expected.keys() == actual.keys()
+    assert [name for name in expected if not torch.equal(expected[name], actual[name])] == []
+
+
+def test_a_loss_that_cannot_be_computed_is_reported_with_its_origin(train, tmp_path):
+    """DINO's matching refuses values that are not finite before there is a loss."""
+    with pytest.raises(RuntimeError) as error:
+        train(tmp_path, optim_wrapper__optimizer__lr=1e6, train_cfg__max_epochs=20)
+    assert 'matrix contains invalid numeric entries' in str(error.value)
