@@ -14,4 +14,4 @@ train_pipeline = [
 ]
 train_dataloader = dict(batch_size=128, dataset=dict(pipeline=train_pipeline))
 optim_wrapper = dict(optimizer=dict(lr=4e-3, weight_decay=0.0))
-default_hooks = dict(drop_path=None)
+custom_hooks = []

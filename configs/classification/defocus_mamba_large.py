@@ -48,8 +48,8 @@ test_cfg = {}
 optim_wrapper = dict(optimizer=dict(lr=2e-5))
 param_scheduler = dict(warmup=2, start_factor=5e-7 / 2e-5, end_factor=5e-6 / 2e-5)
 
-default_hooks = dict(
-    checkpoint=dict(max_keep_ckpts=3, save_best='auto'),
-    ema=dict(type='OptimizerStepEMAHook', momentum=1e-4),
-    drop_path=dict(type='ScheduledDropPathHook', min_rate=0.1, max_rate=0.7),
-)
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=3, save_best='auto'))
+custom_hooks = [
+    dict(type='OptimizerStepEMAHook', momentum=1e-4),
+    dict(type='ScheduledDropPathHook', min_rate=0.1, max_rate=0.7),
+]

@@ -48,8 +48,8 @@ train_cfg = dict(max_epochs=90)
 optim_wrapper = dict(optimizer=dict(lr=1.25e-4))
 param_scheduler = dict(warmup=5, start_factor=5e-7 / 1.25e-4, end_factor=5e-6 / 1.25e-4)
 
-default_hooks = dict(
-    checkpoint=dict(max_keep_ckpts=3),
-    ema=dict(type='OptimizerStepEMAHook', momentum=1e-4),
-    drop_path=dict(type='ScheduledDropPathHook', max_rate=0.4, mode='constant'),
-)
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=3))
+custom_hooks = [
+    dict(type='OptimizerStepEMAHook', momentum=1e-4),
+    dict(type='ScheduledDropPathHook', max_rate=0.4, mode='constant'),
+]

@@ -12,4 +12,4 @@ train_cfg = None
 optim_wrapper = None
 param_scheduler = None
 auto_scale_lr = None
-default_hooks = dict(ema=None)
+custom_hooks = []

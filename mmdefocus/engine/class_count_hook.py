@@ -24,13 +24,17 @@ class ClassCountHook(Hook):
     saying why, or on a GPU without saying where.
 
     Raises:
-        ValueError: Before training (for the validation set too), validation or test, when the numbers differ or the
-            model has no head with ``num_classes``, and in training at such a label.
+        ValueError: Before training (for the validation set too), validation or test, when the numbers differ, and in
+            training at such a label.
     """
 
     def before_train(self, runner: Runner) -> None:
         """Compare the training set with all classes of the heads, and the validation set before it is needed."""
-        for name, head in _heads(runner):
+        heads = _heads(runner)
+        if not heads:
+            kind = type(runner.model).__name__
+            runner.logger.warning(f'ClassCountHook finds no head with num_classes in {kind} and compares nothing')
+        for name, head in heads:
             _compare(f'{name}.num_classes', head.num_classes, runner.train_dataloader.dataset)
         if runner.val_loop is not None:
             self.before_val(runner)
@@ -57,18 +61,12 @@ def _heads(runner: Runner) -> list[tuple[str, Any]]:
     model = runner.model
     while hasattr(model, 'module'):  # distributed, or test-time augmentation
         model = model.module
-    found = [
+    return [
         (name, module)
         for name, module in model.named_modules()
         # Members of a list have its name.
         if hasattr(module, 'num_classes') and name.rstrip('.0123456789').rpartition('.')[-1] in HEADS
     ]
-    if not found:
-        raise ValueError(
-            f'ClassCountHook finds no head with num_classes in {type(model).__name__} (looked for {", ".join(HEADS)}); '
-            'for a model without one, set default_hooks.class_count=None'
-        )
-    return found
 
 
 def _compare_predictions(runner: Runner, dataset: Dataset) -> None:

@@ -50,6 +50,8 @@ class Model(BaseModel):
             x = block(x, divisor=0.0 if bad and self.fault == 'function' and number == 1 else 1.0)
         if self.fault == 'chance':
             x = self.dropout(x) / (self.dropout(torch.ones(1)) if bad else 1.0)
+        if self.fault == 'error' and (bad or not x.isfinite().all()):
+            raise ValueError('refused')
         return {'loss': x.square().sum() / (0.0 if bad and self.fault == 'loss' else 1.0)} if mode == 'loss' else x
 
 
@@ -84,8 +86,7 @@ def message_of(tmp_path, fault, model=None):
 
 def test_normal_training(tmp_path):
     runner = train(tmp_path, fault=None)
-    assert not runner.model._forward_hooks
-    assert not runner.model._forward_pre_hooks
+    assert 'forward' not in vars(runner.model), 'restored'
 
 
 def test_operation_between_modules(tmp_path):
@@ -117,9 +118,21 @@ def test_images(tmp_path):
 
 
 def test_loss_itself(tmp_path):
-    assert 'All outputs of modules are finite, the loss itself is not' in message_of(tmp_path, 'loss')
+    assert '. It began between the modules of Model, or in the loss itself. Lower' in message_of(tmp_path, 'loss')
 
 
+@pytest.fixture
+def two_processes(monkeypatch):
+    """The losses of another process would be waited for, so that the second look leaves them out."""
+    monkeypatch.setattr('mmdefocus.engine.finite_loss_hook.get_world_size', lambda: 2)
+
+
+@pytest.mark.usefixtures('two_processes')
+def test_loss_itself_in_one_of_two_processes(tmp_path):
+    assert 'All outputs of modules are finite, the loss itself is not.' in message_of(tmp_path, 'loss')
+
+
+@pytest.mark.usefixtures('two_processes')
 def test_model_that_fails_when_it_is_looked_at(tmp_path):
     """As detectors whose mode 'tensor' is not complete: what was seen before counts."""
     model = Model('mode')
@@ -133,6 +146,32 @@ def test_model_that_fails_when_it_is_looked_at(tmp_path):
     assert 'is blocks.1.second (Linear)' in message_of(tmp_path / 'second', 'mode', model)
 
 
+def test_loss_that_cannot_be_computed(tmp_path):
+    model = Model('error')
+    model.blocks[1].second.weight.data[1, 1] = torch.nan
+    message = message_of(tmp_path, 'error', model)
+    assert message.startswith('the loss of iteration 0 cannot be computed (ValueError: refused). The first module')
+    assert 'is blocks.1.second (Linear); 1 parameters are not finite since an earlier step' in message
+    assert 'Lower the learning rate' in message
+
+
+def test_error_with_another_cause(tmp_path):
+    with pytest.raises(ValueError, match=r'^refused$') as error:
+        train(tmp_path, 'error')
+    assert error.value.__cause__ is None
+
+
+def test_forward_of_another_hook_is_kept():
+    model = Model(fault=None)
+    own = model.forward = lambda *args, **kwargs: None
+    hook = FiniteLossHook()
+    runner = SimpleNamespace(model=model, iter=0)
+    hook.before_train(runner)
+    assert model.forward is not own
+    hook.after_train(runner)
+    assert model.forward is own
+
+
 def test_chance_is_repeated(tmp_path):
     """A layer that is sometimes off, like drop path: what it did in the failed iteration is what is looked at."""
     messages = []
@@ -143,7 +182,7 @@ def test_chance_is_repeated(tmp_path):
         except RuntimeError as error:
             messages.append(str(error))
     assert 2 <= len(messages) <= 7
-    assert all('an output that is not is the model (Model)' in message for message in messages)
+    assert all('It began between the modules of Model' in message for message in messages)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +190,7 @@ def test_chance_is_repeated(tmp_path):
     [
         ('backbone.layers.1.mixer.A_log', r'is backbone.layers.1.mixer \(MambaMixer\); 1 parameters'),
         ('backbone.norm.bias', r'is backbone.norm \(LayerNorm\); 1 parameters'),
-        ('head.aux_fc.bias', r'All outputs of modules are finite, the loss itself is not; 1 parameters'),
+        ('head.aux_fc.bias', r'is head.aux_fc \(Linear\); 1 parameters'),
     ],
 )
 def test_classifier(broken, message):

@@ -64,7 +64,7 @@ def build(name):
 
 
 def hook(cfg, kind):
-    (found,) = [hook for hook in cfg.custom_hooks if hook.type == kind]
+    (found,) = [hook for hook in [*cfg.default_hooks.values(), *cfg.custom_hooks] if hook.type == kind]
     return {key: value for key, value in found.items() if key != 'type'}
 
 
@@ -104,8 +104,9 @@ def test_recipe(name, side, epochs, warmup, lr, batch, drop_path, strong, checkp
     assert lr * schedule.end_factor == pytest.approx(5e-6)
 
     assert hook(cfg, 'ScheduledDropPathHook') == drop_path
-    assert hook(cfg, 'EMAHook') == {'momentum': pytest.approx(1 - 0.9999)}
+    assert hook(cfg, 'OptimizerStepEMAHook') == {'momentum': pytest.approx(1 - 0.9999)}
     assert hook(cfg, 'FiniteLossHook') == hook(cfg, 'ClassCountHook') == {}
+    assert (cfg.default_hooks.sampler_seed.type, cfg.randomness.diff_rank_seed) == ('EpochSeedHook', True)
     sampler = cfg.train_dataloader.sampler
     assert sampler.type == ('RepeatAugSampler' if strong else 'DefaultSampler')
     assert sampler.get('num_repeats') == (3 if strong else None)

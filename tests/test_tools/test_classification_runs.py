@@ -152,7 +152,7 @@ def test_accumulated_batches_take_the_step_of_a_large_one(images, tmp_path, batc
 RANDOM = {
     'model.train_cfg': dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]),
     'custom_hooks': [
-        dict(type='EMAHook', momentum=0.1),
+        dict(type='OptimizerStepEMAHook', momentum=0.1),
         dict(type='ScheduledDropPathHook', min_rate=0.3, max_rate=0.9),
     ],
 }

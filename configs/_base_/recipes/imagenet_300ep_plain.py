@@ -2,4 +2,5 @@
 _base_ = './imagenet_300ep.py'
 
 model = dict(head=dict(aux=None))
-default_hooks = dict(drop_path=dict(max_rate=0.1, mode='constant'))
+custom_hooks = _base_.custom_hooks
+custom_hooks[1].update(max_rate=0.1, mode='constant')  # ScheduledDropPathHook

@@ -1,5 +1,5 @@
-# MMPreTrain's runtime with the checks and the random numbers of this toolkit. Hooks that all classifiers have stand in
-# `default_hooks`: those of a config of one's own are added by name, while a list of `custom_hooks` replaces another.
+# MMPreTrain's runtime with the checks and the random numbers of this toolkit. The hooks stand in `default_hooks`, which
+# are merged by name: a list of `custom_hooks` in a config would replace that of its base.
 _base_ = 'mmpretrain::_base_/default_runtime.py'
 custom_imports = dict(
     imports=['mmdefocus.models', 'mmdefocus.datasets', 'mmdefocus.engine'], allow_failed_imports=False
