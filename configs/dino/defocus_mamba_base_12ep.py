@@ -38,6 +38,10 @@ model = dict(
 train_dataloader = dict(persistent_workers=False, dataset=dict(type='DefocusCocoDataset'))
 val_dataloader = dict(dataset=dict(type='DefocusCocoDataset'))
 test_dataloader = val_dataloader
+val_evaluator = dict(type='DefocusCocoMetric')
+test_evaluator = val_evaluator
+# By its full name: found even where a config that inherits from this replaces custom_imports.
+default_hooks = dict(ground_truth_check=dict(type='mmdefocus.engine.GroundTruthCheckHook'))
 
 # As in ../_base_/runtimes/detection.py; mmdet's config has brought its own runtime.
 default_hooks = dict(

@@ -1,8 +1,9 @@
-"""Data sets. Importing this package registers them with MMEngine."""
+"""Data sets. Importing this package registers them with MMEngine, and the metric that belongs to COCO data."""
 
 from mmdefocus.datasets.coco import DefocusCocoDataset
 from mmdefocus.datasets.digits_classification import DefocusDigits
 from mmdefocus.datasets.image_folder import DefocusImageFolder
 from mmdefocus.datasets.loading import DefocusLoadImage
+from mmdefocus.evaluation import DefocusCocoMetric  # noqa: F401 (registers the metric that the configs name)
 
 __all__ = ['DefocusCocoDataset', 'DefocusDigits', 'DefocusImageFolder', 'DefocusLoadImage']

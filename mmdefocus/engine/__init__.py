@@ -4,6 +4,7 @@ from .activation_checkpoint_hook import ActivationCheckpointHook
 from .class_count_hook import ClassCountHook
 from .epoch_seed_hook import EpochSeedHook
 from .finite_loss_hook import FiniteLossHook
+from .ground_truth_check_hook import GroundTruthCheckHook
 from .optimizer_step_ema_hook import OptimizerStepEMAHook
 from .scheduled_drop_path_hook import ScheduledDropPathHook
 from .warmup_cosine_lr import WarmupCosineLR
@@ -13,6 +14,7 @@ __all__ = [
     'ClassCountHook',
     'EpochSeedHook',
     'FiniteLossHook',
+    'GroundTruthCheckHook',
     'OptimizerStepEMAHook',
     'ScheduledDropPathHook',
     'WarmupCosineLR',

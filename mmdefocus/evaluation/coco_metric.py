@@ -1,0 +1,43 @@
+"""COCO's average precision, whatever the annotation ids are."""
+
+from typing import Any
+
+from mmdet.evaluation import CocoMetric
+from mmengine.registry import METRICS
+
+
+@METRICS.register_module()
+class DefocusCocoMetric(CocoMetric):
+    """MMDetection's ``CocoMetric`` for any annotation ids and for a part of the images.
+
+    pycocotools marks a prediction as matched by the id of the true box, and takes 0 for "not matched": a file whose
+    annotation ids start at 0 loses a true positive. The boxes are numbered from 1 here.
+
+    Only images that were predicted count, so that a data set with ``indices`` can be evaluated. Boxes of the others
+    would all be counted as missed.
+
+    Args:
+        *args: As for MMDetection's ``CocoMetric``.
+        **kwargs: As for MMDetection's ``CocoMetric``.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self._coco_api is not None:
+            annotations = self._coco_api.dataset.get('annotations', [])
+            for number, ann in enumerate(annotations, start=1):
+                ann['id'] = number
+            # The only index by id; the others refer to the same annotations.
+            self._coco_api.anns = {ann['id']: ann for ann in annotations}
+
+    def compute_metrics(self, results: list[tuple[dict, dict]]) -> dict[str, float]:
+        """Evaluate the predictions.
+
+        Args:
+            results: Image and prediction, as :meth:`process` stores them.
+
+        Returns:
+            The values of the metrics by name.
+        """
+        self.img_ids = [image['img_id'] for image, _ in results]
+        return super().compute_metrics(results)
