@@ -10,7 +10,9 @@ from mmengine import fileio
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 
-from mmdefocus.datasets.coco_checks import check_classes, is_degenerate, read_coco
+from mmdefocus.datasets.coco_checks import check_classes, read_coco
+from mmdefocus.datasets.coco_values import check_box_format, is_degenerate
+from mmdefocus.datasets.image_files import check_files_exist, errors_name
 from mmdefocus.datasets.loading import strict_loading
 
 
@@ -18,9 +20,10 @@ from mmdefocus.datasets.loading import strict_loading
 class DefocusCocoDataset(CocoDataset):
     """MMDetection's ``CocoDataset`` with checks where that one drops data without a word.
 
-    Annotations are checked once, when they are read (see :mod:`mmdefocus.datasets.coco_checks`); images when they are
-    loaded: ``LoadImageFromFile`` in the pipeline acts as :class:`DefocusLoadImage`. Boxes that are smaller than a
-    pixel, have no area or lie outside of their image are dropped as in MMDetection, with a warning that counts them.
+    Annotations are checked once, when they are read (see :mod:`mmdefocus.datasets.coco_checks`), and whether the images
+    exist; images when they are loaded: ``LoadImageFromFile`` in the pipeline acts as :class:`DefocusLoadImage`. Boxes
+    that are smaller than a pixel, have no area or lie outside of their image are dropped as in MMDetection, with a
+    warning that counts them.
 
     Args:
         *args: As for MMDetection's ``CocoDataset``.
@@ -29,7 +32,7 @@ class DefocusCocoDataset(CocoDataset):
         **kwargs: As for MMDetection's ``CocoDataset``.
 
     Raises:
-        FileNotFoundError: If the annotation file is missing.
+        FileNotFoundError: If the annotation file or an image is missing.
         TypeError: If ``metainfo['classes']`` is not a list or tuple of names.
         ValueError: If the annotations are unreadable, contradictory, do not fit the classes, or hold no usable box to
             train on. To test on images without boxes is possible; every AP is then -1.
@@ -79,17 +82,37 @@ class DefocusCocoDataset(CocoDataset):
             The images that are left.
 
         Raises:
-            ValueError: If none is.
+            FileNotFoundError: If one of these does not exist.
+            ValueError: If none is left.
         """
         kept = super().filter_data()
         if not kept:
             raise ValueError(
                 f'{self.ann_file!r}: filter_cfg={self.filter_cfg} leaves none of {len(self.data_list)} images'
             )
+        check_files_exist(repr(self.ann_file), [image['img_path'] for image in kept], self.pipeline)
         return kept
+
+    def prepare_data(self, idx: int) -> Any:
+        """Load and transform an image.
+
+        Args:
+            idx: Its position in the data set.
+
+        Returns:
+            What the pipeline makes of it.
+
+        Raises:
+            FileNotFoundError: If it does not exist.
+            ValueError: If it cannot be loaded or transformed.
+        """
+        image = self.get_data_info(idx)
+        with errors_name(image):
+            return self.pipeline(image)
 
     def _report_boxes(self, name: str, content: dict[str, Any], by_image: dict[Any, list[dict]]) -> None:
         total = len(content['annotations'])
+        beyond = check_box_format(name, content['images'], content['annotations'])
         degenerate = [
             ann['id']
             for image in content['images']
@@ -102,17 +125,24 @@ class DefocusCocoDataset(CocoDataset):
                 f'{name}: {len(degenerate)} of {total} boxes are smaller than a pixel, have no area or lie outside of '
                 f'their image, and are left out (the first is annotation {degenerate[0]})'
             )
+        if 10 * beyond > total:
+            _warn(f'{name}: {beyond} of {total} boxes reach beyond their image; were they made for another size of it?')
         if others:
             _warn(f'{name}: {others} of {total} boxes are left out, of categories that are not in the classes')
+        crowds = sum(bool(ann.get('iscrowd')) for ann in content['annotations'])
         usable = any(
-            not is_degenerate(ann, image['width'], image['height']) and ann['category_id'] in self.cat2label
+            not is_degenerate(ann, image['width'], image['height'])
+            and ann['category_id'] in self.cat2label
+            and not ann.get('iscrowd')
+            and not ann.get('ignore')
             for image in content['images']
             for ann in by_image[image['id']]
         )
         if not usable and not self.test_mode:
             scaled = '; boxes are given in pixels, not as fractions of the image' if degenerate else ''
             raise ValueError(
-                f'{name} has no usable box to train on ({total} boxes, {len(degenerate)} of them degenerate){scaled}'
+                f'{name} has no usable box to train on ({total} boxes, {len(degenerate)} of them degenerate, {crowds} '
+                f'crowds){scaled}'
             )
         if not usable:
             _warn(f'{name} has no usable box ({total} annotations): every AP will be -1')

@@ -1,10 +1,11 @@
 """Checks of COCO-format annotations, each with a message that says what was expected, what came and what to do."""
 
 import json
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from mmdefocus.datasets.coco_values import check_boxes, check_category_names, check_ids, check_images
 
 _IMAGE_KEYS = ('id', 'file_name', 'height', 'width')
 _BOX_KEYS = ('id', 'image_id', 'category_id', 'bbox', 'area')
@@ -49,10 +50,16 @@ def read_coco(path: str | Path, name: str, test_mode: bool) -> dict[str, Any]:
     check_keys(name, 'annotation', content['annotations'], (*_BOX_KEYS, 'iscrowd') if test_mode else _BOX_KEYS)
     if not content['images']:
         raise ValueError(f'annotation file {name} lists no images')
+    for kind, listed in (('image', 'images'), ('category', 'categories'), ('annotation', 'annotations')):
+        check_ids(name, kind, 'id', content[listed])
+    for key in ('image_id', 'category_id'):
+        check_ids(name, 'annotation', key, content['annotations'])
+    check_category_names(name, content['categories'])
     check_unique(name, 'image', 'id', content['images'])
     check_unique(name, 'category', 'id', content['categories'])
     check_unique(name, 'category', 'name', content['categories'])
     check_unique(name, 'annotation', 'id', content['annotations'])
+    check_images(name, content['images'])
     check_references(name, content)
     check_boxes(name, content['annotations'])
     return content
@@ -91,24 +98,14 @@ def check_references(name: str, content: dict[str, Any]) -> None:
         ids = {entry['id'] for entry in content[listed]}
         strays = [ann for ann in content['annotations'] if ann[f'{kind}_id'] not in ids]
         if strays:
-            unknown = sorted({ann[f'{kind}_id'] for ann in strays}, key=str)
-            raise ValueError(
-                f'{name}: {len(strays)} annotations (the first has id {strays[0]["id"]}) have a {kind}_id that is not '
-                f"in the file's {listed}: {abbreviate(unknown)}; the file has {abbreviate(sorted(ids, key=str))}"
+            unknown = {ann[f'{kind}_id'] for ann in strays}
+            quotes = (
+                '; 1 and "1" are different ids' if {str(one) for one in unknown} & {str(one) for one in ids} else ''
             )
-
-
-def check_boxes(name: str, annotations: Sequence[dict[str, Any]]) -> None:
-    """Raise ``ValueError`` unless every box is four finite numbers."""
-    for ann in annotations:
-        box = ann['bbox']
-        if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
             raise ValueError(
-                f'{name}: the bbox of annotation {ann["id"]} must be [x, y, width, height] in pixels, four finite '
-                f'numbers, got {box!r}'
+                f'{name}: {len(strays)} annotations (the first has id {strays[0]["id"]!r}) have a {kind}_id that is '
+                f"not in the file's {listed}: {_listed(unknown)}; the file has {_listed(ids)}{quotes}"
             )
-        if not _is_number(ann['area']):
-            raise ValueError(f'{name}: the area of annotation {ann["id"]} must be a finite number, got {ann["area"]!r}')
 
 
 def check_classes(name: str, file_classes: Sequence[str], classes: Any, allow_missing: bool) -> None:
@@ -153,14 +150,6 @@ def check_classes(name: str, file_classes: Sequence[str], classes: Any, allow_mi
     )
 
 
-def is_degenerate(ann: dict[str, Any], width: float, height: float) -> bool:
-    """Whether MMDetection drops this box: smaller than a pixel either way, no area, or outside of the image."""
-    x, y, w, h = ann['bbox']
-    inside_w = min(x + w, width) - max(x, 0)
-    inside_h = min(y + h, height) - max(y, 0)
-    return w < 1 or h < 1 or ann['area'] <= 0 or inside_w <= 0 or inside_h <= 0
-
-
 def abbreviate(values: Iterable[Any], most: int = 20) -> str:
     """Join values with commas, leaving out what exceeds ``most``."""
     listed = [str(value) for value in values]
@@ -168,5 +157,6 @@ def abbreviate(values: Iterable[Any], most: int = 20) -> str:
     return ', '.join(listed[:most]) + more or 'none'
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def _listed(ids: Iterable[Any]) -> str:
+    """Ids as they are written in the file, so that 1 and ``"1"`` look different."""
+    return abbreviate(json.dumps(one) for one in sorted(ids))

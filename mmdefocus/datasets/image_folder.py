@@ -9,6 +9,7 @@ from mmengine.registry import DATASETS
 from mmpretrain.datasets.custom import CustomDataset, find_folders, get_samples
 
 from mmdefocus.datasets.coco_checks import abbreviate
+from mmdefocus.datasets.image_files import check_files_exist, errors_name
 from mmdefocus.datasets.loading import strict_loading
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.ppm', '.pgm')
@@ -29,7 +30,7 @@ class DefocusImageFolder(CustomDataset):
         **kwargs: As for MMPreTrain's ``CustomDataset``.
 
     Raises:
-        FileNotFoundError: There is no such folder.
+        FileNotFoundError: There is no such folder, or no such image as ``ann_file`` names.
         ValueError: No or only one class, a class without images, folders that are not the ``classes``, or a label that
             is none of them.
     """
@@ -54,7 +55,26 @@ class DefocusImageFolder(CustomDataset):
         data_list = super().load_data_list()
         if self.ann_file and self.with_label:
             self._check_labels(data_list)
+        if self.ann_file:
+            check_files_exist(repr(self.ann_file), [entry['img_path'] for entry in data_list], self.pipeline)
         return data_list
+
+    def prepare_data(self, idx: int) -> Any:
+        """Load and transform an image.
+
+        Args:
+            idx: Its position in the data set.
+
+        Returns:
+            What the pipeline makes of it.
+
+        Raises:
+            FileNotFoundError: If it does not exist.
+            ValueError: If it cannot be loaded or transformed.
+        """
+        image = self.get_data_info(idx)
+        with errors_name(image):
+            return self.pipeline(image)
 
     def is_valid_file(self, filename: str) -> bool:
         """Whether a path below the class folder is an image that is not hidden."""

@@ -77,7 +77,7 @@ def test_good_data_is_read_as_mmdetection_reads_it(tmp_path, content, test_mode)
 def test_coco_2017_passes(tmp_path, photos_coco):
     """80 classes with ids up to 90, a crowd, an image without annotations, unused keys."""
     annotations = json.loads((photos_coco / 'annotations' / 'instances_train2017.json').read_text())
-    annotations['images'].append(dict(id=3, file_name='none.jpg', width=640, height=427, coco_url='http://x'))
+    annotations['images'].append(dict(id=3, file_name='empty.jpg', width=640, height=427, coco_url='http://x'))
     (tmp_path / 'more.json').write_text(json.dumps(annotations))
     settings = dict(ann_file=str(tmp_path / 'more.json'), data_prefix=dict(img=str(photos_coco / 'train2017')))
     assert len(DefocusCocoDataset(**settings)) == 3
@@ -164,8 +164,158 @@ def test_unknown_category_id(tmp_path, content):
 def test_unknown_image_id(tmp_path, content):
     content['annotations'][1]['image_id'] = 8
     write(tmp_path, content)
-    with pytest.raises(ValueError, match="have a image_id that is not in the file's images: 8; the file has 7, 9"):
+    with pytest.raises(ValueError, match=r"have a image_id that is not in the file's images: 8; the file has 7, 9$"):
         build(tmp_path)
+
+
+def test_ids_with_and_without_quotes_look_different(tmp_path, content):
+    for ann in content['annotations']:
+        ann['image_id'] = str(ann['image_id'])
+    write(tmp_path, content)
+    expected = r'images: "7", "9"; the file has 7, 9; 1 and "1" are different ids'
+    with pytest.raises(ValueError, match=expected):
+        build(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'key', 'value', 'message'),
+    [
+        ('images', 'id', [7], r'the id of image 0 must be a whole number or a string, got \[7\]'),
+        ('images', 'id', None, 'the id of image 0 must be a whole number or a string, got None'),
+        (
+            'images',
+            'id',
+            '7',
+            r"the id of some image entries is a string \('7'\) and of others a number \(9\); write all",
+        ),
+        ('annotations', 'id', None, 'the id of annotation 0 must be a whole number or a string, got None'),
+        ('annotations', 'id', 0.5, 'the id of annotation 0 must be .*, got 0.5'),
+        ('annotations', 'image_id', [7], r'the image_id of annotation 0 must be .*, got \[7\]'),
+        ('annotations', 'image_id', True, 'the image_id of annotation 0 must be .*, got True'),
+        ('annotations', 'category_id', {}, r'the category_id of annotation 0 must be .*, got \{\}'),
+        ('categories', 'id', None, 'the id of category 0 must be .*, got None'),
+        ('categories', 'name', 1, 'the name of category 3 must be a string, got 1; write "1" with quotes in the file'),
+        ('images', 'file_name', 5, 'the file_name of image 7 must be a string, got 5'),
+        ('images', 'file_name', '', "the file_name of image 7 must be a string, got ''"),
+        ('images', 'width', '40', r"the width of image 7 \('a\.jpg'\) must be a whole number of pixels .*, got '40'"),
+        ('images', 'width', 1e308, r'the width of image 7 .* pixels from 1 to 1048576, got 1e\+308'),
+        ('images', 'width', 40.5, 'the width of image 7 .*, got 40.5'),
+        ('images', 'height', 0, 'the height of image 7 .*, got 0'),
+        ('images', 'height', None, 'the height of image 7 .*, got None'),
+        ('images', 'height', float('nan'), 'the height of image 7 .*, got nan'),
+        (
+            'annotations',
+            'bbox',
+            [0, 0, 1e308, 5],
+            'the bbox of annotation 1 must be in pixels, from -1048576 to 1048576',
+        ),
+        ('annotations', 'bbox', [-1e308, 0, 5, 5], 'the bbox of annotation 1 must be in pixels'),
+        ('annotations', 'bbox', [0, 0, 10**400, 5], 'the bbox of annotation 1 must be in pixels'),
+        ('annotations', 'area', 1e308, r'the area of annotation 1 must be a finite number up to 1e\+10, got 1e\+308'),
+        ('annotations', 'iscrowd', '0', "iscrowd of annotation 1 must be 0 or 1, without quotes, got '0'"),
+        ('annotations', 'iscrowd', 2, 'iscrowd of annotation 1 must be 0 or 1, .*, got 2'),
+        ('annotations', 'ignore', 'no', "ignore of annotation 1 must be 0 or 1, .*, got 'no'"),
+    ],
+)
+@pytest.mark.parametrize('test_mode', [False, True])
+def test_values_of_a_wrong_kind(tmp_path, content, kind, key, value, message, test_mode):
+    content[kind][0][key] = value
+    write(tmp_path, content)
+    with pytest.raises(ValueError, match=message):
+        build(tmp_path, test_mode=test_mode)
+
+
+@pytest.mark.parametrize('file_name', ['a.jpg', './a.jpg'])
+def test_one_image_listed_twice(tmp_path, content, file_name):
+    content['images'][1]['file_name'] = file_name
+    write(tmp_path, content)
+    with pytest.raises(
+        ValueError, match=r'images 7 and 9 are the same file .*a\.jpg.; list it once, with all its annot'
+    ):
+        build(tmp_path)
+
+
+def as_corners(content: dict[str, Any]) -> None:
+    for ann in content['annotations']:
+        x, y, w, h = ann['bbox']
+        ann['bbox'] = [x, y, x + w, y + h]
+
+
+@pytest.mark.parametrize('test_mode', [False, True])
+def test_boxes_given_by_two_corners(tmp_path, content, test_mode):
+    content['annotations'][0].update(bbox=[25, 10, 10, 12])
+    as_corners(content)
+    write(tmp_path, content)
+    expected = (
+        r'2 of 3 boxes reach beyond their image, but would lie inside if they were \[x1, y1, x2, y2\]\. .*write '
+        r'\[x1, y1, x2 - x1, y2 - y1\] \(for annotation 1, \[25, 10, 10, 12\] instead of \[25, 10, 35, 22\]\)'
+    )
+    with pytest.raises(ValueError, match=expected):
+        build(tmp_path, test_mode=test_mode)
+
+
+def test_digits_given_by_two_corners(tmp_path, digits_coco):
+    annotations = json.loads((digits_coco / 'annotations' / 'instances_train.json').read_text())
+    as_corners(annotations)
+    (tmp_path / 'corners.json').write_text(json.dumps(annotations))
+    classes = [category['name'] for category in annotations['categories']]
+    with pytest.raises(ValueError, match=r'would lie inside if they were \[x1, y1, x2, y2\]'):
+        DefocusCocoDataset(
+            ann_file=str(tmp_path / 'corners.json'),
+            data_prefix=dict(img=str(digits_coco / 'train')),
+            metainfo=dict(classes=classes),
+        )
+
+
+@pytest.mark.parametrize(
+    ('boxes', 'beyond'),
+    [
+        ([[0, 0, 41, 31], [0, 0, 40.5, 30.9], [1, 1, 40, 30]], 0),  # rounded up
+        ([[30, 20, 20, 20], [0, 0, 40, 30], [0, 0, 40, 30]], 1),  # one is not visible as a whole
+        ([[30, 20, 20, 15], [35, 2, 15, 12], [20, 20, 25, 12]], 3),  # larger than the image when read as corners, too
+    ],
+)
+def test_boxes_over_the_border_are_no_corners(tmp_path, content, boxes, beyond, monkeypatch):
+    said = []
+    monkeypatch.setattr('mmdefocus.datasets.coco.print_log', lambda message, **kwargs: said.append(message))
+    for ann, box in zip(content['annotations'], boxes, strict=True):
+        ann['bbox'] = box
+    write(tmp_path, content)
+    assert len(build(tmp_path)) == 2
+    assert said == [
+        f"'{tmp_path}/ann.json': {beyond} of 3 boxes reach beyond their image; were they made for another size of it?"
+    ] * (beyond > 0)
+
+
+@pytest.mark.parametrize('test_mode', [False, True])
+def test_missing_images_are_found_before_any_is_loaded(tmp_path, content, test_mode):
+    content['images'].append(dict(id=10, file_name='elsewhere/c.jpg', width=40, height=30))
+    write(tmp_path, content)
+    (tmp_path / 'images' / 'b.jpg').unlink()
+    expected = (
+        r"ann\.json' lists 3 images, of which 2 do not exist, the first is '.*b\.jpg' .*check data_root, data_prefix"
+    )
+    with pytest.raises(FileNotFoundError, match=expected):
+        build(tmp_path, test_mode=test_mode)
+
+
+def test_missing_images_that_are_left_out_do_no_harm(tmp_path, content):
+    content['images'].append(dict(id=10, file_name='c.jpg', width=40, height=30))
+    write(tmp_path, content)
+    assert len(build(tmp_path, filter_cfg=dict(filter_empty_gt=True))) == 2
+
+
+@pytest.mark.parametrize('test_mode', [False, True])
+def test_images_that_a_transform_fails_at_are_named(tmp_path, content, test_mode):
+    content['images'][1].update(width=1000, height=3)
+    write(tmp_path, content)
+    Image.new('RGB', (1000, 3)).save(tmp_path / 'images' / 'b.jpg')
+    pipeline = [*LOAD, dict(type='mmdet.Resize', scale=(160, 160), keep_ratio=True)]
+    dataset = build(tmp_path, pipeline=pipeline, test_mode=test_mode)
+    assert dataset[0]['img'].shape == (120, 160, 3)
+    expected = r"image file '.*b\.jpg' \(1000x3 pixels\): the pipeline failed with error: OpenCV"
+    with pytest.raises(ValueError, match=expected):
+        dataset[1]
 
 
 @pytest.mark.parametrize(
@@ -182,7 +332,7 @@ def test_malformed_boxes(tmp_path, content, box):
 def test_nan_area(tmp_path, content):
     content['annotations'][1]['area'] = float('nan')
     write(tmp_path, content)
-    with pytest.raises(ValueError, match='area of annotation 2 must be a finite number, got nan'):
+    with pytest.raises(ValueError, match=r'area of annotation 2 must be a finite number up to 1e\+10, got nan'):
         build(tmp_path)
 
 
@@ -236,19 +386,21 @@ def test_single_class_without_a_comma(tmp_path, content):
         build(tmp_path, classes='cat')
 
 
-@pytest.mark.parametrize('annotations', [[], 'degenerate'])
-def test_nothing_to_train_on(tmp_path, content, annotations, monkeypatch):
+@pytest.mark.parametrize(
+    ('change', 'expected'),
+    [
+        (dict(bbox=[0.1, 0.2, 0.5, 0.5]), r'\(3 boxes, 3 of them degenerate, 1 crowds\); boxes are given in pixels'),
+        (dict(iscrowd=1), r'\(3 boxes, 0 of them degenerate, 3 crowds\)$'),
+        (dict(ignore=1), r'\(3 boxes, 0 of them degenerate, 1 crowds\)$'),
+        (None, r'\(0 boxes, 0 of them degenerate, 0 crowds\)$'),
+    ],
+)
+def test_nothing_to_train_on(tmp_path, content, change, expected, monkeypatch):
     said = []
     monkeypatch.setattr('mmdefocus.datasets.coco.print_log', lambda message, **kwargs: said.append(message))
-    if annotations == 'degenerate':
-        for ann in content['annotations']:
-            ann['bbox'] = [0.1, 0.2, 0.5, 0.5]
-        expected = r'no usable box to train on \(3 boxes, 3 of them degenerate\); boxes are given in pixels'
-    else:
-        content['annotations'] = []
-        expected = r'no usable box to train on \(0 boxes'
+    content['annotations'] = [ann | change for ann in content['annotations']] if change else []
     write(tmp_path, content)
-    with pytest.raises(ValueError, match=expected):
+    with pytest.raises(ValueError, match='no usable box to train on ' + expected):
         build(tmp_path)
     said.clear()
     assert len(build(tmp_path, test_mode=True)) == 2
@@ -263,11 +415,25 @@ def test_image_lists_without_annotations_can_be_tested_only(tmp_path, content):
         build(tmp_path)
 
 
-@pytest.mark.parametrize('box', [[5, 5, 0, 9], [5, 5, 9, -1], [5, 5, 0.5, 9], [50, 5, 9, 9], [-20, 5, 9, 9]])
-def test_degenerate_boxes_are_dropped_and_counted(tmp_path, content, box, monkeypatch):
+@pytest.mark.parametrize(
+    ('box', 'area'),
+    [
+        ([5, 5, 0, 9], 9),
+        ([5, 5, 9, -1], 9),
+        ([5, 5, 0.5, 9], 4.5),
+        ([5, 5, 9, 0.5], 4.5),
+        ([50, 5, 9, 9], 81),
+        ([-20, 5, 9, 9], 81),
+        ([5, 40, 9, 9], 81),
+        ([5, -20, 9, 9], 81),
+        ([5, 5, 9, 9], 0),
+        ([5, 5, 9, 9], -81),
+    ],
+)
+def test_degenerate_boxes_are_dropped_and_counted(tmp_path, content, box, area, monkeypatch):
     said = []
     monkeypatch.setattr('mmdefocus.datasets.coco.print_log', lambda message, **kwargs: said.append(message))
-    content['annotations'][0]['bbox'] = box
+    content['annotations'][0].update(bbox=box, area=area)
     write(tmp_path, content)
     dataset = build(tmp_path)
     assert [len(dataset.get_data_info(i)['instances']) for i in range(2)] == [1, 1]

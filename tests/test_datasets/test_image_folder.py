@@ -166,3 +166,16 @@ def test_a_truncated_photograph_is_named(root):
     dataset = build(root)
     with pytest.raises(ValueError, match=r"image file '.*/ant/1\.jpg' is truncated"):
         dataset[list(labels(dataset)).index('ant/1.jpg')]
+
+
+def test_images_of_an_annotation_file_that_do_not_exist(root):
+    (root / 'list.txt').write_text('ant/0.png 0\nant/7.png 0\nbee/1.png 1\n')
+    with pytest.raises(FileNotFoundError, match=r"list\.txt' lists 3 images, of which 1 do not exist, .*ant/7\.png'"):
+        build(root, ann_file='list.txt', classes=['ant', 'bee'])
+
+
+def test_images_that_a_transform_fails_at_are_named(root):
+    write_image(root / 'train' / 'ant' / '1.png', size=(1000, 3))
+    dataset = build(root, pipeline=[*LOAD, dict(type='Resize', scale=(160, 160), keep_ratio=True)])
+    with pytest.raises(ValueError, match=r"image file '.*ant/1\.png': the pipeline failed with error: OpenCV"):
+        dataset[1]

@@ -111,8 +111,8 @@ def test_part_of_the_images_is_evaluated_alone(root):
 def test_annotation_file_of_another_split(root):
     other = str(root / 'annotations' / 'instances_train.json')
     message = (
-        r'test_evaluator: the ann_file of CocoMetric is not that of the test data set, .*instances_val\.json.: the data '
-        r'set has \d+ boxes and the evaluator \d+, of which 0 are the same\. Set test_evaluator\.ann_file to'
+        r'test_evaluator: the ann_file of CocoMetric is not that of the test data set, .*instances_val\.json.: '
+        r'the data set has \d+ boxes and the evaluator \d+, of which 0 are the same\. Set test_evaluator\.ann_file to'
     )
     with pytest.raises(ValueError, match=message):
         evaluate(root, test_evaluator__ann_file=other, test_evaluator__type='CocoMetric')
@@ -146,6 +146,35 @@ def test_training_does_not_begin_with_the_wrong_validation(root):
     other = str(root / 'annotations' / 'instances_train.json')
     runner = runner_of(root, {'val_evaluator.ann_file': other}, test=False)
     with pytest.raises(ValueError, match='val_evaluator: the ann_file of DefocusCocoMetric is not that of the val'):
+        runner.train()
+    assert runner.iter == 0
+
+
+def lose_an_image(root: Path) -> None:
+    names = [image['file_name'] for image in annotations(root)['images']]
+    (root / 'val').unlink()
+    (root / 'val').mkdir()
+    for name in names[1:]:
+        (root / 'val' / name).touch()
+
+
+def quote_iscrowd(root: Path) -> None:
+    content = annotations(root)
+    content['annotations'][-1]['iscrowd'] = '0'
+    write(root, content)
+
+
+@pytest.mark.parametrize(
+    ('spoil', 'error', 'message'),
+    [
+        (lose_an_image, FileNotFoundError, r'lists 4 images, of which 1 do not exist, the first is .*/val/000000\.jpg'),
+        (quote_iscrowd, ValueError, r"iscrowd of annotation \d+ must be 0 or 1, without quotes, got '0'"),
+    ],
+)
+def test_training_does_not_begin_with_spoiled_validation_data(root, spoil, error, message):
+    spoil(root)
+    runner = runner_of(root, {}, test=False)
+    with pytest.raises(error, match=message):
         runner.train()
     assert runner.iter == 0
 
