@@ -40,13 +40,12 @@ val_dataloader = dict(dataset=dict(type='DefocusCocoDataset'))
 test_dataloader = val_dataloader
 val_evaluator = dict(type='DefocusCocoMetric')
 test_evaluator = val_evaluator
-# By its full name: found even where a config that inherits from this replaces custom_imports.
-default_hooks = dict(ground_truth_check=dict(type='mmdefocus.engine.GroundTruthCheckHook'))
 
 # As in ../_base_/runtimes/detection.py; mmdet's config has brought its own runtime.
 default_hooks = dict(
     sampler_seed=dict(type='EpochSeedHook'),
     finite_loss=dict(type='FiniteLossHook'),
     class_count=dict(type='ClassCountHook'),
+    ground_truth_check=dict(type='GroundTruthCheckHook'),
 )
 randomness = dict(seed=None, diff_rank_seed=True)

@@ -70,6 +70,3 @@ val_evaluator = dict(
     type='DefocusCocoMetric', ann_file=data_root + 'annotations/instances_val.json', metric='bbox', classwise=True
 )
 test_evaluator = val_evaluator
-
-# By its full name: found even where a config that inherits from this replaces custom_imports.
-default_hooks = dict(ground_truth_check=dict(type='mmdefocus.engine.GroundTruthCheckHook'))

@@ -7,6 +7,7 @@ default_hooks = dict(
     sampler_seed=dict(type='EpochSeedHook'),
     finite_loss=dict(type='FiniteLossHook'),
     class_count=dict(type='ClassCountHook'),
+    ground_truth_check=dict(type='GroundTruthCheckHook'),
 )
 # Every process draws its own drop path; all share the order of the images.
 randomness = dict(seed=None, diff_rank_seed=True)
