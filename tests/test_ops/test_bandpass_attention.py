@@ -265,12 +265,14 @@ def test_expanded_incoming_gradient():
         torch.testing.assert_close(actual, expected)
 
 
-def test_scale():
-    arguments = make()
+@pytest.mark.parametrize('absent', [(), ('decay',), ('decay', 'freq')])
+@pytest.mark.parametrize('backend', (None, 'reference'))
+def test_scale_multiplies_the_logits(backend, absent):
+    """Without a decay, torch's own attention gets the scale."""
+    arguments = {**make(), **dict.fromkeys(absent)}
+    scaled = bandpass_attention(**arguments, scale=2 / math.sqrt(8), backend=backend)
     twice = {**arguments, 'q': arguments['q'] * 2}
-    assert_close(
-        bandpass_attention(**arguments, scale=2 / math.sqrt(8)), bandpass_attention(**twice), FORWARD[torch.float32]
-    )
+    assert_close(scaled, bandpass_attention(**twice, backend=backend), FORWARD[torch.float32])
 
 
 @pytest.mark.parametrize('name', NAMES)

@@ -135,6 +135,18 @@ def test_positions_count_from_zero_by_default():
     assert torch.equal(defocus_scan(**arguments, **OPTIONS), defocus_scan(**counted, **OPTIONS))
 
 
+@pytest.mark.parametrize('dtype', HALF)
+@pytest.mark.parametrize('backend', BACKENDS)
+def test_default_positions_of_half_types_are_float32(backend, dtype):
+    """bfloat16 has no 257, float16 no 2049."""
+    length = 300 if dtype == torch.bfloat16 else 2100
+    arguments = {name: value.detach() for name, value in make(batch=1, channels=8, length=length).items()}
+    arguments |= {name: arguments[name].to(dtype) for name in ACTIVATIONS}
+    counted = {**arguments, 'positions': torch.arange(length, dtype=torch.float32)}
+    y = defocus_scan(**{**arguments, 'positions': None}, **OPTIONS, backend=backend)
+    assert torch.equal(y, defocus_scan(**counted, **OPTIONS, backend=backend))
+
+
 @pytest.mark.parametrize('cut', (1, 31, 32, 33, 64, 99))
 @pytest.mark.parametrize('backend', BACKENDS)
 def test_a_sequence_continues_across_a_cut(backend, cut):

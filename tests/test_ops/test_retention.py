@@ -107,6 +107,16 @@ def test_gradcheck(options):
 
 
 @pytest.mark.parametrize('options', EVERY)
+def test_scale_multiplies_the_outputs_and_not_the_state(options):
+    arguments = with_state(make(dtype=torch.float64))
+    plain, plain_state = retention(**arguments, scale=1 / math.sqrt(8), return_last_state=True, **options)
+    y, state = retention(**arguments, scale=3.0, return_last_state=True, **options)
+    assert_close(y, 3 * math.sqrt(8) * plain, FORWARD[torch.float64])
+    assert torch.equal(state, plain_state)
+    assert_close(retention(**arguments, **options), plain, FORWARD[torch.float64])
+
+
+@pytest.mark.parametrize('options', EVERY)
 def test_is_causal(options):
     arguments = make(length=140)
     y = retention(**arguments, **options)

@@ -74,19 +74,28 @@ def test_cpp_equals_reference_with_groups_and_constants(groups, constant):
     assert_same(make(groups=groups, constant=constant, dtype=torch.float64))
 
 
-def test_definition_against_a_loop_over_scalars():
+@pytest.mark.parametrize('softplus', (True, False))
+@pytest.mark.parametrize('backend', ('reference', 'cpp'))
+def test_definition_against_a_loop_over_scalars(backend, softplus):
     arguments = make(batch=1, channels=2, length=5, state=3, groups=2, dtype=torch.float64)
-    y, last_state = selective_scan(**arguments, delta_softplus=True, return_last_state=True, backend='reference')
+    y, last_state = selective_scan(**arguments, delta_softplus=softplus, return_last_state=True, backend=backend)
     with torch.no_grad():
         u, delta, A, B, C, D, z, bias = (arguments[name] for name in NAMES)
         for e in range(2):
             h = [0.0] * 3
             for t in range(5):
-                step = F.softplus(delta[0, e, t] + bias[e])
+                step = delta[0, e, t] + bias[e]
+                step = F.softplus(step) if softplus else step
                 h = [torch.exp(step * A[e, n]) * h[n] + step * u[0, e, t] * B[0, e, n, t] for n in range(3)]
                 out = sum(h[n] * C[0, e, n, t] for n in range(3)) + D[e] * u[0, e, t]
                 torch.testing.assert_close(y[0, e, t], out * F.silu(z[0, e, t]))
             torch.testing.assert_close(last_state[0, e], torch.stack(h))
+
+
+def test_no_softplus_by_default():
+    arguments = make(length=3)  # negative steps let states grow
+    assert torch.equal(selective_scan(**arguments), selective_scan(**arguments, delta_softplus=False))
+    assert not torch.allclose(selective_scan(**arguments), selective_scan(**arguments, delta_softplus=True))
 
 
 @pytest.mark.parametrize('backend', ('reference', 'cpp'))
