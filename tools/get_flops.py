@@ -5,7 +5,7 @@ Most of the network runs on torch's meta device: a large one needs no memory eit
 
 import argparse
 
-from mmdefocus.apis.arguments import ConfigOptions
+from mmdefocus.apis.arguments import add_config_options
 from mmdefocus.apis.complexity import count_complexity
 from mmdefocus.apis.num_classes import resolve_num_classes
 from mmdefocus.apis.runner import load_config
@@ -21,9 +21,7 @@ def main() -> None:
         metavar='PIXELS',
         help="height and width, or one side; default: a classifier's img_size, or 800 1333 for a detector",
     )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=ConfigOptions, metavar='KEY=VALUE', help='settings to change'
-    )
+    add_config_options(parser)
     args = parser.parse_args()
     if args.shape is not None and (len(args.shape) > 2 or min(args.shape) < 1):
         parser.error(f'--shape takes a side, or a height and a width, in pixels; got {" ".join(map(str, args.shape))}')

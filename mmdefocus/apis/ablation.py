@@ -15,7 +15,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmdefocus.apis.arguments import ConfigOptions
+from mmdefocus.apis.arguments import add_config_options
 from mmdefocus.apis.runner import UsageError, apply_train_options, build_runner, load_config
 
 BEGIN_MARK, END_MARK = '<!-- begin of the table -->\n', '<!-- end of the table -->\n'
@@ -116,14 +116,7 @@ def add_ablation_arguments(parser: argparse.ArgumentParser, names: Sequence[str]
     parser.add_argument('--jobs', type=int, default=2, help='trainings at a time, each with one thread; default: 2')
     parser.add_argument('--work-dir', default=work_dir, help='logs and results; default: %(default)s')
     parser.add_argument('--out', metavar='FILE.md', help='file for the table: a new one, or one with a place for it')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=ConfigOptions,
-        default={},
-        metavar='KEY=VALUE',
-        help='settings of all variants',
-    )
+    add_config_options(parser, 'settings of all variants')
 
 
 def train_and_test(config: str) -> None:

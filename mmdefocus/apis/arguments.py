@@ -5,29 +5,45 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from mmengine.config import DictAction
+from mmdefocus.apis.option_values import OptionText
 
 
-class ConfigOptions(DictAction):
-    """MMEngine's ``key=value`` options with a readable message for words that are none."""
+class ConfigOptions(argparse.Action):
+    """``KEY=VALUE`` words as a dictionary. What the values mean depends on the config, so that they stay text."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *rest: Any) -> None:
+        options = dict(getattr(namespace, self.dest) or {})
         for word in values:
-            if not word.partition('=')[1]:
+            key, equals, value = word.partition('=')
+            if not (key and equals):
                 parser.error(f"--cfg-options takes key=value pairs, got '{word}'")
-        super().__call__(parser, namespace, values, *rest)
+            options[key] = OptionText(value)
+        setattr(namespace, self.dest, options)
+
+
+def add_config_options(parser: argparse.ArgumentParser, purpose: str = 'settings to change') -> None:
+    """Add ``--cfg-options``, whose dictionary :func:`mmdefocus.apis.config_options.apply_options` takes.
+
+    Args:
+        parser: Of the tool.
+        purpose: What the settings are for, as the help says it.
+    """
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=ConfigOptions,
+        default={},
+        metavar='KEY=VALUE',
+        help=f'{purpose}, such as train_cfg.max_epochs=3 or key="[(a, b), (c, d)]". Numbers, None, True, False, and '
+        'what is in quotes or brackets are read as in Python. Other text replaces a text as it is, commas and blanks '
+        'included; elsewhere commas make a list. docs/options.md has examples',
+    )
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Add ``--work-dir``, ``--cfg-options``, ``--launcher`` and ``--local-rank``."""
     parser.add_argument('--work-dir', help='directory of logs and results; default: work_dirs/<name of the config>')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=ConfigOptions,
-        metavar='KEY=VALUE',
-        help='settings to change, such as train_cfg.max_epochs=3 or key="[(a,b),(c,d)]" (quoted, no blanks)',
-    )
+    add_config_options(parser)
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by torch.distributed.launch')
 

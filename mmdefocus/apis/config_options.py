@@ -2,11 +2,14 @@
 
 import difflib
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
+
+from mmdefocus.apis.option_values import OptionText, parse_value
+from mmdefocus.apis.registered import arguments_of
 
 # Top-level settings that are read from the config rather than passed to the runner's constructor.
 _OTHER_SETTINGS = (
@@ -29,19 +32,26 @@ def apply_options(cfg: Config, options: Mapping[str, Any]) -> None:
 
     Args:
         cfg: Config from a file.
-        options: Dotted keys and new values. The last part of a key may be new, as an argument that the config leaves
-            at its default; everything before it must exist. ``data_root`` moves all paths of data sets and evaluators
-            that begin with the data sets' common ``data_root``.
+        options: Dotted keys and new values; what was typed on a command line, as
+            :class:`~mmdefocus.apis.option_values.OptionText`, is parsed. Keys may be new, with new dictionaries on the
+            way to them, unless they look like a misspelling of one that the config has. ``data_root`` moves all paths
+            of data sets and evaluators that begin with the data sets' common ``data_root``.
 
     Raises:
-        UsageError: If a key is unknown or would have no effect.
+        UsageError: If a key looks misspelled, belongs to something that has no keys, or would have no effect.
     """
     options = dict(options)
     if 'data_root' in options and _move_data_root(cfg, str(options['data_root'])):
         del options['data_root']
-    for key in options:
-        _check_option(cfg, key)
-    cfg.merge_from_dict(options)
+    values = {}
+    for key, value in options.items():
+        present = _present(cfg, key, options)
+        values[key] = parse_value(value, present) if isinstance(value, OptionText) else value
+        if isinstance(present, Mapping) and isinstance(values[key], str):
+            raise UsageError(f"--cfg-options {key}: expected a dictionary or None in place of one, got '{value}'")
+    for key, value in values.items():
+        first, *rest = key.split('.')
+        cfg[first] = _replaced(cfg.get(first), rest, value)
 
 
 def _move_data_root(cfg: Config, data_root: str) -> bool:
@@ -72,7 +82,8 @@ def _data_texts(cfg: Config) -> Iterator[tuple[str, Any, Any]]:
             yield from visit(cfg.get(name) or {}, name)
 
 
-def _check_option(cfg: Config, key: str) -> None:
+def _present(cfg: Config, key: str, options: Mapping[str, Any]) -> Any:
+    """The present value of a key, None if there is none; raises where the key cannot be set."""
     first, *rest = key.split('.')
     settings = [*list(inspect.signature(Runner).parameters), *_OTHER_SETTINGS]
     if first not in settings:
@@ -83,22 +94,50 @@ def _check_option(cfg: Config, key: str) -> None:
             )
         close = difflib.get_close_matches(first, [*settings, *cfg], n=3)
         raise UsageError(f"--cfg-options {key}: the config has no '{first}'{_did_you_mean(close)}")
-    if first not in cfg:
-        return
-    node: Any = cfg
-    for depth, part in enumerate([first, *rest] if rest else []):
-        if isinstance(node, (list, tuple)):
-            known = [str(index) for index in range(len(node))]
-        else:
-            known = [str(name) for name in node] if isinstance(node, Mapping | Config) else []
-        # The last part may be new, as an argument that the config leaves at its default, but not a slip of the pen.
-        last = depth == len(rest) and isinstance(node, Mapping)
-        close = difflib.get_close_matches(part, known, n=3, cutoff=0.85 if last else 0.6)
-        if part not in known and (close or not last):
-            where = '.'.join([first, *rest][:depth]) or 'the config'
-            raise UsageError(f"--cfg-options {key}: {where} has no '{part}'{_did_you_mean(close)}")
-        if depth < len(rest):
-            node = node[int(part)] if isinstance(node, (list, tuple)) else node[part]
+    node, where = cfg.get(first), first
+    for part in rest:
+        wrong, close = None, []
+        if isinstance(node, list):
+            if not (part.isdecimal() and int(part) < len(node)):
+                wrong = f"'{part}' but items 0 to {len(node) - 1}"
+        elif isinstance(node, Mapping):
+            if part not in node:
+                close = _misspelled(part, node, options.get(f'{where}.type', node.get('type')), cfg)
+                wrong = f"'{part}'" if close else None
+        elif node is not None:
+            wrong = f"'{part}': it is {node!r}; set {where} as a whole"
+        elif part.isdecimal():
+            wrong = f"'{part}' and is no list; set {where}=[...] as a whole"
+        if wrong:
+            raise UsageError(f'--cfg-options {key}: {where} has no {wrong}{_did_you_mean(close)}')
+        node = node[int(part)] if isinstance(node, list) else node.get(part) if node is not None else None
+        where = f'{where}.{part}'
+    return node
+
+
+def _misspelled(part: str, node: Mapping[str, Any], kind: Any, cfg: Config) -> list[str]:
+    """Keys of a dictionary that a new one was probably meant to be; none for an argument of the class ``kind``."""
+    known = [name for name in node if isinstance(name, str)]
+    swapped = [name for name in known if sorted(name) == sorted(part)]
+    close = swapped or difflib.get_close_matches(part, known, n=3, cutoff=0.85)
+    return [] if close and part in arguments_of(kind, cfg.get('default_scope')) else close
+
+
+def _replaced(node: Any, keys: Sequence[str], value: Any) -> Any:
+    """A copy of ``node`` with a value at some place: parts of a config may be shared with others."""
+    if not keys:
+        if isinstance(node, Mapping) and isinstance(value, Mapping):
+            merged = Config(dict(value=node))
+            merged.merge_from_dict(dict(value=value))
+            return merged.value
+        return ConfigDict(value=value).value
+    first, *rest = keys
+    if isinstance(node, list):
+        index = int(first)
+        return [*node[:index], _replaced(node[index], rest, value), *node[index + 1 :]]
+    copy = ConfigDict() if node is None else node.copy()
+    copy[first] = _replaced(copy.get(first), rest, value)
+    return copy
 
 
 def _uses(cfg: Config, value: Any) -> str:

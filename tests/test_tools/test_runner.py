@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmdefocus.apis import arguments, report
+from mmdefocus.apis import report
 from mmdefocus.apis.runner import (
     UsageError,
     apply_test_options,
@@ -27,69 +27,9 @@ def checkpoint(tmp_path) -> str:
     return str(path)
 
 
-def test_options_change_the_config():
-    options = {
-        'model.backbone.with_cp': True,
-        'train_dataloader.dataset.pipeline.2.scale': (96, 96),
-        'train_cfg.max_epochs': 5,
-        'randomness.seed': 3,
-        'custom_hooks': [],
-        'tta_model.type': 'DetTTAModel',
-    }
-    cfg = load_config(DETECTOR, options, 'somewhere')
-    assert cfg.model.backbone.with_cp is True
-    assert cfg.train_dataloader.dataset.pipeline[2].scale == (96, 96)
-    assert cfg.train_cfg.max_epochs == 5
-    assert cfg.tta_model.type == 'DetTTAModel'
-    assert cfg.work_dir == 'somewhere'
-    assert load_config(DETECTOR).work_dir == 'work_dirs/toy_detector'
-
-
 def test_work_dir_of_the_config_is_kept():
     assert load_config(DETECTOR, {'work_dir': 'mine'}).work_dir == 'mine'
     assert load_config(DETECTOR, {'work_dir': 'mine'}, 'other').work_dir == 'other'
-
-
-@pytest.mark.parametrize(
-    ('key', 'message'),
-    [
-        ('modle.backbone.depth', "the config has no 'modle'; did you mean model"),
-        ('model.bakbone.depth', "model has no 'bakbone'; did you mean backbone"),
-        ('model.backbone.depth.layers', "model.backbone.depth has no 'layers'$"),
-        ('train_cfg.max_epoch', "train_cfg has no 'max_epoch'; did you mean max_epochs"),
-        ('model.test_cfg.max_per_imgs', "model.test_cfg has no 'max_per_imgs'; did you mean max_per_img"),
-        ('train_dataloader.dataset.pipeline.4', "train_dataloader.dataset.pipeline has no '4'"),
-        ('train_dataloader.dataset.pipeline.9.scale', "train_dataloader.dataset.pipeline has no '9'"),
-        ('zzz', "the config has no 'zzz'$"),
-    ],
-)
-def test_unknown_options(key, message):
-    with pytest.raises(UsageError, match=message):
-        load_config(DETECTOR, {key: 1})
-
-
-def test_options_without_effect_name_those_that_have_one():
-    with pytest.raises(UsageError, match="'dataset_type' is a helper variable that the config file has") as info:
-        load_config(DETECTOR, {'dataset_type': 'CocoDataset'})
-    assert 'train_dataloader.dataset.type val_dataloader.dataset.type' in str(info.value)
-
-
-@pytest.mark.parametrize('data_root', ['elsewhere', 'elsewhere/'])
-def test_data_root_moves_every_path_of_the_data(data_root):
-    cfg = load_config(DETECTOR, {'data_root': data_root, 'val_dataloader.dataset.data_root': 'third/'})
-    assert cfg.train_dataloader.dataset.data_root == 'elsewhere/'
-    assert cfg.val_dataloader.dataset.data_root == 'third/'
-    assert cfg.val_evaluator.ann_file == 'elsewhere/annotations/instances_val.json'
-    assert cfg.train_dataloader.dataset.ann_file == 'annotations/instances_train.json'
-
-
-def test_data_root_that_the_data_sets_do_not_share(tmp_path):
-    with pytest.raises(UsageError, match="the config has no 'data_root'"):
-        load_config(CLASSIFIER, {'data_root': 'elsewhere'})
-    apart = tmp_path / 'apart.py'
-    apart.write_text(f"_base_ = '{DETECTOR}'\nval_dataloader = dict(dataset=dict(data_root='third/'))\n")
-    with pytest.raises(UsageError, match="data_root would have no effect: 'data_root' is a helper variable"):
-        load_config(apart, {'data_root': 'elsewhere'})
 
 
 def test_missing_config(tmp_path):
@@ -112,16 +52,6 @@ def test_mmcv_without_operators(monkeypatch):
         check_mmcv_ops()
     with pytest.raises(UsageError, match='no usable compiled operators'):
         load_config(DETECTOR)
-
-
-def test_words_that_are_no_options(capsys):
-    parser = arguments.argparse.ArgumentParser()
-    arguments.add_common_arguments(parser)
-    parsed = arguments.parse_arguments(parser, ['--cfg-options', 'a.b=[1,2]', 'c=d'])
-    assert parsed.cfg_options == {'a.b': [1, 2], 'c': 'd'}
-    with pytest.raises(SystemExit):
-        arguments.parse_arguments(parser, ['--cfg-options', 'a.b', '3'])
-    assert "--cfg-options takes key=value pairs, got 'a.b'" in capsys.readouterr().err
 
 
 def test_amp(monkeypatch):

@@ -1,0 +1,97 @@
+"""What the text behind ``KEY=`` on a command line means."""
+
+import ast
+from typing import Any
+
+_QUOTES = ('"', "'")
+_BRACKETS = {'(': ')', '[': ']', '{': '}'}
+_LITERALS = (int, float, bool, str, dict, type(None))
+
+
+class OptionText(str):
+    """The value of an option as it was typed. Other values of options are what they are and are not parsed."""
+
+
+def parse_value(text: str, present: Any = None) -> Any:
+    """Find out what a value means.
+
+    Numbers, ``None``, ``True``, ``False``, and what is in quotes or braces are read as Python does. ``[…]`` is a list
+    and ``(…)`` a tuple, of one item too; words in them need no quotes. All else is text, verbatim, if it replaces a
+    text; otherwise commas separate the items of a list, and numbers, ``true`` and ``false`` may be written as MMEngine
+    allows. Blanks inside a value are kept.
+
+    Args:
+        text: The value.
+        present: What it replaces; None if there is nothing.
+
+    Returns:
+        The parsed value, or the text as a plain ``str``.
+    """
+    text = str(text)
+    found, value = _literal(text)
+    if found:
+        return value
+    if _is_enclosed(text, '(['):
+        values = [parse_value(item) for item in _items(text[1:-1])]
+        return tuple(values) if text[0] == '(' else values
+    if isinstance(present, str):
+        return text
+    items = _items(text)
+    return _scalar(text) if items in ([], [text.strip()]) else [parse_value(item) for item in items]
+
+
+def _literal(text: str) -> tuple[bool, Any]:
+    quoted = text[:1] in _QUOTES and text[-1:] == text[0]
+    word = not set(text) & set(' \t\n#_,()[]')  # Python reads 2024_05 as a number
+    if not (quoted or word or _is_enclosed(text, '{')):
+        return False, None
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return False, None
+    return isinstance(value, _LITERALS), value
+
+
+def _scalar(text: str) -> Any:
+    if '_' in text:  # Python's separator of digits
+        return text
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {'true': True, 'false': False}.get(text.lower(), text)
+
+
+def _is_enclosed(text: str, brackets: str) -> bool:
+    """Whether the first character is one of the opening brackets and the last one closes it."""
+    return text[:1] in tuple(brackets) and _depths(text)[-1:] == [0] and 0 not in _depths(text)[:-1]
+
+
+def _items(text: str) -> list[str]:
+    """What is between the commas outside of brackets and quotes; the whole text if these do not match."""
+    depths = _depths(text)
+    if depths[-1:] != [0]:
+        return [text] if text else []
+    commas = [index for index, depth in enumerate(depths) if text[index] == ',' and depth == 0]
+    items = [text[start:end].strip() for start, end in zip([0, *(i + 1 for i in commas)], [*commas, None], strict=True)]
+    return items if items[-1] else items[:-1]
+
+
+def _depths(text: str) -> list[int]:
+    """Behind each character, how many brackets and quotes are open; empty if a bracket closes what none opened."""
+    depths: list[int] = []
+    closing: list[str] = []
+    for index, character in enumerate(text):
+        if closing and character == closing[-1]:
+            closing.pop()
+        elif closing and closing[-1] in _QUOTES:
+            pass
+        elif character in _BRACKETS:
+            closing.append(_BRACKETS[character])
+        elif character in _QUOTES and (index == 0 or text[index - 1] in ' ,([{:='):  # else an apostrophe
+            closing.append(character)
+        elif character in _BRACKETS.values():
+            return []
+        depths.append(len(closing))
+    return depths
