@@ -18,7 +18,7 @@ from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from mmdefocus.apis.arguments import add_common_arguments, parse_arguments
-from mmdefocus.apis.runner import UsageError, apply_train_options, build_runner, load_config
+from mmdefocus.apis.runner import apply_train_options, build_runner, load_config, run_tool
 
 WIDTH = 100
 
@@ -78,14 +78,15 @@ def main() -> None:
     parser.add_argument('config', help='config file')
     add_common_arguments(parser)
     args = parse_arguments(parser)
-    try:
-        cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
-        apply_train_options(cfg)
-        cfg.train_cfg = dict(type='OneStepLoop', max_epochs=cfg.train_cfg.get('max_epochs', 1))
-        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
-        runner = build_runner(cfg)
-    except UsageError as error:
-        parser.exit(2, f'error: {error}\n')
+    run_tool(parser, lambda: check(args))
+
+
+def check(args: argparse.Namespace) -> None:
+    cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
+    apply_train_options(cfg)
+    cfg.train_cfg = dict(type='OneStepLoop', max_epochs=cfg.train_cfg.get('max_epochs', 1))
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    runner = build_runner(cfg)
     report = StepReport()
     runner.register_hook(report)
     runner.train()

@@ -6,14 +6,7 @@ from mmengine.dist import is_main_process
 
 from mmdefocus.apis.arguments import add_common_arguments, parse_arguments
 from mmdefocus.apis.report import format_metrics
-from mmdefocus.apis.runner import (
-    UsageError,
-    apply_test_options,
-    build_runner,
-    dump_predictions,
-    leave_process_group,
-    load_config,
-)
+from mmdefocus.apis.runner import apply_test_options, build_runner, dump_predictions, load_config, run_tool
 
 
 def main() -> None:
@@ -25,24 +18,35 @@ def main() -> None:
     parser.add_argument('--show-dir', help='directory for pictures with predictions and ground truth')
     parser.add_argument('--wait-time', type=float, default=2.0, help='seconds that a window stays open')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
+    parser.add_argument(
+        '--no-strict',
+        dest='strict',
+        action='store_false',
+        help='test although tensors of the checkpoint are missing, left over or of another shape',
+    )
+    parser.add_argument(
+        '--ignore-class-names',
+        dest='compare_classes',
+        action='store_false',
+        help='test although the checkpoint was trained with classes of other names or in another order',
+    )
     add_common_arguments(parser)
     args = parse_arguments(parser)
-    try:
+
+    def test() -> None:
         cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
         apply_test_options(cfg, args.checkpoint, args.show, args.show_dir, args.wait_time, args.tta)
-        runner = build_runner(cfg)
+        runner = build_runner(cfg, args.strict, args.compare_classes)
         if args.out is not None:
             dump_predictions(runner, args.out)
-    except UsageError as error:
-        parser.exit(2, f'error: {error}\n')
-    metrics = runner.test()
-    if is_main_process():
-        print(format_metrics(metrics))
-        for what, where in (('predictions', args.out), ('pictures', args.show_dir)):
-            if where is not None:
-                print(f'{what}: {where}')
-    del runner
-    leave_process_group()
+        metrics = runner.test()
+        if is_main_process():
+            print(format_metrics(metrics))
+            for what, where in (('predictions', args.out), ('pictures', args.show_dir)):
+                if where is not None:
+                    print(f'{what}: {where}')
+
+    run_tool(parser, test)
 
 
 if __name__ == '__main__':

@@ -3,7 +3,7 @@
 import argparse
 
 from mmdefocus.apis.arguments import add_common_arguments, parse_arguments
-from mmdefocus.apis.runner import UsageError, apply_train_options, build_runner, leave_process_group, load_config
+from mmdefocus.apis.runner import apply_train_options, build_runner, load_config, run_tool
 
 
 def main() -> None:
@@ -20,15 +20,13 @@ def main() -> None:
     )
     add_common_arguments(parser)
     args = parse_arguments(parser)
-    try:
+
+    def train() -> None:
         cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
         apply_train_options(cfg, args.amp, args.auto_scale_lr, args.resume)
-        runner = build_runner(cfg)
-    except UsageError as error:
-        parser.exit(2, f'error: {error}\n')
-    runner.train()
-    del runner
-    leave_process_group()
+        build_runner(cfg).train()
+
+    run_tool(parser, train)
 
 
 if __name__ == '__main__':

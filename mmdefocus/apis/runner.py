@@ -3,13 +3,14 @@
 The ``default_scope`` of a config says which it is: ``mmdet`` or ``mmpretrain``.
 """
 
+import argparse
 import copy
 import difflib
 import gc
 import importlib
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,18 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 
 from mmdefocus.apis.config_options import UsageError, apply_options
 from mmdefocus.apis.num_classes import resolve_num_classes
+from mmdefocus.apis.resume import find_newest_checkpoint
+from mmdefocus.engine.checkpoint_check_hook import CheckpointCheckHook, check_weights_are_there
+from mmdefocus.engine.errors import SetupError
+from mmdefocus.engine.resume_check import missing_for_resuming
 from mmdefocus.models.checkpoint import CheckpointError, is_official_checkpoint, read_checkpoint
+
+# Their messages are for the user, who needs no traceback.
+REFUSALS = (UsageError, CheckpointError, SetupError)
 
 
 def load_config(
@@ -42,6 +50,8 @@ def load_config(
         UsageError: If the file is missing, a key is unknown or would have no effect, or MMCV has no compiled ops.
     """
     path = Path(path)
+    if path.is_dir():
+        raise UsageError(f"'{path}' is a directory; name the config file in it")
     if not path.is_file():
         raise UsageError(f"config file '{path}' does not exist{_suggest(path.name, path.parent, path.suffix)}")
     check_mmcv_ops()
@@ -52,6 +62,9 @@ def load_config(
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / path.stem)
+    for folder in (Path(cfg.work_dir), *Path(cfg.work_dir).parents):
+        if folder.exists() and not folder.is_dir():
+            raise UsageError(f"the work directory '{cfg.work_dir}' cannot be made: '{folder}' is a file")
     return cfg
 
 
@@ -97,10 +110,13 @@ def apply_train_options(cfg: Config, amp: bool = False, auto_scale_lr: bool = Fa
                 'auto_scale_lr = dict(base_batch_size=...) into the config'
             )
         cfg.auto_scale_lr.enable = True
+    if resume is None and cfg.get('resume'):
+        resume = cfg.get('load_from') or 'auto'
     if resume == 'auto':
-        # MMEngine would forget `load_from` where there is nothing to resume yet.
-        cfg.resume = find_latest_checkpoint(cfg.work_dir) is not None
-        cfg.load_from = None if cfg.resume else cfg.get('load_from')
+        newest = find_newest_checkpoint(_checkpoint_directory(cfg))
+        # MMEngine would trust the file last_checkpoint, and forget `load_from` where there is nothing to resume yet.
+        cfg.resume = newest is not None
+        cfg.load_from = cfg.get('load_from') if newest is None else str(newest)
     elif resume is not None:
         cfg.resume = True
         cfg.load_from = _usable_checkpoint(resume, to_resume=True)
@@ -155,11 +171,16 @@ def apply_test_options(
         _use_tta(cfg)
 
 
-def build_runner(cfg: Config) -> Runner:
+def build_runner(cfg: Config, strict: bool = True, compare_classes: bool = True) -> Runner:
     """Build the runner, on the distributed backend and in the precision that this machine has.
+
+    Whatever hooks the config has, the runner gets those that refuse what does not belong together, such as a
+    :class:`~mmdefocus.engine.CheckpointCheckHook`; one that the config has is kept.
 
     Args:
         cfg: Config from :func:`load_config`.
+        strict: Whether a checkpoint to be tested must fit the model.
+        compare_classes: Whether a checkpoint to be tested must be of the classes of the data set.
 
     Returns:
         A runner of the config's ``runner_type``, MMEngine's own by default.
@@ -181,6 +202,9 @@ def build_runner(cfg: Config) -> Runner:
     if classes is not None:
         runner.logger.info(f"num_classes='auto': the training set has {len(classes)} classes")
     _scale_lr_by_accumulation(runner)
+    for hook in (CheckpointCheckHook(strict, compare_classes),):
+        if not any(isinstance(present, type(hook)) for present in runner.hooks):
+            runner.register_hook(hook)
     return runner
 
 
@@ -197,6 +221,25 @@ def dump_predictions(runner: Runner, out: str) -> None:
     else:
         from mmengine.evaluator import DumpResults as Dump
     runner.test_evaluator.metrics.append(Dump(out_file_path=out))
+
+
+def run_tool(parser: argparse.ArgumentParser, action: Callable[[], None]) -> None:
+    """Run what a command-line tool does and leave its process group.
+
+    What is refused ends the program with status 2 and one message; other errors keep their traceback.
+
+    Args:
+        parser: Of the tool.
+        action: All that the tool does with its arguments; runners are gone when it returns.
+    """
+    message = None
+    try:
+        action()
+    except REFUSALS as error:
+        message = str(error)  # The error itself would keep the runner.
+    leave_process_group()
+    if message is not None:
+        parser.exit(2, f'error: {message}\n')
 
 
 def leave_process_group() -> None:
@@ -226,6 +269,7 @@ def _usable_checkpoint(checkpoint: str, to_resume: bool = False) -> str:
         raise UsageError(f"checkpoint '{checkpoint}' does not exist{_suggest(path.name, path.parent, '.pth')}")
     try:
         content = read_checkpoint(path, map_location='meta')  # everything but the numbers
+        check_weights_are_there(content, str(path))
     except CheckpointError as error:
         raise UsageError(str(error)) from error
     if to_resume and is_official_checkpoint(content):
@@ -233,7 +277,23 @@ def _usable_checkpoint(checkpoint: str, to_resume: bool = False) -> str:
             f"'{checkpoint}' is an official file, whose training cannot be resumed here; to start from its weights, "
             f'leave out --resume and set load_from={checkpoint} with --cfg-options'
         )
+    missing = ' and '.join(missing_for_resuming(content)) if to_resume else ''
+    if missing:
+        raise UsageError(
+            f"'{checkpoint}' has no {missing}, so no training can go on from it; to start from its weights, leave out "
+            f'--resume and set load_from={checkpoint} with --cfg-options'
+        )
     return checkpoint
+
+
+def _checkpoint_directory(cfg: Config) -> Path:
+    """Where the checkpoint hook writes."""
+    out_dir = ((cfg.get('default_hooks') or {}).get('checkpoint') or {}).get('out_dir')
+    if out_dir is None or out_dir == cfg.work_dir:
+        return Path(cfg.work_dir)
+    if '://' in out_dir:
+        raise UsageError(f"--resume finds no checkpoints in '{out_dir}'; name one: --resume {out_dir}/...")
+    return Path(out_dir) / os.path.basename(cfg.work_dir.rstrip(os.sep))
 
 
 def _pretrained(node: Any) -> Iterator[str]:
