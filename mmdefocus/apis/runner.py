@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
@@ -23,7 +24,8 @@ from mmengine.runner import Runner
 from mmdefocus.apis.config_options import UsageError, apply_options
 from mmdefocus.apis.num_classes import resolve_num_classes
 from mmdefocus.apis.resume import find_newest_checkpoint
-from mmdefocus.engine.checkpoint_check_hook import CheckpointCheckHook, check_weights_are_there
+from mmdefocus.engine import CheckpointCheckHook, GroundTruthCheckHook
+from mmdefocus.engine.checkpoint_check_hook import check_weights_are_there
 from mmdefocus.engine.errors import SetupError
 from mmdefocus.engine.resume_check import missing_for_resuming
 from mmdefocus.models.checkpoint import CheckpointError, is_official_checkpoint, read_checkpoint
@@ -174,8 +176,9 @@ def apply_test_options(
 def build_runner(cfg: Config, strict: bool = True, compare_classes: bool = True) -> Runner:
     """Build the runner, on the distributed backend and in the precision that this machine has.
 
-    Whatever hooks the config has, the runner gets those that refuse what does not belong together, such as a
-    :class:`~mmdefocus.engine.CheckpointCheckHook`; one that the config has is kept.
+    Whatever hooks the config has, the runner gets those that refuse what does not belong together:
+    :class:`~mmdefocus.engine.CheckpointCheckHook` and, for detectors,
+    :class:`~mmdefocus.engine.GroundTruthCheckHook`. One that the config has is kept.
 
     Args:
         cfg: Config from :func:`load_config`.
@@ -202,7 +205,10 @@ def build_runner(cfg: Config, strict: bool = True, compare_classes: bool = True)
     if classes is not None:
         runner.logger.info(f"num_classes='auto': the training set has {len(classes)} classes")
     _scale_lr_by_accumulation(runner)
-    for hook in (CheckpointCheckHook(strict, compare_classes),):
+    hooks: list[Hook] = [CheckpointCheckHook(strict, compare_classes)]
+    if cfg.get('default_scope') == 'mmdet':
+        hooks.append(GroundTruthCheckHook())
+    for hook in hooks:
         if not any(isinstance(present, type(hook)) for present in runner.hooks):
             runner.register_hook(hook)
     return runner

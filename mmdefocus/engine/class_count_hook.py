@@ -10,6 +10,8 @@ from torch.utils.data import Dataset
 
 from mmdefocus.models.heads.defocus_cls_head import check_labels
 
+from .errors import SetupError
+
 # As MMPreTrain and MMDetection name heads for the classes of the data set; an RPN's ('rpn_head') has one class.
 HEADS = ('head', 'bbox_head', 'mask_head')
 
@@ -24,8 +26,8 @@ class ClassCountHook(Hook):
     saying why, or on a GPU without saying where.
 
     Raises:
-        ValueError: Before training (for the validation set too), validation or test, when the numbers differ, and in
-            training at such a label.
+        SetupError: Before training (for the validation set too), validation or test, when the numbers differ.
+        ValueError: In training, at such a label.
     """
 
     def before_train(self, runner: Runner) -> None:
@@ -88,6 +90,6 @@ def _compare(setting: str, count: int, dataset: Dataset) -> None:
             ', and data_preprocessor.num_classes with it; to evaluate a head for more classes, set '
             "model.head.predict_classes to the indices of the data set's among them"
         )
-    raise ValueError(
+    raise SetupError(
         f'{type(dataset).__name__} has {len(classes)} classes, but model.{setting} makes {count}: {remedy}'
     )

@@ -8,6 +8,8 @@ from mmengine.runner import Runner
 
 from mmdefocus.evaluation.ground_truth import check_ground_truth
 
+from .errors import SetupError
+
 
 @HOOKS.register_module()
 class GroundTruthCheckHook(Hook):
@@ -17,7 +19,7 @@ class GroundTruthCheckHook(Hook):
     :func:`mmdefocus.evaluation.ground_truth.check_ground_truth`.
 
     Raises:
-        ValueError: Before training, validation or test, when they differ.
+        SetupError: Before training, validation or test, when they differ.
     """
 
     def __init__(self) -> None:
@@ -39,5 +41,8 @@ class GroundTruthCheckHook(Hook):
         # Not every loop evaluates one data set.
         if not hasattr(loop, 'evaluator') or not hasattr(loop, 'dataloader') or loop is self._checked:
             return
-        check_ground_truth(loop.dataloader.dataset, loop.evaluator.metrics, split)
+        try:
+            check_ground_truth(loop.dataloader.dataset, loop.evaluator.metrics, split)
+        except ValueError as error:
+            raise SetupError(str(error)) from error
         self._checked = loop
