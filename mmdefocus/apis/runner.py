@@ -100,6 +100,10 @@ def apply_train_options(cfg: Config, amp: bool = False, auto_scale_lr: bool = Fa
     """
     if cfg.get('train_dataloader') is None or cfg.get('train_cfg') is None:
         raise UsageError('the config has no train_dataloader and train_cfg, so there is nothing to train')
+    for length in ('max_epochs', 'max_iters'):
+        value = cfg.train_cfg.get(length, 1)
+        if not isinstance(value, int | float) or value < 1 or value % 1:
+            raise UsageError(f'train_cfg.{length} must be a whole number of at least 1, got {value!r}')
     if amp:
         if not torch.cuda.is_available():
             raise UsageError('--amp needs a GPU and PyTorch sees none; leave it out to train in float32')

@@ -1,5 +1,6 @@
 """A small DINO as a user trains it: resumed, with a learning rate that is far too high, with wrong settings."""
 
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -50,5 +51,37 @@ def test_a_resumed_training_is_equal_to_the_last_bit(train, tmp_path):
 def test_a_loss_that_cannot_be_computed_is_reported_with_its_origin(train, tmp_path):
     """DINO's matching refuses values that are not finite before there is a loss."""
     with pytest.raises(RuntimeError) as error:
-        train(tmp_path, optim_wrapper__optimizer__lr=1e6, train_cfg__max_epochs=20)
-    assert 'matrix contains invalid numeric entries' in str(error.value)
+        train(tmp_path, optim_wrapper__optimizer__lr=1e6)
+    message = str(error.value)
+    assert re.match(r'the loss of iteration \d cannot be computed \(ValueError: matrix contains invalid', message)
+    assert '. The first module with finite inputs and an output that is not is ' in message
+    assert 'Lower the learning rate or lengthen its warm-up' in message
+
+
+def test_an_error_of_another_kind_is_left_as_it_is(train, tmp_path, monkeypatch):
+    def refuse(cost):
+        raise ValueError('no more memory')
+
+    monkeypatch.setattr('mmdet.models.task_modules.assigners.hungarian_assigner.linear_sum_assignment', refuse)
+    with pytest.raises(ValueError, match=r'^no more memory$'):
+        train(tmp_path)
+
+
+def test_a_head_for_other_classes_is_refused_before_the_training(train, tmp_path):
+    message = 'DefocusCocoDataset has 10 classes, but model.bbox_head.num_classes makes 80: set model.bbox_head.num_'
+    with pytest.raises(ValueError, match=re.escape(message)):
+        train(tmp_path, model__bbox_head__num_classes=80)
+
+
+@pytest.mark.parametrize('epochs', [0, -1, 1.5, "'two'"])
+def test_a_training_without_an_epoch_is_refused(train, tmp_path, capsys, epochs):
+    with pytest.raises(SystemExit, match='2'):
+        train(tmp_path, train_cfg__max_epochs=epochs)
+    expected = 'error: train_cfg.max_epochs must be a whole number of at least 1, got '
+    assert capsys.readouterr().err.startswith(expected)
+
+
+def test_a_training_without_an_iteration_is_refused(train, tmp_path, capsys):
+    with pytest.raises(SystemExit, match='2'):
+        train(tmp_path, train_cfg__max_iters=0)
+    assert capsys.readouterr().err == 'error: train_cfg.max_iters must be a whole number of at least 1, got 0\n'
