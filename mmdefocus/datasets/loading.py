@@ -1,14 +1,19 @@
 """Image loading that never passes over a bad file."""
 
 import io
+import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import mmcv
 from mmcv.transforms import LoadImageFromFile
 from mmengine import fileio
+from mmengine.logging import print_log
 from mmengine.registry import TRANSFORMS
 from PIL import Image
+
+from mmdefocus.datasets.decoder_messages import decode_jpeg, is_harmless
 
 
 def strict_loading(pipeline: Sequence[Any]) -> list[Any]:
@@ -26,21 +31,24 @@ def _strict(step: Any) -> Any:
 
 @TRANSFORMS.register_module()
 class DefocusLoadImage(LoadImageFromFile):
-    """MMCV's ``LoadImageFromFile`` that raises on missing, unreadable, truncated and mis-sized images.
+    """MMCV's ``LoadImageFromFile`` that raises on missing, unreadable, truncated, damaged and mis-sized images.
 
-    Some versions of OpenCV fill what a truncated file lacks with grey; here that is an error. So is an image
-    whose size is not that of its annotation (``height`` and ``width``, where the data set gives them), since its boxes
-    would be wrong.
+    Some versions of OpenCV fill what a truncated file lacks with grey; here that is an error. So is a JPEG of which
+    libjpeg says, when OpenCV decodes it, that its data is corrupt: the pixels after the damage are wrong. So is an
+    image whose size is not that of its annotation (``height`` and ``width``, where the data set gives them), since its
+    boxes would be wrong.
 
     Args:
+        allow_corrupt: Take images with corrupt data as they are decoded, with a warning that names them.
         **kwargs: As for MMCV's ``LoadImageFromFile``.
 
     Raises:
         ValueError: If ``ignore_empty`` is on, which would pass over images, or for the deprecated ``file_client_args``.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, allow_corrupt: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.allow_corrupt = allow_corrupt
         if self.file_client_args is not None:
             raise ValueError('file_client_args is deprecated; give the same as backend_args')
         if self.ignore_empty:
@@ -59,7 +67,7 @@ class DefocusLoadImage(LoadImageFromFile):
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If it is no image, is truncated, or its size is not that of the annotation.
+            ValueError: If it is no image, is truncated or corrupt, or its size is not that of the annotation.
         """
         path = results['img_path']
         try:
@@ -70,12 +78,15 @@ class DefocusLoadImage(LoadImageFromFile):
             ) from error
         if not _looks_complete(data):
             _check_complete(path, data)
+        decode = partial(mmcv.imfrombytes, data, flag=self.color_type, backend=self.imdecode_backend)
         try:
-            image = mmcv.imfrombytes(data, flag=self.color_type, backend=self.imdecode_backend)
+            image, complaint = decode_jpeg(decode) if data.startswith(b'\xff\xd8') else (decode(), None)
         except Exception as error:
             raise ValueError(_unreadable(path, data)) from error
         if image is None:
             raise ValueError(_unreadable(path, data))
+        if complaint is not None:
+            self._report(path, complaint)
         shape = image.shape[:2]
         expected = (results.get('height', shape[0]), results.get('width', shape[1]))
         if shape != expected:
@@ -87,6 +98,15 @@ class DefocusLoadImage(LoadImageFromFile):
         results['img_shape'] = shape
         results['ori_shape'] = shape
         return results
+
+    def _report(self, path: str, complaint: str) -> None:
+        message = f'image file {path!r} is damaged ({complaint})'
+        if not self.allow_corrupt and not is_harmless(complaint):
+            raise ValueError(
+                f'{message}, and part of its pixels are wrong; restore it, or remove it and its annotations, or take '
+                "such images as they are with dict(type='DefocusLoadImage', allow_corrupt=True) in the pipeline"
+            )
+        print_log(message, logger='current', level=logging.WARNING)
 
 
 def _unreadable(path: str, data: bytes) -> str:

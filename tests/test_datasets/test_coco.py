@@ -486,37 +486,10 @@ def test_bad_images_are_named(tmp_path, content, spoil, error, message, test_mod
         dataset[1]
 
 
-@pytest.mark.parametrize('suffix', ['jpg', 'png'])
-@pytest.mark.parametrize('share', [0.01, 0.5, 0.99])
-def test_truncated_images(tmp_path, photos_coco, suffix, share):
-    path = tmp_path / f'a.{suffix}'
-    with Image.open(photos_coco / 'train2017' / 'china.jpg') as photo:
-        photo.save(path)
-    loader = DefocusLoadImage()
-    assert loader(dict(img_path=str(path)))['ori_shape'] == (427, 640)
-    data = path.read_bytes()
-    path.write_bytes(data[: int(share * len(data))])
-    with pytest.raises(ValueError, match=rf"a\.{suffix}' is truncated"):
-        loader(dict(img_path=str(path)))
-
-
-def test_bytes_after_the_end_of_an_image_do_no_harm(tmp_path, photos_coco):
-    data = (photos_coco / 'train2017' / 'china.jpg').read_bytes()
-    path = tmp_path / 'a.jpg'
-    path.write_bytes(data + b'\xff\xda trailing bytes of a camera')
-    assert DefocusLoadImage()(dict(img_path=str(path)))['img'].shape == (427, 640, 3)
-
-
 def test_images_that_would_be_passed_over(tmp_path, content):
     write(tmp_path, content)
     with pytest.raises(ValueError, match='ignore_empty=True would leave out unreadable images'):
         build(tmp_path, pipeline=[dict(type='LoadImageFromFile', ignore_empty=True)])
-
-
-@pytest.mark.filterwarnings('ignore:"file_client_args":DeprecationWarning')
-def test_deprecated_storage_options_are_refused():
-    with pytest.raises(ValueError, match='file_client_args is deprecated; give the same as backend_args'):
-        DefocusLoadImage(file_client_args=dict(backend='disk'))
 
 
 @pytest.mark.parametrize('kind', ['LoadImageFromFile', 'mmdet.LoadImageFromFile', 'mmcv.LoadImageFromFile'])
