@@ -31,6 +31,14 @@ def bandpass_factors(decay: Tensor, freq: Tensor, reach: int) -> Tensor:
     return torch.exp(-exponent)[..., None] * torch.stack((phase.cos(), phase.sin()), dim=-1)
 
 
+def bandpass_factors_backward(grad: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients (H, P) of decay and freq by those of the factors (H, n, P, 2)."""
+    reach = factors.shape[1] // 2
+    distance = torch.arange(-reach, reach + 1, device=factors.device, dtype=factors.dtype)[:, None]
+    along, across = (grad * factors).sum(-1), grad[..., 1] * factors[..., 0] - grad[..., 0] * factors[..., 1]
+    return -(distance.abs() * along).sum(1), (distance * across).sum(1)
+
+
 @torch.library.custom_op('mmdefocus::bandpass_turn', mutates_args=())
 def turn(x: Tensor, factors: Tensor, first: int) -> Tensor:
     """Multiplies the channel pairs of tokens by the factors of the distances ``first``, ``first`` + 1, ….

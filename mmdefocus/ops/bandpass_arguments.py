@@ -14,6 +14,8 @@ def check_arguments(op: str, q: Tensor, k: Tensor, v: Tensor, decay: Tensor | No
     check_rank(op, 'q', q, '(batch, heads, length, channels)')
     check_rank(op, 'v', v, '(batch, heads, length, value channels)')
     batch, heads, length, channels = q.shape
+    if heads == 0:
+        raise ValueError(f'{op}: expected at least one head, got q of shape {tuple(q.shape)}')
     if length == 0:
         raise ValueError(f'{op}: expected a sequence of at least one token, got q of shape {tuple(q.shape)}')
     if channels == 0 or channels % 2:

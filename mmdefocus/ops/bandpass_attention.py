@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmdefocus.ops import triton_bandpass_attention
 from mmdefocus.ops.backends import refuse_second_derivatives, requested_backend
 from mmdefocus.ops.bandpass import bandpass_factors, turn
 from mmdefocus.ops.bandpass_arguments import check_arguments, or_zeros, scaled
@@ -154,8 +155,8 @@ def bandpass_attention(
 
     Raises:
         TypeError: complex, integer or mixed float64 and other types.
-        ValueError: shapes that do not fit, an odd d, an empty sequence, a negative decay, tensors on several devices,
-            an unknown backend.
+        ValueError: shapes that do not fit, an odd d, an empty sequence, no heads, a negative decay, tensors on several
+            devices, an unknown backend.
         RuntimeError: the named backend does not have the operator, or cannot run here.
     """
     op = 'bandpass_attention'
@@ -172,8 +173,6 @@ def bandpass_attention(
         if backend == 'reference':
             y = bandpass_attention_reference(query, key, value, decay, freq, causal)
         elif backend == 'triton':
-            from mmdefocus.ops import triton_bandpass_attention  # Triton need not be there
-
             query, key, value = (x.to(q.dtype) for x in (query, key, value))
             y = triton_bandpass_attention.attend(query, key, value, decay, freq, causal)
         else:

@@ -6,10 +6,12 @@ Legend: B batch, E channels, L time, K kernel width.
 import torch
 from torch import Tensor
 
+from mmdefocus.ops import triton_causal_conv1d
 from mmdefocus.ops.backends import can_run_cpp, choose_backend, refuse_second_derivatives
+from mmdefocus.ops.causal_conv1d_arguments import check_shapes
 from mmdefocus.ops.kernel_limits import CUDA_LIMITS, TRITON_LIMITS
 from mmdefocus.ops.reference import causal_conv1d_reference
-from mmdefocus.ops.validation import check_rank, check_shape, compute_dtype
+from mmdefocus.ops.validation import compute_dtype
 
 
 def _fake_forward(x, weight, bias, silu):
@@ -49,8 +51,6 @@ def _causal_conv1d_reference(x: Tensor, weight: Tensor, bias: Tensor | None, sil
 
 
 def _causal_conv1d_triton(*arguments):
-    from mmdefocus.ops import triton_causal_conv1d  # Triton need not be there
-
     return triton_causal_conv1d.convolve(*arguments)
 
 
@@ -95,15 +95,7 @@ def causal_conv1d(
     compute = compute_dtype(op, {'x': x, 'weight': weight, 'bias': bias})
     if activation not in (None, 'silu', 'swish'):
         raise ValueError(f"{op}: expected activation None, 'silu' or 'swish', got {activation!r}")
-    check_rank(op, 'x', x, '(batch, channels, length)')
-    check_rank(op, 'weight', weight, '(channels, width)')
-    channels = x.shape[1]
-    if x.shape[2] == 0:
-        raise ValueError(f'{op}: expected a sequence of at least one step, got x of shape {tuple(x.shape)}')
-    if weight.shape[1] == 0:
-        raise ValueError(f'{op}: expected a kernel of at least one step, got weight of shape {tuple(weight.shape)}')
-    check_shape(op, 'weight', weight, (channels, weight.shape[1]), '(channels, width)')
-    check_shape(op, 'bias', bias, (channels,), '(channels)')
+    check_shapes(op, x, weight, bias)
     width = weight.shape[1]
     limits = {
         'cuda': CUDA_LIMITS.convolution_obstacle(width),

@@ -9,10 +9,12 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
+from mmdefocus.ops import triton_defocus_scan
 from mmdefocus.ops.backends import can_run_cpp, choose_backend, refuse_second_derivatives
+from mmdefocus.ops.defocus_scan_arguments import check_shapes
 from mmdefocus.ops.defocus_scan_chain import defocus_scan_chain
 from mmdefocus.ops.kernel_limits import CUDA_CHUNK, CUDA_LIMITS, TRITON_LIMITS
-from mmdefocus.ops.validation import check_rank, check_shape, compute_dtype
+from mmdefocus.ops.validation import check_types, compute_dtype
 
 # Steps between the states that the C++ forward pass saves (`kChunk` in csrc/cpu/chunks.h).
 CPU_CHUNK = 32
@@ -74,8 +76,6 @@ def _defocus_scan_compiled(*arguments):
 
 
 def _defocus_scan_triton(*arguments):
-    from mmdefocus.ops import triton_defocus_scan  # Triton need not be there
-
     return triton_defocus_scan.scan(*arguments)
 
 
@@ -187,8 +187,8 @@ def defocus_scan(
 
     Raises:
         TypeError: complex, integer or mixed types.
-        ValueError: shapes that do not fit, an empty sequence, tensors on several devices, an odd N with ``freq``, a
-            ``delta_scale`` that is not positive, an unknown backend.
+        ValueError: shapes that do not fit, an empty sequence or state, tensors on several devices, an odd N with
+            ``freq``, a ``delta_scale`` that is not positive, an unknown backend.
         RuntimeError: the named backend cannot run here.
     """
     op = 'defocus_scan'
@@ -196,8 +196,11 @@ def defocus_scan(
     parameters = {'A': A, 'D': D, 'dt_bias': dt_bias, 'freq': freq}
     others = {'positions': positions, 'initial_state': initial_state}
     compute = compute_dtype(op, {**activations, **parameters, **others})
-    _check_types(op, activations, others, compute)
-    _check_shapes(op, **activations, **parameters, **others, group_size=group_size)
+    for name, tensor in activations.items():
+        if tensor.dtype != u.dtype:
+            raise TypeError(f'{op}: expected {name} of the type of u ({u.dtype}), got {tensor.dtype}')
+    check_types(op, others, compute)
+    check_shapes(op, u, dt, A, B, C, D, z, dt_bias, freq, positions, initial_state, group_size)
     if not delta_scale > 0:
         raise ValueError(f'{op}: expected a positive delta_scale, got {delta_scale}')
 
@@ -215,36 +218,3 @@ def defocus_scan(
         u, dt, A, B, C, D, z, dt_bias, freq, positions, initial_state, float(delta_scale), group_size, float(eps)
     )
     return (y, last_state) if return_last_state else y
-
-
-def _check_types(op, activations, others, compute):
-    u = activations['u']
-    for name, tensor in activations.items():
-        if tensor.dtype != u.dtype:
-            raise TypeError(f'{op}: expected {name} of the type of u ({u.dtype}), got {tensor.dtype}')
-    for name, tensor in others.items():
-        if tensor is not None and tensor.dtype != compute:
-            raise TypeError(f'{op}: expected {name} as {compute}, got {tensor.dtype}')
-
-
-def _check_shapes(op, u, dt, B, C, z, A, D, dt_bias, freq, positions, initial_state, group_size):
-    check_rank(op, 'u', u, '(batch, length, channels)')
-    check_rank(op, 'A', A, '(channels, state)')
-    batch, length, channels = u.shape
-    state = A.shape[1]
-    if length == 0:
-        raise ValueError(f'{op}: expected a sequence of at least one token, got u of shape {tuple(u.shape)}')
-    if group_size < 1 or channels % group_size:
-        raise ValueError(f'{op}: expected a group_size that divides the {channels} channels, got {group_size}')
-    if freq is not None and state % 2:
-        raise ValueError(f'{op}: expected an even state with freq (its channels turn in pairs), got {state}')
-    for name, tensor in (('dt', dt), ('z', z)):
-        check_shape(op, name, tensor, (batch, length, channels), '(batch, length, channels)')
-    for name, tensor in (('B', B), ('C', C)):
-        check_shape(op, name, tensor, (batch, length, state), '(batch, length, state)')
-    check_shape(op, 'A', A, (channels, state), '(channels, state)')
-    for name, tensor in (('D', D), ('dt_bias', dt_bias)):
-        check_shape(op, name, tensor, (channels,), '(channels)')
-    check_shape(op, 'freq', freq, (state,), '(state)')
-    check_shape(op, 'positions', positions, (length,), '(length)')
-    check_shape(op, 'initial_state', initial_state, (batch, channels, state), '(batch, channels, state)')

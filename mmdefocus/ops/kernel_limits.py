@@ -30,6 +30,17 @@ class KernelLimits:
         return f'its kernels take a width of up to {self.max_width}, got {width}' if width > self.max_width else None
 
 
+def refuse(op: str, obstacle: str | None) -> None:
+    """Raises ValueError where there is an obstacle, for calls of an operator that chose no backend."""
+    if obstacle is not None:
+        raise ValueError(f'{op}: {obstacle}')
+
+
+def ceil_div(size: int, part: int) -> int:
+    """How many parts cover ``size``."""
+    return (size + part - 1) // part
+
+
 # csrc/cuda/defocus_scan.h: kMaxState, kBlockChannels, kChunk; csrc/cuda/causal_conv1d.h: kMaxWidth.
 CUDA_LIMITS = KernelLimits(max_state=32, max_group_size=64, max_width=4)
 CUDA_CHUNK = 16

@@ -157,8 +157,8 @@ def retention(
 
     Raises:
         TypeError: complex, integer or mixed float64 and other types.
-        ValueError: shapes that do not fit, an odd d, an empty sequence, a negative decay, tensors on several devices,
-            an unknown form or backend.
+        ValueError: shapes that do not fit, an odd d, an empty sequence, no heads, a negative decay, tensors on several
+            devices, an unknown form or backend.
         RuntimeError: the named backend does not have the operator.
     """
     op = 'retention'

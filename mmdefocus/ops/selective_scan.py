@@ -15,7 +15,7 @@ from torch import Tensor
 from mmdefocus.ops.backends import can_run_cpp, choose_backend, refuse_second_derivatives
 from mmdefocus.ops.mamba_ssm_adapter import mamba_ssm_limit, selective_scan_mamba_ssm
 from mmdefocus.ops.reference import selective_scan_reference
-from mmdefocus.ops.validation import check_rank, check_shape, compute_dtype
+from mmdefocus.ops.validation import check_rank, check_shape, check_state, compute_dtype
 
 # Steps between the states that the C++ forward pass saves (`kChunk` in csrc/cpu/selective_scan.h).
 _CHUNK = 32
@@ -171,7 +171,7 @@ def selective_scan(
 
     Raises:
         TypeError: complex, integer or mixed float64 and other types.
-        ValueError: shapes that do not fit, an empty sequence, tensors on several devices, an unknown backend.
+        ValueError: shapes that do not fit, an empty sequence or state, tensors on several devices, an unknown backend.
         RuntimeError: the named backend cannot run here.
     """
     op = 'selective_scan'
@@ -192,6 +192,7 @@ def _check_shapes(op, u, delta, A, B, C, D, z, delta_bias):
     state = A.shape[1]
     if length == 0:
         raise ValueError(f'{op}: expected a sequence of at least one step, got u of shape {tuple(u.shape)}')
+    check_state(op, A)
     check_shape(op, 'delta', delta, (batch, channels, length), '(batch, channels, length)')
     check_shape(op, 'A', A, (channels, state), '(channels, state)')
     groups = {}

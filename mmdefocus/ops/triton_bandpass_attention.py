@@ -1,346 +1,144 @@
-"""Attention with a learnable band-pass as Triton kernels, without a logit in memory but those inside of blocks.
+"""Attention with a learnable band-pass by Triton, without a logit in memory but those inside of blocks.
 
-The tiles are those of :mod:`mmdefocus.ops.bandpass_tiles`: queries and keys turn by the factors of their distances to
-the boundary between them, on their way from memory. Logits between tokens of one block come from
-:func:`mmdefocus.ops.bandpass.block_logits`. Products of half types run in that type and add up in float32.
+This is what is around :mod:`mmdefocus.ops.triton_bandpass_attention_kernels`. Logits between tokens of one block come
+from :mod:`mmdefocus.ops.bandpass_tiles`. Importing this module does not need Triton.
 
 Legend: B batch, H heads, L tokens, M tokens of a block, G blocks, d channels of a head, P = d / 2 pairs, V channels of
-a value; `d_x` is the gradient of x. A program has one block of one head.
+a value; `d_x` is the gradient of x.
 """
 
 import torch
 import torch.nn.functional as F
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from mmdefocus.ops.backends import refuse_second_derivatives
-from mmdefocus.ops.bandpass import bandpass_factors, block_logits
-from mmdefocus.ops.flops import count_operator
+from mmdefocus.ops.bandpass import bandpass_factors, bandpass_factors_backward
+from mmdefocus.ops.bandpass_arguments import check_arguments
+from mmdefocus.ops.bandpass_tiles import block_logits, block_logits_backward
+from mmdefocus.ops.kernel_limits import ceil_div
+from mmdefocus.ops.validation import check_shape, check_types, compute_dtype
 
+OP = 'bandpass_attention_triton'
 BLOCK = 64
 
 
-@triton.jit
-def _load_factors(factors, first, zero, P: tl.constexpr, M: tl.constexpr, PAIRS: tl.constexpr):
-    """Real and imaginary parts (M, PAIRS) for the distances first, first + 1, …; 0 beyond the table and beyond P."""
-    index = zero + first + tl.arange(0, M)[:, None]
-    pair = tl.arange(0, PAIRS)[None, :]
-    inside = (index <= 2 * zero) & (index >= 0) & (pair < P)
-    pointer = factors + (index * P + pair) * 2
-    return tl.load(pointer, inside, 0.0), tl.load(pointer + 1, inside, 0.0)
+def _check(q: Tensor, k: Tensor, v: Tensor, decay: Tensor, freq: Tensor) -> None:
+    activations, filters = {'q': q, 'k': k, 'v': v}, {'decay': decay, 'freq': freq}
+    compute_dtype(OP, activations | filters)
+    check_types(OP, activations, q.dtype)
+    check_types(OP, filters, torch.float32)
+    check_arguments(OP, q, k, v, decay, freq)
 
 
-@triton.jit
-def _load_pairs(x, start, length, P: tl.constexpr, M: tl.constexpr, PAIRS: tl.constexpr):
-    """Even and odd channels of the tokens from ``start`` on, (M, PAIRS) each in float32; 0 beyond the end."""
-    token = start + tl.arange(0, M)[:, None]
-    pair = tl.arange(0, PAIRS)[None, :]
-    inside = (token < length) & (pair < P)
-    pointer = x + (token * P + pair) * 2
-    return tl.load(pointer, inside, 0.0).to(tl.float32), tl.load(pointer + 1, inside, 0.0).to(tl.float32)
-
-
-@triton.jit
-def _load_turned(x, factors, start, first, zero, length, P: tl.constexpr, M: tl.constexpr, PAIRS: tl.constexpr):
-    """Tokens from ``start`` on, turned by the factors of the distances from ``first`` on, in the type of x."""
-    even, odd = _load_pairs(x, start, length, P, M, PAIRS)
-    re, im = _load_factors(factors, first, zero, P, M, PAIRS)
-    dtype = x.dtype.element_ty
-    return (even * re - odd * im).to(dtype), (even * im + odd * re).to(dtype)
-
-
-@triton.jit
-def _load_rows(x, start, length, V: tl.constexpr, M: tl.constexpr, VALUES: tl.constexpr):
-    token = start + tl.arange(0, M)[:, None]
-    channel = tl.arange(0, VALUES)[None, :]
-    return tl.load(x + token * V + channel, (token < length) & (channel < V), 0.0)
-
-
-@triton.jit
-def _dot(a, b):
-    return tl.dot(a, b, input_precision='ieee')
-
-
-@triton.jit
-def _turn_back(d_re, d_im, even, odd, re, im, first, M: tl.constexpr):
-    """Gradients of the channels of tokens that were turned, and of λ and θ, summed over the tokens."""
-    distance = (first + tl.arange(0, M)).to(tl.float32)[:, None]
-    x_re, x_im = even * re - odd * im, even * im + odd * re
-    d_decay = -tl.sum(tl.abs(distance) * (d_re * x_re + d_im * x_im), 0)
-    d_freq = tl.sum(distance * (d_im * x_re - d_re * x_im), 0)
-    return d_re * re + d_im * im, d_im * re - d_re * im, d_decay, d_freq
-
-
-@triton.jit
-def _store_pairs(x, even, odd, start, length, P: tl.constexpr, M: tl.constexpr, PAIRS: tl.constexpr):
-    token = start + tl.arange(0, M)[:, None]
-    pair = tl.arange(0, PAIRS)[None, :]
-    inside = (token < length) & (pair < P)
-    pointer = x + (token * P + pair) * 2
-    tl.store(pointer, even, inside)
-    tl.store(pointer + 1, odd, inside)
-
-
-@triton.jit
-def _store_rows(x, values, start, length, V: tl.constexpr, M: tl.constexpr, VALUES: tl.constexpr):
-    token = start + tl.arange(0, M)[:, None]
-    channel = tl.arange(0, VALUES)[None, :]
-    tl.store(x + token * V + channel, values, (token < length) & (channel < V))
-
-
-@triton.jit
-def _load_inside(inside, start, length, CAUSAL: tl.constexpr, M: tl.constexpr):
-    """Logits of one block (M, M); -inf where the query does not see the key, or there is none."""
-    query, key = tl.arange(0, M)[:, None], tl.arange(0, M)[None, :]
-    seen = start + key < length
-    if CAUSAL:
-        seen = seen & (key <= query)
-    return tl.where(seen, tl.load(inside + query * M + key), float('-inf'))
-
-
-@triton.jit
-def _tile_logits(q_re, q_im, k_re, k_im, other, length, M: tl.constexpr):
-    logits = _dot(q_re, k_re.T) + _dot(q_im, k_im.T)
-    return tl.where(other + tl.arange(0, M)[None, :] < length, logits, float('-inf'))
-
-
-@triton.jit
-def _add_tile(logits, values, peak, total, y):
-    """One step of the softmax that meets its logits tile by tile."""
-    new_peak = tl.maximum(peak, tl.max(logits, 1))
-    weights = tl.exp(logits - new_peak[:, None])
-    fading = tl.exp(peak - new_peak)
-    y = y * fading[:, None] + _dot(weights.to(values.dtype), values)
-    return new_peak, total * fading + tl.sum(weights, 1), y
-
-
-@triton.jit
-def _forward(
-    q, k, v, factors, inside, y, lse,
-    heads, length, CAUSAL: tl.constexpr, P: tl.constexpr, V: tl.constexpr,
-    M: tl.constexpr, PAIRS: tl.constexpr, VALUES: tl.constexpr,
-):  # fmt: skip
-    block, head = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    start, zero = block * M, length - 1
-    q, k = q + head * length * 2 * P, k + head * length * 2 * P
-    v, y, lse = v + head * length * V, y + head * length * V, lse + head * length
-    factors += (head % heads) * (2 * length - 1) * 2 * P
-    inside += (head * tl.num_programs(0) + block) * M * M
-
-    logits = _load_inside(inside, start, length, CAUSAL, M)
-    peak = tl.max(logits, 1)
-    weights = tl.exp(logits - peak[:, None])
-    total = tl.sum(weights, 1)
-    values = _load_rows(v, start, length, V, M, VALUES)
-    out = _dot(weights.to(values.dtype), values)
-    q_re, q_im = _load_turned(q, factors, start, 0, zero, length, P, M, PAIRS)
-    for other in range(0, start, M):
-        k_re, k_im = _load_turned(k, factors, other, other - start, zero, length, P, M, PAIRS)
-        values = _load_rows(v, other, length, V, M, VALUES)
-        logits = _tile_logits(q_re, q_im, k_re, k_im, other, length, M)
-        peak, total, out = _add_tile(logits, values, peak, total, out)
-    if not CAUSAL:
-        stop = start + M
-        q_re, q_im = _load_turned(q, factors, start, -M, zero, length, P, M, PAIRS)
-        for other in range(stop, length, M):
-            k_re, k_im = _load_turned(k, factors, other, other - stop, zero, length, P, M, PAIRS)
-            values = _load_rows(v, other, length, V, M, VALUES)
-            logits = _tile_logits(q_re, q_im, k_re, k_im, other, length, M)
-            peak, total, out = _add_tile(logits, values, peak, total, out)
-    _store_rows(y, out / total[:, None], start, length, V, M, VALUES)
-    token = start + tl.arange(0, M)
-    tl.store(lse + token, peak + tl.log(total), token < length)
-
-
-@triton.jit
-def _backward_queries(
-    grad, mean, q, k, v, factors, inside, lse, d_q, d_inside, d_filter,
-    heads, length, CAUSAL: tl.constexpr, P: tl.constexpr, V: tl.constexpr,
-    M: tl.constexpr, PAIRS: tl.constexpr, VALUES: tl.constexpr,
-):  # fmt: skip
-    """Gradients of one block of queries and of the logits inside it; those of λ and θ, as far as queries turn."""
-    block, head = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    start, zero = block * M, length - 1
-    q, k, d_q = q + head * length * 2 * P, k + head * length * 2 * P, d_q + head * length * 2 * P
-    v, grad, lse, mean = v + head * length * V, grad + head * length * V, lse + head * length, mean + head * length
-    factors += (head % heads) * (2 * length - 1) * 2 * P
-    at_block = head * tl.num_programs(0) + block
-    inside, d_inside, d_filter = inside + at_block * M * M, d_inside + at_block * M * M, d_filter + at_block * 2 * P
-    token = start + tl.arange(0, M)
-    log_total = tl.load(lse + token, token < length, 0.0)[:, None]
-    average = tl.load(mean + token, token < length, 0.0)[:, None]
-    incoming = _load_rows(grad, start, length, V, M, VALUES)
-
-    weights = tl.exp(_load_inside(inside, start, length, CAUSAL, M) - log_total)
-    d_weights = _dot(incoming, _load_rows(v, start, length, V, M, VALUES).T)
-    square = tl.arange(0, M)[:, None] * M + tl.arange(0, M)[None, :]
-    tl.store(d_inside + square, weights * (d_weights - average))
-
-    even, odd = _load_pairs(q, start, length, P, M, PAIRS)
-    d_even = tl.zeros((M, PAIRS), tl.float32)
-    d_odd = tl.zeros((M, PAIRS), tl.float32)
-    d_decay = tl.zeros((PAIRS,), tl.float32)
-    d_freq = tl.zeros((PAIRS,), tl.float32)
-    for side in tl.static_range(1 if CAUSAL else 2):
-        # Keys before the block, and after it.
-        first = -M * side
-        low, high = (0, start) if side == 0 else (start + M, length)
-        re, im = _load_factors(factors, first, zero, P, M, PAIRS)
-        q_re, q_im = (even * re - odd * im).to(k.dtype.element_ty), (even * im + odd * re).to(k.dtype.element_ty)
-        d_re = tl.zeros((M, PAIRS), tl.float32)
-        d_im = tl.zeros((M, PAIRS), tl.float32)
-        for other in range(low, high, M):
-            k_re, k_im = _load_turned(k, factors, other, other - start + first, zero, length, P, M, PAIRS)
-            weights = tl.exp(_tile_logits(q_re, q_im, k_re, k_im, other, length, M) - log_total)
-            d_weights = _dot(incoming, _load_rows(v, other, length, V, M, VALUES).T)
-            d_logits = (weights * (d_weights - average)).to(k_re.dtype)
-            d_re += _dot(d_logits, k_re)
-            d_im += _dot(d_logits, k_im)
-        more_even, more_odd, more_decay, more_freq = _turn_back(d_re, d_im, even, odd, re, im, first, M)
-        d_even, d_odd, d_decay, d_freq = d_even + more_even, d_odd + more_odd, d_decay + more_decay, d_freq + more_freq
-    _store_pairs(d_q, d_even, d_odd, start, length, P, M, PAIRS)
-    pair = tl.arange(0, PAIRS)
-    tl.store(d_filter + pair, d_decay, pair < P)
-    tl.store(d_filter + P + pair, d_freq, pair < P)
-
-
-@triton.jit
-def _backward_keys(
-    grad, mean, q, k, v, factors, inside, lse, d_k, d_v, d_filter,
-    heads, length, CAUSAL: tl.constexpr, P: tl.constexpr, V: tl.constexpr,
-    M: tl.constexpr, PAIRS: tl.constexpr, VALUES: tl.constexpr,
-):  # fmt: skip
-    """Gradients of one block of keys and values; those of λ and θ, as far as keys turn."""
-    block, head = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    start, zero = block * M, length - 1
-    q, k, d_k = q + head * length * 2 * P, k + head * length * 2 * P, d_k + head * length * 2 * P
-    v, grad, d_v = v + head * length * V, grad + head * length * V, d_v + head * length * V
-    lse, mean = lse + head * length, mean + head * length
-    factors += (head % heads) * (2 * length - 1) * 2 * P
-    at_block = head * tl.num_programs(0) + block
-    inside, d_filter = inside + at_block * M * M, d_filter + at_block * 2 * P
-
-    token = start + tl.arange(0, M)
-    log_total = tl.load(lse + token, token < length, float('inf'))[:, None]
-    weights = tl.exp(_load_inside(inside, start, length, CAUSAL, M) - log_total)
-    incoming = _load_rows(grad, start, length, V, M, VALUES)
-    d_values = _dot(weights.T.to(incoming.dtype), incoming)
-
-    values = _load_rows(v, start, length, V, M, VALUES)
-    even, odd = _load_pairs(k, start, length, P, M, PAIRS)
-    d_even = tl.zeros((M, PAIRS), tl.float32)
-    d_odd = tl.zeros((M, PAIRS), tl.float32)
-    d_decay = tl.zeros((PAIRS,), tl.float32)
-    d_freq = tl.zeros((PAIRS,), tl.float32)
-    for side in tl.static_range(1 if CAUSAL else 2):
-        # Queries after the block, and before it.
-        low, high = (start + M, length) if side == 0 else (0, start)
-        for other in range(low, high, M):
-            first = start - other - M * side
-            re, im = _load_factors(factors, first, zero, P, M, PAIRS)
-            k_re, k_im = (even * re - odd * im).to(q.dtype.element_ty), (even * im + odd * re).to(q.dtype.element_ty)
-            q_re, q_im = _load_turned(q, factors, other, -M * side, zero, length, P, M, PAIRS)
-            query = other + tl.arange(0, M)
-            log_total = tl.load(lse + query, query < length, float('inf'))[:, None]
-            average = tl.load(mean + query, query < length, 0.0)[:, None]
-            incoming = _load_rows(grad, other, length, V, M, VALUES)
-            weights = tl.exp(_tile_logits(q_re, q_im, k_re, k_im, start, length, M) - log_total)
-            d_values += _dot(weights.T.to(incoming.dtype), incoming)
-            d_logits = (weights * (_dot(incoming, values.T) - average)).to(q_re.dtype)
-            more_even, more_odd, more_decay, more_freq = _turn_back(
-                _dot(d_logits.T, q_re), _dot(d_logits.T, q_im), even, odd, re, im, first, M
-            )
-            d_even, d_odd = d_even + more_even, d_odd + more_odd
-            d_decay, d_freq = d_decay + more_decay, d_freq + more_freq
-    _store_pairs(d_k, d_even, d_odd, start, length, P, M, PAIRS)
-    _store_rows(d_v, d_values, start, length, V, M, VALUES)
-    pair = tl.arange(0, PAIRS)
-    tl.store(d_filter + pair, d_decay, pair < P)
-    tl.store(d_filter + P + pair, d_freq, pair < P)
-
-
-def _launch(q: Tensor, v: Tensor, causal: bool) -> tuple[tuple[int, int], dict[str, int | bool]]:
+def _launch(q: Tensor, v: Tensor, causal: bool) -> tuple[tuple[int], dict[str, int | bool]]:
     """Grid and sizes of the kernels; their matrices have 16 columns at least, and a power of 2."""
     batch, heads, length, channels = q.shape
     pairs, values = channels // 2, v.shape[-1]
-    sizes = dict(heads=heads, length=length, CAUSAL=causal, P=pairs, V=values, M=BLOCK)
+    sizes: dict[str, int | bool] = dict(heads=heads, length=length, CAUSAL=causal, P=pairs, V=values, M=BLOCK)
     # float32 tiles take twice the shared memory: no more than one is loaded ahead.
     sizes |= dict(num_stages=1 if q.dtype == torch.float32 else 2)
-    sizes |= dict(PAIRS=max(16, triton.next_power_of_2(pairs)), VALUES=max(16, triton.next_power_of_2(values)))
-    return (triton.cdiv(length, BLOCK), batch * heads), sizes
+    columns = {name: max(16, 1 << (size - 1).bit_length()) for name, size in (('PAIRS', pairs), ('VALUES', values))}
+    return (ceil_div(length, BLOCK) * batch * heads,), sizes | columns
+
+
+def _in_blocks(x: Tensor) -> Tensor:
+    """(B, H, L, d) to (B, H, G, M, d) in float32, with zeros at the end."""
+    return F.pad(x.float(), (0, 0, 0, -x.shape[2] % BLOCK)).unflatten(2, (-1, BLOCK))
+
+
+def _filters(q: Tensor, decay: Tensor, freq: Tensor) -> tuple[Tensor, Tensor]:
+    """Factors of the distances of all tokens, and of those inside a block to a boundary."""
+    return bandpass_factors(decay, freq, q.shape[2] - 1), bandpass_factors(decay, freq, BLOCK // 2)
 
 
 @torch.library.custom_op('mmdefocus::bandpass_attention_triton', mutates_args=())
 def _attend(
-    q: Tensor, k: Tensor, v: Tensor, decay: Tensor, freq: Tensor, factors: Tensor, inside: Tensor, causal: bool
-) -> tuple[Tensor, Tensor]:
+    q: Tensor, k: Tensor, v: Tensor, decay: Tensor, freq: Tensor, causal: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    from mmdefocus.ops import triton_bandpass_attention_kernels as kernels  # Triton need not be there
+
+    _check(q, k, v, decay, freq)
+    q, k, v = (x.contiguous() for x in (q, k, v))
     y, lse = torch.empty_like(v), q.new_empty(q.shape[:3], dtype=torch.float32)
     grid, sizes = _launch(q, v, causal)
-    with torch.cuda.device_of(q):
-        _forward[grid](q, k, v, factors, inside, y, lse, **sizes)
-    return y, lse
+    with torch.cuda.device_of(q), torch.autocast(q.device.type, enabled=False):
+        factors, near = _filters(q, decay, freq)
+        inside = block_logits(_in_blocks(q), _in_blocks(k), near, causal)
+        kernels.forward[grid](q, k, v, factors, inside, y, lse, **sizes)
+    return y, lse, inside
 
 
 @torch.library.custom_op('mmdefocus::bandpass_attention_triton_backward', mutates_args=())
 def _attend_backward(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, factors: Tensor, inside: Tensor, y: Tensor, lse: Tensor, causal: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    grad = grad.contiguous()
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, decay: Tensor, freq: Tensor, y: Tensor, lse: Tensor, inside: Tensor,
+    causal: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    from mmdefocus.ops import triton_bandpass_attention_kernels as kernels
+
+    _check(q, k, v, decay, freq)
+    check_types(OP, {'grad': grad, 'y': y}, q.dtype)
+    check_types(OP, {'lse': lse, 'inside': inside}, torch.float32)
+    batch, heads, length, channels = q.shape
+    for name, tensor in (('grad', grad), ('y', y)):
+        check_shape(OP, name, tensor, v.shape, '(batch, heads, length, value channels)')
+    check_shape(OP, 'lse', lse, (batch, heads, length), '(batch, heads, length)')
+    blocks = (batch, heads, ceil_div(length, BLOCK), BLOCK, BLOCK)
+    check_shape(OP, 'inside', inside, blocks, '(batch, heads, blocks, tokens, tokens)')
+    grad, q, k, v, lse, inside = (x.contiguous() for x in (grad, q, k, v, lse, inside))
     mean = (grad.float() * y.float()).sum(-1)
     d_q, d_k, d_v, d_inside = (torch.empty_like(x) for x in (q, k, v, inside))
     grid, sizes = _launch(q, v, causal)
-    d_filter = q.new_empty(2, *q.shape[:2], grid[0], 2, q.shape[3] // 2, dtype=torch.float32)
-    with torch.cuda.device_of(q):
-        _backward_queries[grid](grad, mean, q, k, v, factors, inside, lse, d_q, d_inside, d_filter[0], **sizes)
-        _backward_keys[grid](grad, mean, q, k, v, factors, inside, lse, d_k, d_v, d_filter[1], **sizes)
+    d_filter = q.new_empty(2, *blocks[:3], 2, channels // 2, dtype=torch.float32)
+    with torch.cuda.device_of(q), torch.autocast(q.device.type, enabled=False):
+        factors, near = _filters(q, decay, freq)
+        arguments = (grad, mean, q, k, v, factors, inside, lse)
+        kernels.backward_queries[grid](*arguments, d_q, d_inside, d_filter[0], **sizes)
+        kernels.backward_keys[grid](*arguments, d_k, d_v, d_filter[1], **sizes)
+        d_near = torch.zeros_like(near)
+        more = block_logits_backward(d_inside, _in_blocks(q), _in_blocks(k), near, d_near, causal)
+        for total, part in zip((d_q, d_k), more, strict=True):
+            total += part.flatten(2, 3)[:, :, :length]
     d_decay, d_freq = d_filter.sum((0, 1, 3)).unbind(1)
-    return d_q, d_k, d_v, d_decay.clone(), d_freq.clone(), d_inside
+    more_decay, more_freq = bandpass_factors_backward(d_near, near)
+    return d_q, d_k, d_v, d_decay + more_decay, d_freq + more_freq
 
 
 @_attend.register_fake
-def _(q, k, v, decay, freq, factors, inside, causal):
-    return torch.empty_like(v), q.new_empty(q.shape[:3], dtype=torch.float32)
+def _(q, k, v, decay, freq, causal):
+    batch, heads, length, _ = q.shape
+    inside = decay.new_empty(batch, heads, ceil_div(length, BLOCK), BLOCK, BLOCK)
+    return v.new_empty(v.shape), decay.new_empty(q.shape[:3]), inside
 
 
 @_attend_backward.register_fake
-def _(grad, q, k, v, factors, inside, y, lse, causal):
-    d_decay, d_freq = (factors.new_empty(q.shape[1], q.shape[3] // 2) for _ in range(2))
-    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v), d_decay, d_freq, torch.empty_like(inside)
+def _(grad, q, k, v, decay, freq, y, lse, inside, causal):
+    return tuple(x.new_empty(x.shape) for x in (q, k, v, decay, freq))
 
 
 def _save(ctx, inputs, output):
-    q, k, v, _, _, factors, inside, ctx.causal = inputs
-    ctx.save_for_backward(q, k, v, factors, inside, *output)
-    ctx.mark_non_differentiable(output[1])
+    *tensors, ctx.causal = inputs
+    ctx.save_for_backward(*tensors, *output)
+    ctx.mark_non_differentiable(*output[1:])
 
 
-def _differentiate(ctx, grad, grad_lse):
-    d_q, d_k, d_v, d_decay, d_freq, d_inside = _attend_backward(grad, *ctx.saved_tensors, ctx.causal)
-    return d_q, d_k, d_v, d_decay, d_freq, None, d_inside, None
+def _differentiate(ctx, grad, *_):
+    return *_attend_backward(grad, *ctx.saved_tensors, ctx.causal), None
 
 
 _attend.register_autograd(_differentiate, setup_context=_save)
 refuse_second_derivatives('bandpass_attention_triton')
-count_operator('bandpass_attention_triton')
-count_operator('bandpass_attention_triton_backward')
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, decay: Tensor, freq: Tensor, causal: bool) -> Tensor:
     """Attention with a learnable band-pass.
 
     Args:
-        q, k: (B, H, L, d), float16, bfloat16 or float32, contiguous; the scale is in ``q``.
-        v: (B, H, L, V), of the same type, contiguous.
+        q, k: (B, H, L, d), float16, bfloat16 or float32; the scale is in ``q``.
+        v: (B, H, L, V), of the same type.
         decay, freq: (H, P), float32.
         causal: whether a query sees no later key.
 
     Returns:
         (B, H, L, V), of the type of ``q``.
     """
-    length = q.shape[2]
-    blocks = (F.pad(x.float(), (0, 0, 0, -length % BLOCK)).unflatten(2, (-1, BLOCK)) for x in (q, k))
-    inside = block_logits(*blocks, bandpass_factors(decay, freq, BLOCK // 2), causal)
-    # The gradients of decay and freq come from the kernels; the table has none.
-    factors = bandpass_factors(decay.detach(), freq.detach(), length - 1)
-    return _attend(q, k, v, decay, freq, factors, inside, causal)[0]
+    return _attend(q, k, v, decay, freq, causal)[0]

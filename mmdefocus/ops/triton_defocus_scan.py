@@ -1,21 +1,23 @@
 """The De-focus scan by Triton: what is around the kernels of :mod:`mmdefocus.ops.triton_defocus_scan_kernels`.
 
 Few sequences are cut into segments that run at the same time. What each makes of a state of 0 tells which states enter
-them; backward, the same is done with gradients from the end. Rotations of B and C are plain PyTorch.
+them; backward, the same is done with gradients from the end. Rotations of B and C are plain PyTorch. Importing this
+module does not need Triton.
 
 Legend: B batch, L tokens, E channels, N state.
 """
 
 import torch
-import triton
 from torch import Tensor
 
-from mmdefocus.ops import triton_defocus_scan_kernels as kernels
 from mmdefocus.ops.backends import refuse_second_derivatives
-from mmdefocus.ops.flops import count_operator
+from mmdefocus.ops.defocus_scan_arguments import check_shapes
+from mmdefocus.ops.kernel_limits import TRITON_LIMITS, ceil_div, refuse
 from mmdefocus.ops.rotary import learnable_rotary
+from mmdefocus.ops.validation import check_shape, check_types, compute_dtype
 
-# Tokens between the states that the forward pass saves; a multiple of `kernels.STEPS`.
+OP = 'defocus_scan_triton'
+# Tokens between the states that the forward pass saves; a multiple of `STEPS` of the kernels.
 CHUNK = 16
 BLOCK_CHANNELS = 64
 # Numbers of a tile of channels and states that a warp has; 8 for each thread.
@@ -42,29 +44,52 @@ def segment_tokens(length: int, programs: int, parallel: int) -> int:
     """
     tokens = length
     if programs < parallel:
-        segments = triton.cdiv(PROGRAMS_PER_MULTIPROCESSOR * parallel, max(programs, 1))
-        tokens = max(triton.cdiv(length, segments), MIN_SEGMENT)
-    return triton.cdiv(tokens, CHUNK) * CHUNK
+        segments = ceil_div(PROGRAMS_PER_MULTIPROCESSOR * parallel, max(programs, 1))
+        tokens = max(ceil_div(length, segments), MIN_SEGMENT)
+    return ceil_div(tokens, CHUNK) * CHUNK
 
 
 def _launch(u: Tensor, A: Tensor, group_size: int) -> tuple[tuple[int], dict[str, int]]:
     """Grid, and sizes that all kernels but that of the carry take."""
     batch, length, channels = u.shape
-    size, states = triton.next_power_of_2(group_size), triton.next_power_of_2(A.shape[1])
+    size, states = (1 << (number - 1).bit_length() for number in (group_size, A.shape[1]))
     groups = max(1, BLOCK_CHANNELS // size)
-    blocks = triton.cdiv(channels, groups * group_size)
+    blocks = ceil_div(channels, groups * group_size)
     tokens = segment_tokens(length, batch * blocks, multiprocessors(u.device))
-    segments = triton.cdiv(length, tokens)
+    segments = ceil_div(length, tokens)
     sizes = dict(length=length, channels=channels, segments=segments, tokens=tokens)
     sizes |= dict(N=A.shape[1], STATES=states, GROUP=group_size, SIZE=size, GROUPS=groups)
     sizes |= dict(num_warps=max(1, groups * size * states // TILE_OF_WARP))
     return (batch * segments * blocks,), sizes
 
 
+def _check(
+    u: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    z: Tensor,
+    dt_bias: Tensor,
+    initial_state: Tensor | None,
+    group_size: int,
+) -> None:
+    activations = {'u': u, 'dt': dt, 'z': z}
+    others = {'A': A, 'B': B, 'C': C, 'D': D, 'dt_bias': dt_bias, 'initial_state': initial_state}
+    compute_dtype(OP, activations | others)
+    check_types(OP, activations, u.dtype)
+    check_types(OP, others, torch.float32)
+    check_shapes(OP, u, dt, A, B, C, D, z, dt_bias, None, None, initial_state, group_size)
+    refuse(OP, TRITON_LIMITS.scan_obstacle(A.shape[1], group_size))
+
+
 def _carry(A: Tensor, deltas: Tensor, first: Tensor, made: Tensor, backwards: bool) -> None:
     """Replaces what segments make of 0, (B, segments, E, N), by what enters them; ``first`` enters the first."""
+    from mmdefocus.ops import triton_defocus_scan_kernels as kernels  # Triton need not be there
+
     (_, segments, channels, state), count = made.shape, first.numel()
-    kernels.carry[(triton.cdiv(count, CARRIED_NUMBERS),)](
+    kernels.carry[(ceil_div(count, CARRIED_NUMBERS),)](
         A, deltas, first, made, count, channels, segments, N=state, REVERSED=backwards, NUMBERS=CARRIED_NUMBERS
     )
 
@@ -90,11 +115,14 @@ def _scan(
     group_size: int,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    from mmdefocus.ops import triton_defocus_scan_kernels as kernels
+
+    _check(u, dt, A, B, C, D, z, dt_bias, initial_state, group_size)
     grid, sizes = _launch(u, A, group_size)
     (u, dt, z), strides = _rows(u, dt, z)
     A, B, C, D, dt_bias, entering = (x.contiguous() for x in (A, B, C, D, dt_bias, initial_state))
     y, last_state = u.new_empty(u.shape), torch.empty_like(entering)
-    chunks = triton.cdiv(u.shape[1], CHUNK)
+    chunks = ceil_div(u.shape[1], CHUNK)
     chunk_states = A.new_empty(u.shape[0], chunks, *A.shape)
     with torch.cuda.device_of(u):
         if sizes['segments'] > 1:
@@ -129,12 +157,21 @@ def _scan_backward(
     group_size: int,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    from mmdefocus.ops import triton_defocus_scan_kernels as kernels
+
+    _check(u, dt, A, B, C, D, z, dt_bias, None, group_size)
+    (batch, length, channels), state = u.shape, A.shape[1]
+    check_types(OP, {'grad_y': grad_y}, u.dtype)
+    check_types(OP, {'grad_last_state': grad_last_state, 'chunk_states': chunk_states}, torch.float32)
+    check_shape(OP, 'grad_y', grad_y, u.shape, '(batch, length, channels)')
+    check_shape(OP, 'grad_last_state', grad_last_state, (batch, channels, state), '(batch, channels, state)')
+    chunks = (batch, ceil_div(length, CHUNK), channels, state)
+    check_shape(OP, 'chunk_states', chunk_states, chunks, '(batch, chunks, channels, state)')
     grid, sizes = _launch(u, A, group_size)
-    batch, length, channels = u.shape
-    segments, state = sizes['segments'], A.shape[1]
+    segments = sizes['segments']
     rows, strides = _rows(grad_y, u, dt, z)
     A, B, C, D, dt_bias, entering = (x.contiguous() for x in (A, B, C, D, dt_bias, grad_last_state))
-    arguments = (*rows, B, C, A, D, dt_bias, chunk_states)
+    arguments = (*rows, B, C, A, D, dt_bias, chunk_states.contiguous())
     options = dict(delta_scale=delta_scale, eps=eps, chunks=chunk_states.shape[1], CHUNK=CHUNK)
     d_u, d_dt, d_z = (x.new_empty(x.shape) for x in (u, dt, z))
     d_initial = torch.empty_like(entering)
@@ -159,7 +196,7 @@ def _scan_backward(
 
 @_scan.register_fake
 def _(u, dt, A, B, C, D, z, dt_bias, initial_state, delta_scale, group_size, eps):
-    chunk_states = A.new_empty(u.shape[0], (u.shape[1] + CHUNK - 1) // CHUNK, *A.shape)
+    chunk_states = A.new_empty(u.shape[0], ceil_div(u.shape[1], CHUNK), *A.shape)
     return u.new_empty(u.shape), A.new_empty(initial_state.shape), chunk_states
 
 
@@ -186,8 +223,6 @@ def _differentiate(ctx, grad_y, grad_last_state, grad_chunk_states):
 
 _scan.register_autograd(_differentiate, setup_context=_save)
 refuse_second_derivatives('defocus_scan_triton')
-count_operator('defocus_scan_triton')
-count_operator('defocus_scan_triton_backward')
 
 
 def scan(

@@ -40,6 +40,13 @@ def compute_dtype(op: str, tensors: Mapping[str, Tensor | None]) -> torch.dtype:
     return torch.float64 if first.dtype == torch.float64 else torch.float32
 
 
+def check_types(op: str, tensors: Mapping[str, Tensor | None], dtype: torch.dtype) -> None:
+    """Raises TypeError unless all tensors, by name, are None or of ``dtype``."""
+    for name, tensor in tensors.items():
+        if tensor is not None and tensor.dtype != dtype:
+            raise TypeError(f'{op}: expected {name} as {dtype}, got {tensor.dtype}')
+
+
 def check_rank(op: str, name: str, tensor: Tensor, meaning: str) -> None:
     """Raises ValueError unless ``tensor`` has the dimensions that ``meaning`` lists, e.g. ``(batch, length)``."""
     if tensor.dim() != meaning.count(',') + 1:
@@ -50,3 +57,9 @@ def check_shape(op: str, name: str, tensor: Tensor | None, shape: tuple[int, ...
     """Raises ValueError unless ``tensor`` is None or of ``shape``; ``meaning`` names the dimensions."""
     if tensor is not None and tuple(tensor.shape) != tuple(shape):
         raise ValueError(f'{op}: expected {name} of shape {meaning} = {tuple(shape)}, got {tuple(tensor.shape)}')
+
+
+def check_state(op: str, A: Tensor) -> None:
+    """Raises ValueError where A (channels, state) has no state."""
+    if A.shape[1] == 0:
+        raise ValueError(f'{op}: expected a state of at least one number, got A of shape {tuple(A.shape)}')

@@ -353,6 +353,7 @@ def test_second_derivatives():
     [
         ({'q': torch.zeros(3, 70, 8)}, ValueError, r'q of shape \(batch, heads, length, channels\), got \(3, 70, 8\)'),
         ({'q': torch.zeros(2, 3, 0, 8)}, ValueError, r'at least one token, got q of shape \(2, 3, 0, 8\)'),
+        ({'q': torch.zeros(2, 0, 70, 8)}, ValueError, r'at least one head, got q of shape \(2, 0, 70, 8\)'),
         ({'q': torch.zeros(2, 3, 70, 7)}, ValueError, 'even number of channels per head .*, got 7'),
         ({'q': torch.zeros(2, 3, 70, 0)}, ValueError, 'even number of channels per head .*, got 0'),
         ({'k': torch.zeros(2, 3, 69, 8)}, ValueError, r'k of shape .* = \(2, 3, 70, 8\), got \(2, 3, 69, 8\)'),

@@ -166,6 +166,11 @@ def test_shapes_of_the_results_are_those_that_torch_compile_expects(ops, calls):
         ({'u': torch.zeros(2, 3, 8).bfloat16()}, 'expected dt as BFloat16 on cpu, got Float on cpu'),
         ({'z': torch.zeros(2, 3, 9)}, r'expected z of shape \[2, 3, 8\], got \[2, 3, 9\]'),
         ({'A': torch.zeros(8)}, r'expected A of shape \(E, N\), got \[8\]'),
+        (
+            {'A': torch.zeros(8, 0), 'B': torch.zeros(2, 3, 0), 'C': torch.zeros(2, 3, 0)}
+            | dict.fromkeys(('freq', 'positions', 'initial_state')),
+            f'take a state of 1 to {CUDA_LIMITS.max_state}, got 0',
+        ),
         ({'A': torch.zeros(8, 4).double()}, 'expected A as Float on cpu, got Double on cpu'),
         ({'D': torch.zeros(7)}, r'expected D of shape \[8\], got \[7\]'),
         ({'C': torch.zeros(2, 3, 5)}, r'expected C of shape \[2, 3, 4\], got \[2, 3, 5\]'),

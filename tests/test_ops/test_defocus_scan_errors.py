@@ -27,6 +27,7 @@ def make(batch=2, length=5, channels=8, state=4):
         ({'u': torch.randn(2, 8)}, r'expected u of shape \(batch, length, channels\), got \(2, 8\)'),
         ({'A': torch.randn(8)}, r'expected A of shape \(channels, state\), got \(8,\)'),
         ({'u': torch.randn(2, 0, 8)}, r'at least one token, got u of shape \(2, 0, 8\)'),
+        ({'A': torch.randn(8, 0)}, r'expected a state of at least one number, got A of shape \(8, 0\)'),
         (
             {'dt': torch.randn(2, 4, 8)},
             r'expected dt of shape \(batch, length, channels\) = \(2, 5, 8\), got \(2, 4, 8\)',

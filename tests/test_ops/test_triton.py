@@ -18,6 +18,39 @@ CALLS = {
     causal_conv1d: lambda dtype: causal_conv1d(*make_conv(dtype=dtype), backend='triton'),
 }
 
+# The first calls in a process, which import the kernels.
+COUNTS = """
+import sys
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from mmdefocus.ops import bandpass_attention, causal_conv1d, defocus_scan
+from test_bandpass_attention import make
+from test_causal_conv1d import make as make_conv
+from test_defocus_scan import OPTIONS, make as make_scan
+
+def count(function, arguments, **options):
+    tensors = {name: x.requires_grad_(x.is_floating_point()) for name, x in arguments.items()}
+    with FlopCounterMode(display=False) as forward:
+        y = function(**tensors, **options)
+    with FlopCounterMode(display=False) as backward:
+        y.sum().backward()
+    return forward.get_total_flops(), backward.get_total_flops()
+
+calls = [(bandpass_attention, make(heads=1, length=n), {'causal': causal}) for n, causal in ((9, True), (70, False))]
+calls.append((defocus_scan, make_scan(batch=1, length=2), OPTIONS))
+calls.append((causal_conv1d, dict(zip(('x', 'weight', 'bias'), make_conv(length=5))), {}))
+for function, arguments, options in calls:
+    counts = [count(function, arguments, **options, backend=backend) for backend in ('triton', None)]
+    assert min(counts[1]) > 0 and counts[0] == counts[1], (function.__name__, options, counts)
+"""
+
+
+def test_flops_are_those_of_the_other_backends_from_the_first_call_on():
+    environment = {**os.environ, 'TRITON_INTERPRET': '1'}
+    folder = Path(__file__).parent
+    done = subprocess.run([sys.executable, '-c', COUNTS], capture_output=True, text=True, cwd=folder, env=environment)
+    assert done.returncode == 0, done.stderr
+
 
 def test_kernels_in_the_interpreter():
     """In a process of their own: Triton must know that it interprets before it is imported."""

@@ -92,7 +92,7 @@ def test_convolution(compiled, dtype, width):
     rows = x.detach().to(dtype).transpose(1, 2).contiguous().transpose(1, 2).requires_grad_()
     y = triton_causal_conv1d.convolve(rows, weight, bias, True)
     torch.autograd.grad(y, [rows, weight, bias], torch.zeros_like(y))
-    check(compiled, ('_forward', '_backward'))
+    check(compiled, ('forward', 'backward'))
 
 
 def test_bandpass_attention(compiled):
@@ -102,4 +102,4 @@ def test_bandpass_attention(compiled):
     inputs = [q, k, v, *(arguments[name].detach().float().requires_grad_() for name in ('decay', 'freq'))]
     y = triton_bandpass_attention.attend(*inputs, causal=False)
     torch.autograd.grad(y, inputs, torch.zeros_like(y))
-    check(compiled, ('_forward', '_backward_queries', '_backward_keys'))
+    check(compiled, ('forward', 'backward_queries', 'backward_keys'))

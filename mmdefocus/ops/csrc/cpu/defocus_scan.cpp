@@ -44,7 +44,7 @@ struct Arguments {
   void check() const {
     const at::ScalarType compute = type();
     TORCH_CHECK(u.dim() == 3 && u.size(1) > 0, kOp, ": expected u of shape (B, L, E) with L > 0, got ", u.sizes());
-    TORCH_CHECK(A.dim() == 2, kOp, ": expected A of shape (E, N), got ", A.sizes());
+    TORCH_CHECK(A.dim() == 2 && A.size(1) > 0, kOp, ": expected A of shape (E, N) with N > 0, got ", A.sizes());
     TORCH_CHECK(group_size > 0 && channels() % group_size == 0, kOp, ": expected a group_size that divides ",
                 channels(), " channels, got ", group_size);
     TORCH_CHECK(!freq.has_value() || positions.has_value(), kOp, ": expected positions with freq");

@@ -53,7 +53,7 @@ struct Prepared {
   static int64_t checked_groups(const Tensor& u, const Tensor& delta, const Tensor& A, const Tensor& B,
                                 const Tensor& C) {
     TORCH_CHECK(u.dim() == 3 && u.size(2) > 0, kOp, ": expected u of shape (B, E, L) with L > 0, got ", u.sizes());
-    TORCH_CHECK(A.dim() == 2, kOp, ": expected A of shape (E, N), got ", A.sizes());
+    TORCH_CHECK(A.dim() == 2 && A.size(1) > 0, kOp, ": expected A of shape (E, N) with N > 0, got ", A.sizes());
     const int64_t state = A.size(1);
     const at::ScalarType type = compute_type(u, kOp);
     TORCH_CHECK(u.scalar_type() == type, kOp, ": the CPU kernel computes in float32 or float64, got ", u.scalar_type(),
