@@ -105,7 +105,17 @@ def test_schedule_and_batches(name):
     assert cfg.auto_scale_lr.base_batch_size == 16
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         assert loader.dataset.type == 'DefocusCocoDataset'
-    assert cfg.custom_imports['imports'] == ['mmdefocus.models', 'mmdefocus.datasets']
+    assert cfg.custom_imports['imports'] == ['mmdefocus.models', 'mmdefocus.datasets', 'mmdefocus.engine']
+
+
+@pytest.mark.parametrize('name', [*NAMES, 'defocus_mamba_base_36ep_photos', 'defocus_mamba_nano_digits'])
+def test_hooks_and_random_numbers(name):
+    cfg = load(name)
+    hooks = {hook: cfg.default_hooks[hook].type for hook in ('sampler_seed', 'finite_loss', 'class_count')}
+    expected = {'sampler_seed': 'EpochSeedHook', 'finite_loss': 'FiniteLossHook', 'class_count': 'ClassCountHook'}
+    assert hooks == expected
+    assert cfg.randomness == {'seed': None, 'diff_rank_seed': True}
+    assert cfg.train_dataloader.persistent_workers is False, 'EpochSeedHook seeds new workers'
 
 
 def test_augmentation_is_that_of_dino():
