@@ -55,9 +55,9 @@ def _filters(q: Tensor, decay: Tensor, freq: Tensor) -> tuple[Tensor, Tensor]:
 def _attend(
     q: Tensor, k: Tensor, v: Tensor, decay: Tensor, freq: Tensor, causal: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
+    _check(q, k, v, decay, freq)
     from mmdefocus.ops import triton_bandpass_attention_kernels as kernels  # Triton need not be there
 
-    _check(q, k, v, decay, freq)
     q, k, v = (x.contiguous() for x in (q, k, v))
     y, lse = torch.empty_like(v), q.new_empty(q.shape[:3], dtype=torch.float32)
     grid, sizes = _launch(q, v, causal)
@@ -73,9 +73,9 @@ def _attend_backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, decay: Tensor, freq: Tensor, y: Tensor, lse: Tensor, inside: Tensor,
     causal: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    _check(q, k, v, decay, freq)
     from mmdefocus.ops import triton_bandpass_attention_kernels as kernels
 
-    _check(q, k, v, decay, freq)
     check_types(OP, {'grad': grad, 'y': y}, q.dtype)
     check_types(OP, {'lse': lse, 'inside': inside}, torch.float32)
     batch, heads, length, channels = q.shape

@@ -40,9 +40,9 @@ def _strides(**tensors: Tensor) -> dict[str, int]:
 
 @torch.library.custom_op('mmdefocus::causal_conv1d_triton', mutates_args=())
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor, silu: bool) -> Tensor:
+    _check(x, weight, bias)
     from mmdefocus.ops import triton_causal_conv1d_kernels as kernels  # Triton need not be there
 
-    _check(x, weight, bias)
     y = torch.empty_like(x)
     grid, sizes = _launch(x, weight, silu)
     with torch.cuda.device_of(x):
@@ -54,9 +54,9 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor, silu: bool) -> Tensor:
 def _convolve_backward(
     grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, silu: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
+    _check(x, weight, bias)
     from mmdefocus.ops import triton_causal_conv1d_kernels as kernels
 
-    _check(x, weight, bias)
     check_types(OP, {'grad': grad}, x.dtype)
     check_shape(OP, 'grad', grad, x.shape, '(batch, channels, length)')
     d_x = torch.empty_like(x)

@@ -115,9 +115,9 @@ def _scan(
     group_size: int,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    _check(u, dt, A, B, C, D, z, dt_bias, initial_state, group_size)
     from mmdefocus.ops import triton_defocus_scan_kernels as kernels
 
-    _check(u, dt, A, B, C, D, z, dt_bias, initial_state, group_size)
     grid, sizes = _launch(u, A, group_size)
     (u, dt, z), strides = _rows(u, dt, z)
     A, B, C, D, dt_bias, entering = (x.contiguous() for x in (A, B, C, D, dt_bias, initial_state))
@@ -157,9 +157,9 @@ def _scan_backward(
     group_size: int,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    _check(u, dt, A, B, C, D, z, dt_bias, None, group_size)
     from mmdefocus.ops import triton_defocus_scan_kernels as kernels
 
-    _check(u, dt, A, B, C, D, z, dt_bias, None, group_size)
     (batch, length, channels), state = u.shape, A.shape[1]
     check_types(OP, {'grad_y': grad_y}, u.dtype)
     check_types(OP, {'grad_last_state': grad_last_state, 'chunk_states': chunk_states}, torch.float32)

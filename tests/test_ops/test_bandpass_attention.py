@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tolerances import FORWARD, GRADIENT, HALF, assert_close
+from tolerances import FORWARD, GRADIENT, HALF, assert_close, looser
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmdefocus.ops import bandpass_attention
@@ -61,8 +61,8 @@ def test_blocks_are_exact_in_float32(length, causal):
     expected, expected_gradients = run(exact, causal=causal, backend='reference')
     assert_close(y.double(), expected, FORWARD[torch.float32])
     for name, gradient in gradients.items():
-        # Those of the filter are sums of B L² / 2 terms of either sign, each with a phase of float32.
-        tolerance = GRADIENT[torch.float32] * (4 if name in ('decay', 'freq') else 1)
+        rows = ('filter',) if name in ('decay', 'freq') else ()
+        tolerance = looser(GRADIENT[torch.float32], *rows)
         assert_close(gradient.double(), expected_gradients[name], tolerance, f'gradient of {name}')
 
 
@@ -152,8 +152,7 @@ def test_rotation_without_decay():
     for name, gradient in zip(('q', 'k', 'freq'), torch.autograd.grad(y, (q, k, freq), incoming), strict=True):
         assert_close(gradient, expected_gradients[name], GRADIENT[torch.float64], f'gradient of {name}')
     rotated = bandpass_attention(q.float(), k.float(), v.float(), None, freq.float())
-    # Phases of float32 positions, not distances: up to 577 radians, rounded to 2⁻²⁴ of that.
-    assert_close(rotated.double(), expected, 4 * FORWARD[torch.float32])
+    assert_close(rotated.double(), expected, looser(FORWARD[torch.float32], 'hundreds of tokens'))
 
 
 def test_decay_without_rotation():
@@ -190,7 +189,7 @@ def test_long_sequences_are_exact_for_decays_from_1e_6_to_10(causal, dtype):
     y, gradients = run(arguments, causal=causal)
     assert y.dtype == dtype
     assert y.isfinite().all()
-    tolerance = HALF[dtype] if dtype in HALF else 10 * FORWARD[dtype]  # phases of float32 reach 8192
+    tolerance = HALF[dtype] if dtype in HALF else looser(FORWARD[dtype], 'thousands of tokens')
     for t in (5, 63, 64, 4097, 8191):
         expected = direct_row(arguments, t, causal)
         assert_close(y[:, :, t].detach().double(), expected, tolerance, f'token {t}')
@@ -227,7 +226,7 @@ def test_half_types(dtype, decay):
     if decay:
         assert torch.equal(y, expected.to(dtype))
     else:  # torch's own attention, of rotated queries and keys that are rounded once more
-        assert_close(y.float(), expected, 4 * HALF[dtype])
+        assert_close(y.float(), expected, looser(HALF[dtype], 'rounded operands'))
 
 
 def test_autocast_does_not_reach_it():

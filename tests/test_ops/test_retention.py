@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_bandpass_attention import LENGTHS, make
-from tolerances import FORWARD, GRADIENT, HALF, assert_close
+from tolerances import FORWARD, GRADIENT, HALF, assert_close, looser
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmdefocus.ops import retention
@@ -66,14 +66,12 @@ def test_forms_are_exact_in_float32(form, length):
     arguments = with_state(make(length=length))
     exact = {name: tensor.detach().double().requires_grad_() for name, tensor in arguments.items()}
     (outputs, gradients), (expected_outputs, expected_gradients) = run(arguments, form=form), run(exact)
-    # Every state of the recurrence is rounded, and turned once more by a rounded factor.
-    steps = 1 if form != 'recurrent' else max(1, length / 100)
+    steps = ('recurrence',) if form == 'recurrent' and length == 577 else ()
     for name, expected in expected_outputs.items():
-        assert_close(outputs[name].double(), expected, steps * FORWARD[torch.float32], name)
+        assert_close(outputs[name].double(), expected, looser(FORWARD[torch.float32], *steps), name)
     for name, expected in expected_gradients.items():
-        # Those of the filter are sums of B L² / 2 terms of either sign, each with a phase of float32.
-        terms = 4 if name in ('decay', 'freq') else 1
-        tolerance = terms * steps * GRADIENT[torch.float32]
+        rows = (*steps, 'filter') if name in ('decay', 'freq') else steps
+        tolerance = looser(GRADIENT[torch.float32], *rows)
         assert_close(gradients[name].double(), expected, tolerance, f'gradient of {name}')
 
 
@@ -175,8 +173,9 @@ def test_long_sequences_are_exact_for_decays_from_1e_6_to_10(dtype):
     assert outputs['y'].dtype == dtype
     exact = {name: tensor.detach().double() for name, tensor in arguments.items()}
     y, state = retention(**exact, return_last_state=True)
-    assert_close(outputs['y'].double(), y, HALF.get(dtype, 10 * FORWARD[torch.float32]))
-    assert_close(outputs['last_state'].double(), state, 10 * FORWARD[torch.float32])
+    long = looser(FORWARD[torch.float32], 'thousands of tokens')
+    assert_close(outputs['y'].double(), y, HALF.get(dtype, long))
+    assert_close(outputs['last_state'].double(), state, long)
     for name, gradient in gradients.items():
         assert gradient.isfinite().all(), name
         assert gradient.any(), name

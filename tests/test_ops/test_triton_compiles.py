@@ -18,6 +18,8 @@ from triton.runtime import jit
 
 from mmdefocus.ops import triton_bandpass_attention, triton_causal_conv1d, triton_defocus_scan
 
+LARGEST_GRID = (2**31 - 1, 65535, 65535)  # of any NVIDIA GPU
+
 
 class AbsentGPU:
     """The driver of an H200, as far as a launch that ends after compiling asks."""
@@ -39,6 +41,7 @@ def compiled(monkeypatch):
     run = jit.JITFunction.run
 
     def compile_only(kernel, *arguments, grid, warmup, **options):
+        assert all(size <= most for size, most in zip(grid, LARGEST_GRID, strict=False)), grid
         kernels[kernel.__name__] = run(kernel, *arguments, grid=grid, warmup=True, **options)
 
     monkeypatch.setattr(jit.JITFunction, 'run', compile_only)
@@ -103,3 +106,10 @@ def test_bandpass_attention(compiled):
     y = triton_bandpass_attention.attend(*inputs, causal=False)
     torch.autograd.grad(y, inputs, torch.zeros_like(y))
     check(compiled, ('forward', 'backward_queries', 'backward_keys'))
+
+
+def test_more_heads_than_the_second_dimension_of_a_grid_takes(compiled, monkeypatch):
+    monkeypatch.setattr(triton_bandpass_attention, 'BLOCK', 16)  # the logits inside blocks are computed
+    q, decay = torch.zeros(35_000, 2, 1, 2), torch.zeros(2, 1)
+    triton_bandpass_attention.attend(q, q, q, decay, decay, causal=True)
+    check(compiled, ('forward',))

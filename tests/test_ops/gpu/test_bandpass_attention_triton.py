@@ -1,5 +1,7 @@
 import pytest
 import torch
+from test_bandpass_attention import run
+from tolerances import FORWARD, GRADIENT, HALF, assert_close, looser
 from triton_cases import BandpassAttentionCases, check_half_type, make_on
 
 from mmdefocus.ops import bandpass_attention
@@ -22,4 +24,13 @@ def test_shapes_of_the_base_network(device, batch, length):
     rounded = {name: arguments[name].detach().bfloat16() for name in 'qkv'}
     y = bandpass_attention(**{**arguments, **rounded}, backend='triton').float()
     exact = bandpass_attention(**{**arguments, **{name: tensor.float() for name, tensor in rounded.items()}})
-    assert (y - exact).abs().max() < 4 * 2**-8 * exact.abs().max()
+    assert_close(y, exact, looser(HALF[torch.bfloat16], 'rounded operands'))
+
+
+def test_more_heads_than_the_second_dimension_of_a_grid_takes(device):
+    arguments = make_on(device, batch=33_000, heads=2, length=3, channels=2, values=1)
+    y, gradients = run(arguments, backend='triton')
+    expected, expected_gradients = run(arguments)
+    assert_close(y, expected, FORWARD[torch.float32])
+    for name in 'qkv':
+        assert_close(gradients[name], expected_gradients[name], GRADIENT[torch.float32], f'gradient of {name}')

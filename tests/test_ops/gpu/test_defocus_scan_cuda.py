@@ -4,7 +4,7 @@ import pytest
 import torch
 from cuda_cases import ScanCases, SegmentCases, make_scan_arguments, put, run_scan
 from test_defocus_scan import ACTIVATIONS, NAMES, OPTIONS
-from tolerances import GRADIENT, HALF, assert_close
+from tolerances import FORWARD, HALF, assert_close, looser
 
 from mmdefocus.ops import available_backends, defocus_scan
 
@@ -67,8 +67,8 @@ def test_published_shapes_equal_the_reference(device, backend, batch, length):
     incoming = [torch.randn(results[name].shape, generator=generator).to(results[name]) for name in ('y', 'last_state')]
     incoming = [tensor[of_group[name]].float() for name, tensor in zip(('y', 'last_state'), incoming, strict=True)]
     gradients = torch.autograd.grad([y, state], inputs, incoming)
-    # Phases and decays of thousands of tokens: the states of two float32 computations differ by more than 1e-5.
-    for name, expected, tolerance in (('y', y, HALF[torch.bfloat16]), ('last_state', state, 1e-4)):
+    long = looser(FORWARD[torch.float32], 'thousands of tokens')
+    for name, expected, tolerance in (('y', y, HALF[torch.bfloat16]), ('last_state', state, long)):
         assert_close(results[name][of_group[name]].float(), expected, tolerance, name)
     for name, expected in zip(('u', 'dt', 'z', 'initial_state'), gradients, strict=True):
         actual = results[f'gradient of {name}'][of_group[name]].float()
@@ -122,7 +122,7 @@ def test_more_numbers_than_32_bits_count(device, backend):
         _, before = part(0, length - end, rest['initial_state'])
         expected, expected_state = part(length - end, length, before)
     assert_close(y[:, -end:].float(), expected.float(), HALF[torch.bfloat16], 'y')
-    assert_close(state, expected_state, 10 * GRADIENT[torch.float32], 'last_state')
+    assert_close(state, expected_state, looser(FORWARD[torch.float32], 'thousands of tokens'), 'last_state')
 
 
 @pytest.mark.parametrize('backend', KERNELS)
@@ -177,5 +177,6 @@ def test_equals_mamba_ssm(device):
     results = run_scan(arguments, 'cuda', group_size=64)
     values = [arguments[name] for name in POSITIONAL]
     y, state = defocus_scan_chain(*values, 2.0, 64, 1e-6, scan)
-    assert_close(results['y'], y, 2 * GRADIENT[torch.float32], 'y')
-    assert_close(results['last_state'], state, 2 * GRADIENT[torch.float32], 'last_state')
+    tolerance = looser(FORWARD[torch.float32], 'hundreds of tokens')
+    assert_close(results['y'], y, tolerance, 'y')
+    assert_close(results['last_state'], state, tolerance, 'last_state')
