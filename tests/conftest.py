@@ -1,8 +1,18 @@
-"""Data sets that several tests share. They are made once and must not be written to."""
+"""What all tests begin with, and data sets that several share: made once, and not to be written to."""
 
+import sys
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def _no_default_scope(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a new process: a runner or an inferencer leaves its scope as the default one for all that follows."""
+    registry = sys.modules.get('mmengine.registry')  # the tests of the operators need nothing from OpenMMLab
+    if registry is not None:
+        monkeypatch.setattr(registry.DefaultScope, '_instance_dict', OrderedDict())
 
 
 @pytest.fixture(scope='session')
