@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The first ten minutes with mmdefocus: makes a data set of real handwritten digits, trains a nano De-focus Mamba DINO
+# The first steps with mmdefocus: makes a data set of real handwritten digits, trains a nano De-focus Mamba DINO
 # on it, evaluates it and draws its boxes. Repeating it reuses the data and the finished checkpoint; an interrupted
 # training goes on from its last checkpoint. `make demo` sets everything up first.
 set -euo pipefail

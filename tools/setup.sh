@@ -18,7 +18,7 @@ BUILD=$ROOT/build/setup
 LOG=$BUILD/setup.log
 STAMP=$VENV/.mmdefocus-setup
 ASKED_CUDA=${FORCE_CUDA:-auto}
-DISK_GB=8 # 5.6 for .venv, 6.3 while downloads are being unpacked, and room for data and checkpoints
+DISK_GB=8 # 5.3 for .venv, more while downloads are being unpacked, and room for data and checkpoints
 
 BUILD_TOOLS=(setuptools wheel packaging ninja)
 OPENMMLAB=(onedl-mmengine onedl-mmdetection onedl-mmpretrain opencv-python-headless scikit-learn timm)
@@ -297,7 +297,7 @@ main() {
         STEPS=1
         choose_device
     else
-        echo "setting up $VENV (about 3 minutes on 2 cores, all output in $LOG)"
+        echo "setting up $VENV (3 to 5 minutes on 2 cores, all output in $LOG)"
         install_stack
     fi
     ADVICE="the operators of mmdefocus could not be compiled; the lines above name the compiler's complaint"

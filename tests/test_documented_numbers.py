@@ -1,0 +1,150 @@
+"""The measured numbers of README and docs are those of the reports that they refer to."""
+
+import re
+from math import ceil, floor
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BENCHMARKS = ROOT / 'docs' / 'benchmarks'
+FIRST_RUNS = (BENCHMARKS / 'first-runs.md').read_text()
+NOT_MEASURED = ('\u2013', 'TO MEASURE')
+
+
+def text(path: str) -> str:
+    """A page without its line breaks."""
+    return ' '.join((ROOT / path).read_text().split())
+
+
+def section(report: str, title: str) -> str:
+    found = re.search(rf'^## {re.escape(title)}\n(.*?)(?=^## |\Z)', report, re.MULTILINE | re.DOTALL)
+    assert found, f'the report has no section {title!r}'
+    return found[1]
+
+
+def tables(part: str) -> list[dict[str, str]]:
+    """The rows of all tables, each with the header of its table."""
+    rows, header = [], None
+    for line in part.splitlines():
+        if not line.startswith('|'):
+            header = None
+            continue
+        cells = [cell.strip() for cell in line.strip('|').split('|')]
+        if header is None:
+            header = cells
+        elif not set(line) <= set('|-: '):
+            rows.append(dict(zip(header, cells, strict=True)))
+    return rows
+
+
+def column(title: str, name: str, **where: str) -> list[str]:
+    """What was measured, in the order of the report; rows that wait for a measurement are left out."""
+    rows = tables(section(FIRST_RUNS, title))
+    cells = [row[name] for row in rows if all(row[key] == value for key, value in where.items())]
+    measured = [cell for cell in cells if cell not in NOT_MEASURED]
+    assert measured, f'{title} has no row with {name}'
+    return measured
+
+
+def span(values: list[str]) -> str:
+    """'0.811 to 0.816', or the one value."""
+    first, last = min(values, key=float), max(values, key=float)
+    return first if first == last else f'{first} to {last}'
+
+
+def minutes(time: str) -> float:
+    """Of '3 min 12 s'."""
+    parts = re.fullmatch(r'(\d+) min(?: (\d+) s)?', time)
+    assert parts, time
+    return int(parts[1]) + int(parts[2] or 0) / 60
+
+
+def whole_minutes(times: list[str]) -> str:
+    return span([str(time) for time in (floor(min(map(minutes, times))), ceil(max(map(minutes, times))))])
+
+
+def test_set_up():
+    took = whole_minutes(column('Set-up', 'time'))
+    assert f'on 2 cores it took {took} minutes' in text('README.md')
+    assert f'({took} minutes on 2 cores' in text('tools/setup.sh')
+    size = re.search(r'`\.venv` has ([\d.]+) GiB', FIRST_RUNS)[1]
+    assert f'`.venv` has {size} GiB' in text('README.md')
+    assert f'{size} for .venv' in text('tools/setup.sh')
+
+
+def test_demo():
+    readme = text('README.md')
+    assert f'it trained in {whole_minutes(column("Demo", "training"))} minutes' in readme
+    assert f'reached a box mAP of **{span(column("Demo", "box mAP"))}**' in readme
+
+
+def test_classifier_of_digits():
+    title = 'Classifier of digits'
+    accuracy = span([cell.removesuffix(' %') for cell in column(title, 'top-1')])
+    took = whole_minutes(column(title, 'training'))
+    assert f'trained for {took} minutes on two CPU cores and then got {accuracy} % of 400 digits' in text('README.md')
+    ablation = text('docs/ablation.md')
+    assert f'With two threads, seed 0 gave {accuracy} %' in ablation
+    by_seed = re.search(r'\((\d\d\.\d\d), [\d., and]+ with seeds 0', ablation)[1]
+    assert f'With one thread the same seed gave {by_seed} %' in FIRST_RUNS
+
+
+def test_classifier_of_a_folder():
+    first, second = (cell.removesuffix(' %') for cell in column('Classifier of a folder', 'top-1'))
+    assert f'Two such trainings reached {first} and {second} %' in text('docs/finetune.md')
+
+
+@pytest.mark.parametrize(
+    ('network', 'pages'),
+    [
+        ('base detector', ['README.md', 'configs/dino/README.md']),
+        ('base classifier', ['configs/classification/README.md']),
+    ],
+)
+def test_one_training_step_at_full_size(network, pages):
+    title = 'One training step at full size'
+    (time,), (memory,) = (column(title, name, network=network) for name in ('iteration', 'peak memory'))
+    for page in pages:
+        assert f' took {time} ' in text(page)
+        assert memory in text(page)
+
+
+@pytest.fixture
+def operators() -> str:
+    """The report that README.md refers to."""
+    (report,) = re.findall(r'\[report\]\((docs/benchmarks/[\w-]+\.md)#comparisons\)', (ROOT / 'README.md').read_text())
+    return (ROOT / report).read_text()
+
+
+def test_operators(operators):
+    readme = text('README.md')
+    longest = [row for row in tables(section(operators, 'defocus_scan')) if row['B, L'] == '1, 4705']
+    scan = {row['pass']: row for row in longest if row['implementation'] == 'cpp'}
+    forward, both = scan['forward'], scan['forward + backward']
+    assert (
+        f'the fused scan takes {float(forward["ms"]):.0f} ms forward and {float(both["ms"]):.0f} ms with its gradient '
+        f'on 2 CPU threads, {forward["/ exp"]} and {both["/ exp"]} times what `torch.exp` alone takes'
+    ) in readme
+
+    comparisons = section(operators, 'Comparisons').partition('µs per token')[0]
+    faster = {'`defocus_scan`': [], '`mixer`': []}
+    for row in tables(comparisons):
+        faster[row['operator']] += [f'{float(row[name]):.1f}' for name in ('forward', 'forward + backward')]
+    assert f'it is {span(faster["`defocus_scan`"])} times faster' in readme
+    assert f"all between a mixer's projections {span(faster['`mixer`'])} times" in readme
+
+
+def test_summary_of_the_operators_is_that_of_their_report(operators):
+    """Times in docs/operators.md, to the two decimals that it has."""
+    summary = (ROOT / 'docs' / 'operators.md').read_text()
+    shown = [row for row in tables(summary) if 'forward, ms' in row]
+    assert len(shown) > 30
+    for row in shown:
+        same = [
+            reported
+            for reported in tables(section(operators, row['operator'].strip('`')))
+            if (reported['B, L'], reported['implementation']) == (row['B, L'], row['implementation'])
+        ]
+        times = [float(row[name].split()[0]) for name in ('forward, ms', 'forward + backward, ms')]
+        assert times == pytest.approx([float(reported['ms']) for reported in same], rel=0, abs=0.0055)
