@@ -32,11 +32,16 @@ echo "[1/3] data set of handwritten digits in COCO format: $DATA"
 # --force replaces a set that was made with other options, and nothing else.
 visible '/^made|already holds/p' "$PYTHON" tools/make_digits_coco.py --out "$DATA" --force
 
+# The checkpoint of the last epoch that the training directory holds.
+newest() {
+    printf '%s\n' "$WORK"/epoch_*.pth | sort -V | tail -n 1
+}
+
 # A training counts as finished for the configs and the data that it ran with.
 recipe=$(cat "$CONFIG" configs/_base_/models/dino_nano.py configs/_base_/datasets/digits_detection.py \
     "$DATA"/annotations/*.json | cksum)
-if [[ $(cat "$WORK/finished" 2>/dev/null) == "$recipe" && -f $(cat "$WORK/last_checkpoint" 2>/dev/null) ]]; then
-    echo "[2/3] training: finished earlier, $(cat "$WORK/last_checkpoint")"
+if [[ $(cat "$WORK/finished" 2>/dev/null) == "$recipe" && -f $(newest) ]]; then
+    echo "[2/3] training: finished earlier, $(newest)"
 else
     resume=()
     if [[ $(cat "$WORK/started" 2>/dev/null) == "$recipe" ]]; then
@@ -55,9 +60,9 @@ else
     echo "      trained in $(((SECONDS - began + 30) / 60)) min"
 fi
 
-echo "[3/3] evaluation: tools/test.py $CONFIG $(cat "$WORK/last_checkpoint")"
+echo "[3/3] evaluation: tools/test.py $CONFIG $(newest)"
 rm -rf "$PICTURES"
 visible '/Average (Precision|Recall)/p; /^COCO box AP$/,/^pictures:/ { /^pictures:/!p }' \
-    "$PYTHON" tools/test.py "$CONFIG" "$(cat "$WORK/last_checkpoint")" --work-dir "$WORK" --show-dir "$PICTURES"
+    "$PYTHON" tools/test.py "$CONFIG" "$(newest)" --work-dir "$WORK" --show-dir "$PICTURES"
 echo
 echo "pictures (left: true boxes, right: predicted boxes): $PWD/$PICTURES"

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -154,6 +155,15 @@ def _check_resumed(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
             + f'\nRestore the settings to resume it, or start a new training from its weights: without --resume, with '
             f'load_from={runner._load_from} and another --work-dir'
         )
+    _keep_best_of_others(Path(runner.work_dir), checkpoint['message_hub'].get('runtime_info', {}))
+
+
+def _keep_best_of_others(work_dir: Path, info: dict[str, Any]) -> None:
+    """The next best checkpoint replaces the last one, by its path: not that of the directory this is a copy of."""
+    for key in [name for name in info if name.startswith('best_ckpt')]:
+        path = work_dir / Path(info.pop(key)).name
+        if path.is_file():
+            info[key] = str(path)
 
 
 def _check_evaluated_classes(runner: Runner, checkpoint: Mapping[str, Any], loop: BaseLoop) -> None:

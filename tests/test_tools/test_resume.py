@@ -120,6 +120,22 @@ def test_a_copied_directory_goes_on_from_its_own_checkpoint(train, whole, interr
     assert 'resumed epoch: 2, iter: 4' in printed
 
 
+@pytest.mark.parametrize('has_best', [True, False])
+def test_a_copied_directory_leaves_the_best_checkpoint_of_the_original(train, whole, interrupted, has_best):
+    (best,) = whole.glob('best_*.pth')
+    path = interrupted / 'epoch_2.pth'
+    checkpoint = read_checkpoint(path)
+    assert Path(checkpoint['message_hub']['runtime_info']['best_ckpt']).name.startswith('best_')
+    # Any accuracy is better than that.
+    checkpoint['message_hub']['runtime_info'].update(best_ckpt=str(best), best_score=-1.0)
+    torch.save(checkpoint, path)
+    if has_best:
+        shutil.copy(best, interrupted)
+    train(interrupted.name, '--resume', **{'default_hooks.checkpoint.save_best': 'accuracy/top1'})
+    assert best.is_file()
+    assert len(list(interrupted.glob('best_*.pth'))) == 1
+
+
 def test_a_truncated_checkpoint_is_passed_over(train, whole, interrupted, capsys):
     newest = interrupted / 'epoch_2.pth'
     newest.write_bytes(newest.read_bytes()[:-1000])

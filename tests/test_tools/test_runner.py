@@ -14,6 +14,7 @@ from mmdefocus.apis.runner import (
     dump_predictions,
     load_config,
 )
+from mmdefocus.engine import CheckpointCheckHook
 
 HERE = Path(__file__).parent
 GOLDEN = HERE.parent / 'golden'
@@ -23,7 +24,7 @@ DETECTOR, CLASSIFIER = HERE / 'toy_detector.py', HERE / 'toy_classifier.py'
 @pytest.fixture
 def checkpoint(tmp_path) -> str:
     path = tmp_path / 'epoch_1.pth'
-    torch.save({}, path)
+    torch.save(dict(meta=dict(epoch=1, iter=2), state_dict={}, message_hub={}, optimizer={}), path)
     return str(path)
 
 
@@ -90,12 +91,31 @@ def test_resume(checkpoint, tmp_path):
 
 
 def test_resuming_what_has_not_begun_keeps_the_pretrained_weights(checkpoint, tmp_path):
-    cfg = load_config(DETECTOR, {'load_from': checkpoint}, work_dir=str(tmp_path))
+    cfg = load_config(DETECTOR, {'load_from': checkpoint}, work_dir=str(tmp_path / 'new'))
     apply_train_options(cfg, resume='auto')
     assert (cfg.resume, cfg.load_from) == (False, checkpoint)
-    (tmp_path / 'last_checkpoint').write_text(checkpoint)
+    cfg.work_dir = str(tmp_path)
+    cfg.load_from = 'https://example.org/a.pth'
     apply_train_options(cfg, resume='auto')
-    assert (cfg.resume, cfg.load_from) == (True, None)
+    assert (cfg.resume, cfg.load_from) == (True, checkpoint)
+
+
+def test_checkpoints_on_another_file_system_are_named(tmp_path):
+    cfg = load_config(DETECTOR, {'default_hooks.checkpoint.out_dir': 's3://bucket'}, work_dir=str(tmp_path))
+    with pytest.raises(UsageError, match=r"--resume finds no checkpoints in 's3://bucket'; name one"):
+        apply_train_options(cfg, resume='auto')
+
+
+@pytest.mark.parametrize('strict', [True, False])
+def test_every_runner_compares_the_checkpoint(tmp_path, strict):
+    options = {'custom_hooks': [], 'train_dataloader': None, 'train_cfg': None, 'optim_wrapper': None}
+    options |= {'param_scheduler': None, 'val_dataloader': None, 'val_cfg': None, 'val_evaluator': None}
+    cfg = load_config(CLASSIFIER, work_dir=str(tmp_path))
+    cfg.merge_from_dict(options)
+    if not strict:
+        cfg.custom_hooks = [dict(type='CheckpointCheckHook', strict=False)]
+    hooks = [hook for hook in build_runner(cfg).hooks if isinstance(hook, CheckpointCheckHook)]
+    assert [hook.strict for hook in hooks] == [strict]
 
 
 @pytest.mark.parametrize(
