@@ -1,5 +1,6 @@
 import json
-from dataclasses import replace
+import re
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,18 @@ from mmdefocus.datasets import digits
 from mmdefocus.datasets.digits import DigitsOptions, compose_image, make_digits_coco
 
 SMALL = DigitsOptions(train_images=3, val_images=2, size=96, digits=(1, 3), digit_size=(20, 32))
+
+# Every option with another value than there.
+OTHER = dict(
+    train_images=4,
+    val_images=3,
+    size=100,
+    digits=(1, 2),
+    digit_size=(20, 30),
+    max_iou=0.1,
+    photos=False,
+    seed=3,
+)
 
 
 def files(root: Path) -> dict[str, bytes]:
@@ -57,7 +70,19 @@ def test_images_do_not_depend_on_how_many_are_made():
         again, same_boxes = compose_image(many, split, 0)
         assert np.array_equal(pixels, again)
         assert boxes == same_boxes
-    assert not np.array_equal(compose_image(few, 'train', 0)[0], compose_image(few, 'val', 0)[0])
+
+
+@pytest.mark.parametrize('split', digits.SPLITS)
+def test_every_image_has_random_numbers_of_its_own(monkeypatch, split):
+    """Nothing but the digits would tell training and validation images apart if both drew the same numbers."""
+    glyphs = digits._glyphs('val')
+    monkeypatch.setattr(digits, '_glyphs', lambda split: glyphs)
+    made = compose_image(SMALL, split, 0)
+    (other_split,) = set(digits.SPLITS) - {split}
+    for options, of_split, index in ((SMALL, other_split, 0), (SMALL, split, 1), (replace(SMALL, seed=1), split, 0)):
+        pixels, boxes = compose_image(options, of_split, index)
+        assert boxes != made[1]
+        assert np.abs(pixels.astype(int) - made[0]).mean() > 5
 
 
 def test_writers_of_train_and_val_are_disjoint():
@@ -87,17 +112,31 @@ def test_digits_hardly_overlap():
         assert all(digits._iou(a, b) <= 0.02 for i, a in enumerate(boxes) for b in boxes[:i])
 
 
-def test_an_identical_set_is_reused_and_another_is_kept(tmp_path):
+def test_an_identical_set_is_reused_and_another_replaced_by_force(tmp_path):
     out = tmp_path / 'set'
     assert make_digits_coco(out, SMALL)
     before = files(out)
     assert not make_digits_coco(out, SMALL)
-    with pytest.raises(FileExistsError, match=r'other options \(seed=0 instead of 3\); use --force'):
-        make_digits_coco(out, replace(SMALL, seed=3))
-    assert files(out) == before
     assert make_digits_coco(out, replace(SMALL, seed=3), force=True)
     assert files(out) != before
     assert [entry.name for entry in tmp_path.iterdir()] == ['set']
+
+
+@pytest.mark.parametrize(('option', 'value'), OTHER.items())
+def test_a_set_with_other_options_is_not_reused(tmp_path, option, value):
+    out = tmp_path / 'set'
+    make_digits_coco(out, SMALL)
+    before = files(out)
+    # A file has lists where the options have tuples.
+    found, wanted = json.loads(json.dumps([getattr(SMALL, option), value]))
+    message = re.escape(f'other options ({option}={found} instead of {wanted}); use --force')
+    with pytest.raises(FileExistsError, match=message):
+        make_digits_coco(out, replace(SMALL, **{option: value}))
+    assert files(out) == before
+
+
+def test_every_option_is_among_those_that_are_changed():
+    assert OTHER.keys() == {field.name for field in fields(DigitsOptions)}
 
 
 def test_lost_images_are_noticed(tmp_path):

@@ -6,13 +6,16 @@ from typing import Any
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.model import BaseModel
-from mmengine.registry import MODELS
+from mmengine.registry import HOOKS, MODELS
 from mmengine.structures import InstanceData
 
 from mmdefocus.apis.runner import apply_test_options, build_runner, load_config
+from mmdefocus.engine import GroundTruthCheckHook
 
-BASE = Path(__file__).parents[2] / 'configs' / '_base_' / 'datasets' / 'digits_detection.py'
+CONFIGS = Path(__file__).parents[2] / 'configs'
+BASE, DINO = CONFIGS / '_base_' / 'datasets' / 'digits_detection.py', CONFIGS / 'dino'
 CONFIG = f"""
 _base_ = '{BASE}'
 default_scope = 'mmdet'
@@ -76,6 +79,13 @@ def runner_of(root: Path, options: dict[str, Any], test: bool = True):
 
 def evaluate(root: Path, **options: Any) -> dict[str, float]:
     return runner_of(root, {key.replace('__', '.'): value for key, value in options.items()}).test()
+
+
+@pytest.mark.parametrize('path', sorted(DINO.glob('*.py')), ids=lambda path: path.stem)
+def test_configs_of_detectors_evaluate_with_checks(path):
+    cfg = Config.fromfile(path)
+    assert cfg.val_evaluator.type == cfg.test_evaluator.type == 'DefocusCocoMetric'
+    assert HOOKS.get(cfg.default_hooks.ground_truth_check.type) is GroundTruthCheckHook
 
 
 @pytest.mark.parametrize('first_id', [0, 1])
