@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from commands import TOOLS
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
 
 from mmdefocus.models.checkpoint import read_checkpoint
 
@@ -85,3 +87,37 @@ def test_a_training_without_an_iteration_is_refused(train, tmp_path, capsys):
     with pytest.raises(SystemExit, match='2'):
         train(tmp_path, train_cfg__max_iters=0)
     assert capsys.readouterr().err == 'error: train_cfg.max_iters must be a whole number of at least 1, got 0\n'
+
+
+def test_weights_that_cannot_be_downloaded(train, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.hub, '_hub_dir', str(tmp_path / 'hub'))
+    address = 'http://127.0.0.1:9/base.pth'
+    with pytest.raises(SystemExit, match='2'):
+        train(
+            tmp_path / 'work',
+            model__backbone__init_cfg__type='Pretrained',
+            model__backbone__init_cfg__checkpoint=address,
+        )
+    message = capsys.readouterr().err
+    assert f'error: {address} could not be downloaded (URLError: ' in message
+    assert '--cfg-options model.backbone.init_cfg.checkpoint=FILE' in message
+    assert not list(tmp_path.rglob('*.pth'))
+
+
+def test_encoder_and_decoder_may_come_from_another_dino(train, tmp_path, capsys):
+    """As a warm start from a detector of MMDetection's with a ResNet."""
+    cfg = Config.fromfile(CONFIG)
+    cfg.model.backbone = dict(type='ResNet', depth=18, base_channels=4, out_indices=(1, 2, 3), norm_cfg=dict(type='BN'))
+    cfg.model.neck = dict(type='ChannelMapper', in_channels=[8, 16, 32], kernel_size=1, out_channels=96, num_outs=3)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        other = MODELS.build(cfg.model)
+    other.init_weights()
+    torch.save({'state_dict': other.state_dict()}, tmp_path / 'resnet.pth')
+
+    train(tmp_path / 'work', load_from=tmp_path / 'resnet.pth', optim_wrapper__optimizer__lr=0.0)
+    log = capsys.readouterr().out
+    assert re.search(r'Initial values stay in backbone \((\d+) of \1 tensors\), neck \((\d+) of \2 tensors\)\n', log)
+    trained, given = read_checkpoint(tmp_path / 'work' / 'epoch_2.pth')['state_dict'], other.state_dict()
+    parts = [name for name in trained if not name.startswith(('backbone.', 'neck.'))]
+    assert {name.partition('.')[0] for name in parts} >= {'encoder', 'decoder', 'bbox_head', 'query_embedding'}
+    assert [name for name in parts if not torch.equal(trained[name], given[name])] == []
