@@ -10,7 +10,7 @@ import torch
 from mmengine.config import Config
 from mmpretrain.utils import progress
 
-from mmdefocus.apis.inference import ClassificationInferencer, list_images, read_image
+from mmdefocus.apis.inference import ClassificationInferencer, DetectionInferencer, list_images
 from mmdefocus.apis.model_index import find_model
 from mmdefocus.apis.num_classes import resolve_num_classes
 from mmdefocus.apis.runner import UsageError, load_config
@@ -34,7 +34,9 @@ class Stopwatch:
 
 def classify(args: argparse.Namespace, config: Config, images: list[str]) -> float:
     progress.disable_progress_bar = True
-    inferencer = ClassificationInferencer(config, args.checkpoint, device=args.device, topk=args.topk)
+    inferencer = ClassificationInferencer(
+        config, args.checkpoint, device=args.device, topk=args.topk, strict=args.strict
+    )
     inferencer.forward = watch = Stopwatch(inferencer.forward)
     predictions = inferencer(images, return_datasamples=True, batch_size=args.batch_size, show_dir=args.out_dir)
     for image, prediction in zip(images, predictions, strict=True):
@@ -46,12 +48,9 @@ def classify(args: argparse.Namespace, config: Config, images: list[str]) -> flo
 
 
 def detect(args: argparse.Namespace, config: Config, images: list[str]) -> float:
-    from mmdet.apis import DetInferencer
-
-    # MMDetection takes files that are cut off as they are, and fills in grey.
-    for image in images:
-        read_image(image)
-    inferencer = DetInferencer(config, args.checkpoint, device=args.device, show_progress=False)
+    inferencer = DetectionInferencer(
+        config, args.checkpoint, device=args.device, show_progress=False, strict=args.strict
+    )
     inferencer.forward = watch = Stopwatch(inferencer.forward)
     results = inferencer(images, batch_size=args.batch_size, pred_score_thr=args.score_thr, out_dir=args.out_dir or '')
     classes = inferencer.model.dataset_meta['classes']
@@ -64,6 +63,13 @@ def detect(args: argparse.Namespace, config: Config, images: list[str]) -> float
     return watch.seconds
 
 
+def make_folder(path: str) -> None:
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out-dir needs a directory that can be written to, got '{path}' ({error})") from error
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('input', help='image file, URL, or folder of images')
@@ -74,23 +80,32 @@ def main() -> None:
     parser.add_argument('--batch-size', type=int, default=1, help='images at a time (default: %(default)s)')
     parser.add_argument('--topk', type=int, default=5, help='classes to show (default: %(default)s)')
     parser.add_argument('--score-thr', type=float, default=0.3, help='lowest score of a box (default: %(default)s)')
+    parser.add_argument(
+        '--no-strict',
+        dest='strict',
+        action='store_false',
+        help='take weights that do not fit the model, with random values for those that are missing',
+    )
     args = parser.parse_args()
     try:
         run(args)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         parser.exit(2, f'error: {error}\n')
 
 
 def run(args: argparse.Namespace) -> None:
-    path, weights = (args.model, None) if args.model.endswith('.py') else find_model(args.model)
+    is_file = args.model.endswith('.py') or Path(args.model).exists()
+    path, weights = (args.model, None) if is_file else find_model(args.model)
     args.checkpoint = args.checkpoint or weights
     if args.checkpoint is None:
         raise UsageError(f'{args.model} names no published weights; give some with --checkpoint')
+    if args.batch_size < 1:
+        raise UsageError(f'--batch-size must be at least 1, got {args.batch_size}')
     images = list_images(args.input)
     config = load_config(path)
     resolve_num_classes(config)
     if args.out_dir:
-        Path(args.out_dir).mkdir(parents=True, exist_ok=True)
+        make_folder(args.out_dir)
     seconds = (detect if config.get('default_scope') == 'mmdet' else classify)(args, config, images)
     threads = f', {torch.get_num_threads()} threads' if args.device == 'cpu' else ''
     print(f'{seconds / len(images):.3f} s per image in the network ({len(images)} images, {args.device}{threads})')

@@ -1,8 +1,10 @@
-"""Settings that the command line changes in a config, checked against what the config has."""
+"""Config files, and settings that the command line changes in them, checked against what the config has."""
 
 import difflib
+import importlib
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
@@ -25,6 +27,21 @@ _OTHER_SETTINGS = (
 
 class UsageError(ValueError):
     """A mistake in what was asked for. Its message is for the user; a tool shows it without a traceback."""
+
+
+def read_config(path: Path) -> Config:
+    """Read a config file.
+
+    Raises:
+        UsageError: If it is no config file, or one with a mistake.
+    """
+    # Configs import the data sets of OpenMMLab's packages.
+    importlib.import_module('mmdefocus.datasets.openmmlab')
+    try:
+        return Config.fromfile(path)
+    except Exception as error:  # A config is a program, which can fail in any way.
+        reason = ' '.join(str(error).split())
+        raise UsageError(f"config file '{path}' cannot be read ({type(error).__name__}: {reason})") from error
 
 
 def apply_options(cfg: Config, options: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmdefocus.apis.config_options import UsageError, apply_options
+from mmdefocus.apis.config_options import UsageError, apply_options, read_config
 from mmdefocus.apis.num_classes import resolve_num_classes
 from mmdefocus.apis.resume import find_newest_checkpoint
 from mmdefocus.engine import CheckpointCheckHook, GroundTruthCheckHook
@@ -49,7 +49,8 @@ def load_config(
         The complete config.
 
     Raises:
-        UsageError: If the file is missing, a key is unknown or would have no effect, or MMCV has no compiled ops.
+        UsageError: If the file is missing or no config, a key is unknown or would have no effect, or MMCV has no
+            compiled ops.
     """
     path = Path(path)
     if path.is_dir():
@@ -57,7 +58,7 @@ def load_config(
     if not path.is_file():
         raise UsageError(f"config file '{path}' does not exist{_suggest(path.name, path.parent, path.suffix)}")
     check_mmcv_ops()
-    cfg = Config.fromfile(path)
+    cfg = read_config(path)
     apply_options(cfg, cfg_options or {})
     cfg.launcher = launcher
     if work_dir is not None:

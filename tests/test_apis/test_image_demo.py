@@ -32,13 +32,16 @@ def directory(tmp_path_factory):
         'arch = dict(sizes, conv_kernel=4, dt_rank=2, group_size=16, _delete_=True)\n'
         'model = dict(backbone=dict(arch=arch), head=dict(in_channels=16))\n'
     )
+    (root / 'notes.py').write_text('these are no settings')
+    (root / 'none_base.py').write_text("_base_ = 'nowhere.py'")
     torch.manual_seed(0)
     for config, out in ((root / 'classifier.py', 'classifier.pth'), (DETECTOR, 'detector.pth')):
         cfg = Config.fromfile(config)
         with DefaultScope.overwrite_default_scope(cfg.default_scope):
-            state = MODELS.build(cfg.model).state_dict()
+            model = MODELS.build(cfg.model)
+        model.init_weights()  # MMDetection leaves some of its parameters without values before
         meta = dict(dataset_meta=dict(classes=tuple('abcdefghij'))) if config == DETECTOR else {}
-        torch.save(dict(meta=meta, state_dict=state), root / out)
+        torch.save(dict(meta=meta, state_dict=model.state_dict()), root / out)
     return root
 
 
@@ -95,6 +98,31 @@ def test_objects_are_found(demo, directory):
         (['broken', 'classifier.py', '--checkpoint', 'classifier.pth'], "image file 'broken/half.jpg' is truncated"),
         (['broken', DETECTOR, '--checkpoint', 'detector.pth'], "image file 'broken/half.jpg' is truncated"),
         (['photos', 'classifier.py', '--checkpoint', 'none.pth'], 'none.pth'),
+        (
+            ['photos', 'classifier.py', '--checkpoint', 'classifier.pth', '--batch-size', 0],
+            'batch-size must be at least 1',
+        ),
+        (['photos', 'classifier.py', '--checkpoint', 'classifier.pth', '--topk', 0], 'topk must be positive, got 0'),
+        (
+            ['photos', 'classifier.py', '--checkpoint', 'classifier.pth', '--out-dir', 'classifier.py'],
+            "--out-dir needs a directory that can be written to, got 'classifier.py'",
+        ),
+        (
+            ['photos', 'classifier.py', '--checkpoint', 'classifier.pth', '--out-dir', 'classifier.py/pictures'],
+            "got 'classifier.py/pictures'",
+        ),
+        (['photos', 'photos', '--checkpoint', 'classifier.pth'], "'photos' is a directory; name the config file in it"),
+        (
+            ['photos', 'notes.py', '--checkpoint', 'classifier.pth'],
+            r"config file 'notes.py' cannot be read \(SyntaxError",
+        ),
+        (['photos', 'none_base.py', '--checkpoint', 'classifier.pth'], r"'none_base.py' cannot be read \(FileNotFound"),
+        (
+            ['http://127.0.0.1:9/photo.jpg', 'classifier.py', '--checkpoint', 'classifier.pth'],
+            "image 'http://127.0.0.1:9/photo.jpg' cannot be read .*refused",
+        ),
+        (['photos', 'classifier.py', '--checkpoint', 'http://127.0.0.1:9/weights.pth'], 'refused'),
+        (['photos', DETECTOR, '--checkpoint', 'http://127.0.0.1:9/weights.pth'], 'refused'),
         # The name stands for its config: the weights of the toy do not fit the base network.
         (
             ['photos', 'defocus-mamba-base_3rdparty_in1k', '--checkpoint', 'classifier.pth'],
@@ -108,3 +136,54 @@ def test_mistakes_are_said_in_one_line(demo, capsys, arguments, message):
     assert stop.value.code == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error: ')]
     assert re.search(message, line)
+
+
+def edit(directory, source, out, change):
+    content = torch.load(directory / source, weights_only=True)
+    change(content['state_dict'])
+    torch.save(content, directory / out)
+    return out
+
+
+def other_classes(state, prefix):
+    for key in [key for key in state if key.startswith(prefix)]:
+        state[key] = state[key][:2]
+
+
+MISFITS = [
+    (
+        'classifier',
+        'classifier',
+        lambda state: other_classes(state, 'head.'),
+        'of another shape .*head.fc.weight: .2, 16.',
+    ),
+    ('classifier', 'classifier', lambda state: state.pop('head.fc.bias'), r'1 missing \(head.fc.bias\)'),
+    ('classifier', 'classifier', lambda state: state.update(x=torch.zeros(1)), r'1 left over \(x\)'),
+    (
+        'detector',
+        'detector',
+        lambda state: other_classes(state, 'bbox_head.cls'),
+        'of another shape .*bbox_head.cls_branch',
+    ),
+    ('detector', 'classifier', lambda state: None, ''),
+    ('classifier', 'detector', lambda state: None, ''),
+]
+
+
+@pytest.mark.parametrize(('task', 'source', 'change', 'message'), MISFITS)
+def test_weights_of_another_model_are_refused(demo, capsys, directory, task, source, change, message):
+    config = dict(classifier='classifier.py', detector=DETECTOR)[task]
+    checkpoint = edit(directory, f'{source}.pth', 'misfit.pth', change)
+    with pytest.raises(SystemExit) as stop:
+        demo('photos/china.jpg', config, '--checkpoint', checkpoint)
+    assert stop.value.code == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error: ')]
+    # Another architecture may be refused by the backbone first.
+    assert re.search(f'misfit.pth does not fit the model: .*{message}.*--no-strict|expected weights of .*arch', line)
+
+
+@pytest.mark.parametrize('task', ['classifier', 'detector'])
+def test_weights_that_do_not_fit_can_be_allowed(demo, directory, task):
+    config = dict(classifier='classifier.py', detector=DETECTOR)[task]
+    checkpoint = edit(directory, f'{task}.pth', 'more.pth', lambda state: state.update(more=torch.zeros(1)))
+    assert 'photos/china.jpg\n' in demo('photos/china.jpg', config, '--checkpoint', checkpoint, '--no-strict')

@@ -4,11 +4,13 @@ import json
 import re
 import runpy
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from commands import TOOLS
+from mmengine.config import Config
 from PIL import Image
 
 from mmdefocus.apis.ablation import BEGIN_MARK, END_MARK, Variant, format_ablation, run_ablation, write_table
@@ -120,6 +122,33 @@ def test_failed_run_points_to_its_log(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match=r'ended with status 1 and without a result; mend what work/toy/seed_0/log'):
         run_ablation([Variant('toy', CLASSIFIER)], [0], 'accuracy/top1', 'work')
     assert '/nowhere' in (tmp_path / 'work' / 'toy' / 'seed_0' / 'log.txt').read_text()
+
+
+def test_runs_of_changed_configs_are_repeated(tmp_path, monkeypatch):
+    """A stand-in for the training reports the learning rate as the accuracy."""
+    trained = []
+
+    def train(command, **_):
+        config = Path(command[-1])
+        text = config.read_text()
+        metrics = {'accuracy/top1': Config.fromstring(text, '.py').optim_wrapper.optimizer.lr}
+        (config.parent / 'result.json').write_text(json.dumps(dict(config=text, metrics=metrics)))
+        trained.append(metrics['accuracy/top1'])
+        return 0
+
+    monkeypatch.setattr(subprocess, 'call', train)
+    config = tmp_path / 'config.py'
+
+    def run_with(lr, **options):
+        config.write_text(f"_base_ = '{CLASSIFIER}'\noptim_wrapper = dict(optimizer=dict(lr={lr}))\n")
+        results = run_ablation([Variant('toy', config)], [0], 'accuracy/top1', tmp_path / 'work', cfg_options=options)
+        return results['toy']
+
+    assert run_with(0.5) == run_with(0.5) == [0.5]
+    assert trained == [0.5]
+    assert run_with(0.25) == [0.25]
+    assert run_with(0.25, **{'optim_wrapper.optimizer.lr': 0.125}) == [0.125]
+    assert trained == [0.5, 0.25, 0.125]
 
 
 def test_table_of_several_seeds():

@@ -64,6 +64,12 @@ class DefocusClsHead(BaseModule):
         init_cfg: dict | list[dict] | None = dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0),  # noqa: B006
     ) -> None:
         super().__init__(init_cfg=init_cfg)
+        if num_classes == 'auto':
+            raise ValueError(
+                "num_classes='auto' is the number of classes of the training set, which the tools fill in (in Python: "
+                'mmdefocus.apis.num_classes.resolve_num_classes); build the head with a number, as in '
+                'get_model(config, head=dict(num_classes=10))'
+            )
         for name, value in (('num_classes', num_classes), ('in_channels', in_channels), ('hidden_dims', hidden_dims)):
             if value is not None and value < 1:
                 raise ValueError(f'{name} must be positive, got {value}')

@@ -1,0 +1,98 @@
+"""Image classification with MMPreTrain's inferencer."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dataset import Compose, default_collate
+from mmengine.model import BaseModel
+from mmengine.registry import DefaultScope
+from mmengine.runner import CheckpointLoader
+from mmpretrain.apis import ImageClassificationInferencer
+from mmpretrain.structures import DataSample
+
+import mmdefocus.apis.model_index  # noqa: F401 (names for the inferencer)
+from mmdefocus.apis.images import check_batch_size, list_images, read_image
+from mmdefocus.apis.weights import load_all_weights
+
+
+class ClassificationInferencer(ImageClassificationInferencer):
+    """MMPreTrain's ``ImageClassificationInferencer``, made for all kinds of images, with the best classes in pictures.
+
+    What differs: arrays may be grey or have an alpha channel, and images of Pillow are taken; broken files and what is
+    no image raise, with their names; of a folder, all images are taken, sorted by name; pictures show the best ``topk``
+    classes; weights must fit the model; and MMDetection's inferencer may have run before in the same process.
+
+    Args:
+        model: As for MMPreTrain's inferencer.
+        pretrained: As for MMPreTrain's inferencer. With False, the weights are random.
+        *args: As for MMPreTrain's inferencer.
+        topk: Number of classes in a picture, where the model has as many.
+        strict: Raise if the checkpoint lacks tensors of the model, has others, or has them in other shapes.
+        **kwargs: As for MMPreTrain's inferencer.
+
+    Raises:
+        ValueError: ``topk`` is not positive, or the weights do not fit.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | Config | BaseModel,
+        pretrained: bool | str = True,
+        *args: Any,
+        topk: int = 5,
+        strict: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        if topk < 1:
+            raise ValueError(f'topk must be positive, got {topk}')
+        super().__init__(model, pretrained, *args, **kwargs)
+        self.topk = topk
+        # A model that is given has its weights already.
+        if strict and (isinstance(pretrained, str) or (pretrained and not isinstance(model, BaseModel))):
+            source = pretrained if isinstance(pretrained, str) else _published(self.model)
+            if source is not None and kwargs.get('url_mapping'):
+                pattern, replacement = kwargs['url_mapping']
+                source = re.sub(pattern, replacement, source)
+            checkpoint = None if source is None else CheckpointLoader.load_checkpoint(source, map_location='cpu')
+            load_all_weights(self.model, checkpoint, source)
+
+    def _init_pipeline(self, cfg: Config) -> Callable[[dict], dict]:
+        # An inferencer of MMDetection leaves its scope as the default one of the process.
+        with DefaultScope.overwrite_default_scope('mmpretrain'):
+            return super()._init_pipeline(cfg)
+
+    def _inputs_to_list(self, inputs: Any) -> list[Any]:
+        if isinstance(inputs, str | Path):
+            return list_images(inputs)
+        return [str(item) if isinstance(item, Path) else item for item in super()._inputs_to_list(inputs)]
+
+    def preprocess(self, inputs: Iterable[Any], batch_size: int = 1) -> Iterator[Any]:
+        """Read and transform images, as :func:`read_image` takes them → batches for the model."""
+        check_batch_size(batch_size)
+
+        def load(item: Any) -> dict:
+            image = read_image(item)
+            return dict(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
+
+        samples = map(Compose([load, self.pipeline]), inputs)
+        return map(default_collate, self._get_chunk_data(samples, batch_size))
+
+    def best(self, prediction: DataSample) -> DataSample:
+        """A prediction whose labels are the best ``topk`` classes, the best first."""
+        scores = prediction.pred_score
+        labels = scores.topk(min(self.topk, len(scores))).indices
+        return DataSample().set_pred_score(scores).set_pred_label(labels)
+
+    def visualize(self, ori_inputs: Sequence[Any], preds: Sequence[DataSample], **kwargs: Any) -> Any:
+        """Draw the best classes into the images; arguments as for MMPreTrain's inferencer."""
+        # Its own reading of files does; arrays it takes for RGB.
+        inputs = [item if isinstance(item, str) else read_image(item)[..., ::-1] for item in ori_inputs]
+        return super().visualize(inputs, [self.best(prediction) for prediction in preds], **kwargs)
+
+
+def _published(model: BaseModel) -> str | None:
+    """Where MMPreTrain finds the weights of a model that it has built by a name or from a config."""
+    return model._config.get('load_from') if model._metainfo is None else model._metainfo.weights

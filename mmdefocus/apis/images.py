@@ -1,0 +1,100 @@
+"""Images for inference, from files, arrays and Pillow, in the one form that the networks' pipelines take."""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+
+from mmdefocus.datasets.loading import DefocusLoadImage
+
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm')
+_CHANNELS = (1, 3, 4)
+_DEEP_MODES = ('I', 'F')  # Pillow's, of more than 8 bits, which it would clip
+
+
+def read_image(image: str | Path | np.ndarray | Image.Image) -> np.ndarray:
+    """Bring an image into the form that the networks' pipelines take.
+
+    Files may be grey, have a palette, an alpha channel (left out) or 16 bits (the upper 8 are kept), and are turned as
+    their EXIF data say.
+
+    Args:
+        image: Path or URL of a file; an array (H, W), (H, W, 1), BGR (H, W, 3) or BGRA (H, W, 4), uint8, as OpenCV
+            and MMCV have it; or an image of Pillow with 8 bits per channel, whose order of colours is its own.
+
+    Returns:
+        (H, W, 3), BGR, uint8.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        OSError: The URL cannot be read.
+        TypeError: Another type, such as a tensor, or more than 8 bits per channel.
+        ValueError: The file is no complete image, or the array has another shape.
+    """
+    if isinstance(image, str | Path):
+        return _read_file(str(image))
+    if isinstance(image, Image.Image):
+        return _read_pillow(image)
+    if not isinstance(image, np.ndarray):
+        raise TypeError(
+            'expected a path or URL, a uint8 array (height, width, channels) in BGR or an image of Pillow, got '
+            f'{type(image).__name__}; of an RGB tensor (3, height, width) from 0 to 1, pass '
+            '(255 * tensor).round().byte().permute(1, 2, 0).flip(-1).cpu().numpy()'
+        )
+    return _read_array(image)
+
+
+def list_images(inputs: str | Path) -> list[str]:
+    """Images to predict: a file or a URL as it is, of a folder its images (not those of folders in it), by name.
+
+    Raises:
+        FileNotFoundError: The folder has no image.
+    """
+    if not Path(inputs).is_dir():
+        return [str(inputs)]
+    found = sorted(str(path) for path in Path(inputs).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not found:
+        raise FileNotFoundError(f'folder {str(inputs)!r} has no images ({", ".join(IMAGE_SUFFIXES)})')
+    return found
+
+
+def check_batch_size(batch_size: Any) -> None:
+    """Raise a ValueError if this is not a number of images."""
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f'batch_size must be an integer from 1, got {batch_size!r}')
+
+
+def _read_file(path: str) -> np.ndarray:
+    try:
+        return DefocusLoadImage().transform(dict(img_path=path))['img']
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f'image file {path!r} does not exist') from error
+    except OSError as error:
+        raise OSError(f'image {path!r} cannot be read ({error})') from error
+
+
+def _read_pillow(image: Image.Image) -> np.ndarray:
+    if image.mode.partition(';')[0] in _DEEP_MODES:
+        raise TypeError(f"expected an image of Pillow with 8 bits per channel, such as mode 'RGB', got {image.mode!r}")
+    try:
+        rgb = ImageOps.exif_transpose(image).convert('RGB')
+    except OSError as error:
+        raise ValueError(f'the image of Pillow {getattr(image, "filename", "")!r} cannot be read ({error})') from error
+    return np.ascontiguousarray(np.asarray(rgb)[..., ::-1])
+
+
+def _read_array(image: np.ndarray) -> np.ndarray:
+    if image.dtype != np.uint8:
+        raise TypeError(f'expected an image as uint8 from 0 to 255, got {image.dtype}')
+    channels = 1 if image.ndim == 2 else image.shape[-1] if image.ndim == 3 else None
+    if channels not in _CHANNELS or image.size == 0:
+        first = image.ndim == 3 and image.shape[0] in _CHANNELS and image.size
+        raise ValueError(
+            'expected an image of shape (height, width) or (height, width, channels) with 1, 3 (BGR) or 4 (BGRA) '
+            f'channels, got {image.shape}{"; pass array.transpose(1, 2, 0) if the channels are first" if first else ""}'
+        )
+    if channels == 3:
+        return image
+    return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR if channels == 1 else cv2.COLOR_BGRA2BGR)
