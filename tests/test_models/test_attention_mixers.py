@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from test_golden import BFLOAT16_TOLERANCE, assert_parity
 
 from mmdefocus.models.mixers import AttentionMixer, RetentionMixer
 from mmdefocus.models.mixers.band_pass import BandPass
@@ -73,10 +74,16 @@ def test_band_pass_is_at_least_float32(dtype, expected):
     assert [output.dtype for output in outputs] == [expected, expected]
 
 
-def test_one_token_has_a_band_pass():
+def test_one_token_sees_itself_whatever_the_band_pass():
     x = torch.randn(1, 1, 16)
-    assert run(make('attention'), x).isfinite().all()
-    assert run(make('retention'), x).isfinite().all()
+    attention, retention = make('attention'), make('retention')
+    value = x @ attention.qkv.weight[32:].T + attention.qkv.bias[32:]
+    torch.testing.assert_close(run(attention, x), attention.out_proj(value))
+    before = run(retention, x)
+    with torch.no_grad():
+        retention.band_pass.log_decay += 1
+        retention.band_pass.freq += 1
+    assert torch.equal(run(retention, x), before)
 
 
 # Mixers
@@ -181,14 +188,13 @@ def test_dtypes(kind):
     with torch.autocast('cpu', torch.bfloat16):
         cast = run(mixer, x)
     assert cast.dtype == torch.bfloat16
-    scale = expected.abs().max().item()
-    torch.testing.assert_close(cast.float(), expected, rtol=0, atol=0.03 * scale)
+    assert_parity(cast.float(), expected, 'autocast', BFLOAT16_TOLERANCE)
     rough = run(make(kind).bfloat16(), x.bfloat16())
     assert rough.dtype == torch.bfloat16
-    torch.testing.assert_close(rough.float(), expected, rtol=0, atol=0.1 * scale)
+    assert_parity(rough.float(), expected, 'bfloat16 parameters', BFLOAT16_TOLERANCE)
     exact = run(make(kind).double(), x.double())
     assert exact.dtype == torch.float64
-    torch.testing.assert_close(exact.float(), expected, rtol=1e-4, atol=1e-5 * scale)
+    assert_parity(expected, exact.float(), 'float32')
 
 
 def test_sizes_that_do_not_fit_are_refused():

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from test_golden import BFLOAT16_TOLERANCE, assert_parity
 from torch.autograd.graph import saved_tensors_hooks
 
 from mmdefocus.models import DefocusMamba
@@ -267,14 +268,14 @@ def test_float64(build):
     image = torch.randn(1, 3, 32, 48)
     (exact,) = build().double()(image.double())
     assert exact.dtype == torch.float64
-    torch.testing.assert_close(build()(image)[0], exact.float(), rtol=1e-4, atol=1e-5)
+    assert_parity(build()(image)[0], exact.float(), 'float32')
 
 
 def test_bfloat16_parameters(build):
     image = torch.randn(1, 3, 32, 48)
     (rough,) = build().bfloat16()(image.bfloat16())
     assert rough.dtype == torch.bfloat16
-    torch.testing.assert_close(rough.float(), build()(image)[0], rtol=0.1, atol=0.1)
+    assert_parity(rough.float(), build()(image)[0], 'bfloat16 parameters', BFLOAT16_TOLERANCE)
 
 
 def test_nan_comes_out_as_nan(build):
