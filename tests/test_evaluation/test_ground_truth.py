@@ -25,6 +25,7 @@ train_cfg = dict(by_epoch=True, max_epochs=1)
 val_cfg = {{}}
 test_cfg = {{}}
 optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.01))
+default_hooks = dict(ground_truth_check=dict(type='mmdefocus.engine.GroundTruthCheckHook'))
 """
 
 
