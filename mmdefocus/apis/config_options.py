@@ -1,5 +1,6 @@
 """Config files, and settings that the command line changes in them, checked against what the config has."""
 
+import copy
 import difflib
 import importlib
 import inspect
@@ -23,6 +24,10 @@ _OTHER_SETTINGS = (
     'find_unused_parameters',
     'model_wrapper_cfg',
 )
+# Settings of the runner that are text, although a config need not have them.
+_TEXTS = [
+    name for name, setting in inspect.signature(Runner).parameters.items() if setting.annotation in (str, str | None)
+]
 
 
 class UsageError(ValueError):
@@ -63,6 +68,8 @@ def apply_options(cfg: Config, options: Mapping[str, Any]) -> None:
     values = {}
     for key, value in options.items():
         present = _present(cfg, key, options)
+        if present is None and key in _TEXTS:
+            present = ''
         values[key] = parse_value(value, present) if isinstance(value, OptionText) else value
         if isinstance(present, Mapping) and isinstance(values[key], str):
             raise UsageError(f"--cfg-options {key}: expected a dictionary or None in place of one, got '{value}'")
@@ -143,8 +150,10 @@ def _misspelled(part: str, node: Mapping[str, Any], kind: Any, cfg: Config) -> l
 def _replaced(node: Any, keys: Sequence[str], value: Any) -> Any:
     """A copy of ``node`` with a value at some place: parts of a config may be shared with others."""
     if not keys:
-        if isinstance(node, Mapping) and isinstance(value, Mapping):
-            merged = Config(dict(value=node))
+        value = copy.deepcopy(value)
+        if isinstance(value, Mapping):
+            # MMEngine honours `_delete_` only where it merges.
+            merged = Config(dict(value=node if isinstance(node, Mapping) else {}))
             merged.merge_from_dict(dict(value=value))
             return merged.value
         return ConfigDict(value=value).value
@@ -152,9 +161,9 @@ def _replaced(node: Any, keys: Sequence[str], value: Any) -> Any:
     if isinstance(node, list):
         index = int(first)
         return [*node[:index], _replaced(node[index], rest, value), *node[index + 1 :]]
-    copy = ConfigDict() if node is None else node.copy()
-    copy[first] = _replaced(copy.get(first), rest, value)
-    return copy
+    changed = ConfigDict() if node is None else node.copy()
+    changed[first] = _replaced(changed.get(first), rest, value)
+    return changed
 
 
 def _uses(cfg: Config, value: Any) -> str:

@@ -330,6 +330,7 @@ def test_toy_training_reaches_every_parameter(name, tiny):
     # What changes has a gradient, and no block is left out by chance.
     cfg.optim_wrapper.optimizer.weight_decay = 0.0
     cfg.custom_hooks[1].update(min_rate=0.0, max_rate=0.0)
+    cfg.load_from = None
     runner = build_runner(cfg)
     before = {key: value.clone() for key, value in runner.model.state_dict().items()}
     runner.train()

@@ -130,7 +130,7 @@ def detector_config(path, expected=None, **changes):
     decoder = dict(num_layers=1, layer_cfg=layer | dict(cross_attn_cfg=attention))
     model = dict(
         num_queries=20,
-        backbone=dict(arch=arch | dict(_delete_=True), with_cp=False, **changes),
+        backbone=dict(arch=arch | dict(_delete_=True), with_cp=False, **dict(init_cfg=None) | changes),
         neck=dict(in_channels=width, out_channels=channels),
         encoder=dict(num_layers=1, layer_cfg=layer),
         decoder=decoder,

@@ -124,6 +124,7 @@ def test_values_of_all_kinds():
     assert cfg.randomness.seed == 3
     assert cfg.custom_hooks[0].type == 'EMAHook'
     assert cfg.load_from is None
+    assert cfg.work_dir == 'runs, all of 2024/mine'
 
 
 @pytest.mark.parametrize(
