@@ -11,7 +11,7 @@ import torch
 from test_causal_conv1d import make as make_conv_arguments
 from test_defocus_scan import ACTIVATIONS, NAMES, OPTIONS
 from test_defocus_scan import make as make_scan_arguments
-from tolerances import FORWARD, GRADIENT, HALF, assert_close
+from tolerances import FORWARD, GRADIENT, HALF, assert_close, looser
 
 from mmdefocus.ops import causal_conv1d, defocus_scan
 from mmdefocus.ops.kernel_limits import CUDA_LIMITS
@@ -37,19 +37,18 @@ def run_scan(arguments, backend, **options):
     return {'y': y, 'last_state': state, **{f'gradient of {n}': g for n, g in zip(names, gradients, strict=True)}}
 
 
-def assert_equals_reference(arguments, device, backend, tolerance=GRADIENT[FLOAT], **options):
-    """Each result within the tolerance, or within four times the error that the reference itself has in float32.
-
-    The latter counts where rounding is amplified: phases and decays add up along a sequence, and with a state of one
-    the norm cancels nearly all of the gradient of C.
-    """
+def assert_equals_reference(arguments, device, backend, *rows, **options):
+    """Each result against the reference in float64, within the tolerance, or that of the named rows of the table."""
     actual = run_scan(put(arguments, device), backend, **options)
-    rounded = run_scan(put(arguments, 'cpu'), 'reference', **options)
     exact = run_scan(put(arguments, 'cpu', torch.float64), 'reference', **options)
     for name, expected in exact.items():
-        scale = expected.abs().max().item()
-        allowed = max(tolerance, 4 * (rounded[name] - expected).abs().max().item() / scale)
-        assert_close(actual[name].cpu().double(), expected, allowed, name)
+        # float32 has no number as small as some gradients of extreme steps.
+        assert_close(actual[name].cpu(), expected.float(), looser(GRADIENT[FLOAT], *rows), name)
+
+
+def options_of_width(state, group_size):
+    """Norms of one or two channels, or of one state, cancel a gradient; a large eps leaves some of it to compare."""
+    return {'group_size': group_size, 'eps': 1.0 if state == 1 or group_size <= 2 else 1e-6}
 
 
 class ScanCases:
@@ -57,7 +56,8 @@ class ScanCases:
 
     @pytest.mark.parametrize('length', (1, 2, 3, 15, 16, 17, 31, 32, 33, 63, 64, 65, 145, 197, 577))
     def test_every_length(self, device, length):
-        assert_equals_reference(make_scan_arguments(length=length), device, self.backend)
+        rows = ('hundreds of tokens',) if length > 200 else ()
+        assert_equals_reference(make_scan_arguments(length=length), device, self.backend, *rows)
 
     @pytest.mark.parametrize('state', (1, 2, 5, 6, 16, 18, 32))
     @pytest.mark.parametrize(
@@ -67,10 +67,8 @@ class ScanCases:
         arguments = make_scan_arguments(channels=channels, state=state, length=34)
         if state % 2:
             arguments |= {'freq': None, 'positions': None}
-        # The norm of a single channel cancels its gradient; a large eps leaves some of it to compare.
-        assert_equals_reference(
-            arguments, device, self.backend, group_size=group_size, eps=0.1 if group_size == 1 else 1e-6
-        )
+        rows = ('narrow norm',) if group_size == 1 or state <= 2 else ()
+        assert_equals_reference(arguments, device, self.backend, *rows, **options_of_width(state, group_size))
 
     @pytest.mark.parametrize('absent', [('freq', 'positions'), ('positions',), ('initial_state',)])
     def test_without(self, device, absent):
@@ -166,7 +164,8 @@ class ScanCases:
         arguments = make_scan_arguments()
         with torch.no_grad():
             arguments['dt'].add_(step)
-        assert_equals_reference(arguments, device, self.backend)
+        # Steps of 200 would leave nothing of earlier tokens; the norm then cancels C, whose gradient is rounding noise.
+        assert_equals_reference(arguments, device, self.backend, delta_scale=max(step, 2.0))
 
     def test_is_causal(self, device):
         arguments = put(make_scan_arguments(length=70), device)
@@ -194,12 +193,13 @@ class SegmentCases:
 
     @pytest.mark.parametrize('length', (257, 288, 511, 577, 1201))
     def test_segments(self, device, cut, length):
-        assert_equals_reference(make_scan_arguments(batch=1, channels=16, length=length), device, self.backend)
+        arguments = make_scan_arguments(batch=1, channels=16, length=length)
+        assert_equals_reference(arguments, device, self.backend, 'hundreds of tokens')
 
     @pytest.mark.parametrize('absent', [('initial_state',), ('freq', 'positions')])
     def test_segments_without(self, device, cut, absent):
         arguments = make_scan_arguments(batch=2, channels=72, state=18, length=400)
-        assert_equals_reference({**arguments, **dict.fromkeys(absent)}, device, self.backend)
+        assert_equals_reference({**arguments, **dict.fromkeys(absent)}, device, self.backend, 'hundreds of tokens')
 
     @pytest.mark.parametrize('used', (0, 1))
     def test_one_output_of_segments_used_alone(self, device, cut, used):
@@ -209,7 +209,7 @@ class SegmentCases:
             arguments = put(make_scan_arguments(batch=1, channels=8, length=600), place)
             output = defocus_scan(**arguments, **OPTIONS, return_last_state=True, backend=backend)[used]
             gradients.append(torch.autograd.grad(output.square().sum(), arguments['dt'])[0].cpu())
-        assert_close(*gradients, 2 * GRADIENT[FLOAT], 'gradient of dt')  # phases of 600 tokens round differently
+        assert_close(*gradients, looser(GRADIENT[FLOAT], 'hundreds of tokens'), 'gradient of dt')
 
 
 def run_conv(arguments, activation, backend):
@@ -271,12 +271,17 @@ class ConvCases:
         x, weight, bias = put_all(make_conv_arguments(), device)
         half = x.detach().to(dtype).requires_grad_()
         exact = half.detach().float().requires_grad_()
-        actual = run_conv([half, weight, bias], 'silu', self.backend)
-        expected = run_conv([exact, weight, bias], 'silu', self.backend)
-        assert (actual[0].dtype, actual[1].dtype, actual[2].dtype) == (dtype, dtype, FLOAT)
-        assert_close(actual[0].float(), expected[0], HALF[dtype], 'y')
-        # The incoming gradients are rounded to the half type too.
-        assert_close(actual[1].float(), expected[1], 4 * HALF[dtype], 'gradient of x')
+        y = causal_conv1d(half, weight, bias, 'silu', backend=self.backend)
+        expected = causal_conv1d(exact, weight, bias, 'silu', backend=self.backend)
+        assert y.dtype == dtype
+        assert_close(y.float(), expected, HALF[dtype], 'y')
+        incoming = torch.randn(y.shape).to(y)
+        gradients = torch.autograd.grad(y, (half, weight, bias), incoming)
+        others = torch.autograd.grad(expected, (exact, weight, bias), incoming.float())
+        assert [gradient.dtype for gradient in gradients] == [dtype, FLOAT, FLOAT]
+        for name, gradient, other in zip(('x', 'weight', 'bias'), gradients, others, strict=True):
+            tolerance = HALF[dtype] if name == 'x' else GRADIENT[FLOAT]
+            assert_close(gradient.float(), other, tolerance, f'gradient of {name}')
 
     def test_nan_passes_through(self, device):
         x, weight, bias = (tensor.detach() for tensor in put_all(make_conv_arguments(), device))

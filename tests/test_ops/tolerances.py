@@ -19,6 +19,7 @@ class Looser(NamedTuple):
 
 LOOSER = {
     'filter': Looser(4, 'gradients of decay and frequency are sums of B L² / 2 terms of either sign'),
+    'narrow norm': Looser(4, 'norms of one channel, or of one or two states, cancel most of a gradient'),
     'recurrence': Looser(6, 'each of the 577 states is rounded, and turned once more by a rounded factor'),
     'hundreds of tokens': Looser(4, 'float32 phases of hundreds of radians are 1e-5 off, in either computation'),
     'thousands of tokens': Looser(10, 'float32 phases of thousands of radians are 1e-4 off'),
