@@ -16,7 +16,7 @@ model = dict(
         drop_path_rate=0.5,
         final_norm_eps=1e-5,
         out_type='featmap',
-        # Two images of 800 x 1333 keep 14 GiB of activations otherwise.
+        # The activations of all blocks take many GiB for two images of 800 x 1333 otherwise.
         with_cp=True,
         # The published classifier, downloaded at the first start; None starts from random weights.
         init_cfg=dict(
