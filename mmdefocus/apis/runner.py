@@ -24,6 +24,7 @@ from mmengine.runner import Runner
 from mmdefocus.apis.config_options import UsageError, apply_options, read_config
 from mmdefocus.apis.num_classes import resolve_num_classes
 from mmdefocus.apis.resume import find_newest_checkpoint
+from mmdefocus.datasets.errors import DataError
 from mmdefocus.engine import CheckpointCheckHook, GroundTruthCheckHook
 from mmdefocus.engine.checkpoint_check_hook import check_weights_are_there
 from mmdefocus.engine.errors import SetupError
@@ -31,7 +32,7 @@ from mmdefocus.engine.resume_check import missing_for_resuming
 from mmdefocus.models.checkpoint import CheckpointError, is_official_checkpoint, read_checkpoint
 
 # Their messages are for the user, who needs no traceback.
-REFUSALS = (UsageError, CheckpointError, SetupError)
+REFUSALS = (UsageError, CheckpointError, SetupError, DataError)
 
 
 def load_config(

@@ -12,6 +12,7 @@ from mmengine.registry import DATASETS
 
 from mmdefocus.datasets.coco_checks import check_classes, read_coco
 from mmdefocus.datasets.coco_values import check_box_format, is_degenerate
+from mmdefocus.datasets.errors import DataError, MissingFileError
 from mmdefocus.datasets.image_files import check_files_exist, errors_name
 from mmdefocus.datasets.loading import strict_loading
 
@@ -32,9 +33,8 @@ class DefocusCocoDataset(CocoDataset):
         **kwargs: As for MMDetection's ``CocoDataset``.
 
     Raises:
-        FileNotFoundError: If the annotation file or an image is missing.
-        TypeError: If ``metainfo['classes']`` is not a list or tuple of names.
-        ValueError: If the annotations are unreadable, contradictory, do not fit the classes, or hold no usable box to
+        MissingFileError: If the annotation file or an image is missing.
+        DataError: If the annotations are unreadable, contradictory, do not fit the classes, or hold no usable box to
             train on. To test on images without boxes is possible; every AP is then -1.
     """
 
@@ -52,7 +52,7 @@ class DefocusCocoDataset(CocoDataset):
         """
         name = repr(self.ann_file)
         if not fileio.exists(self.ann_file, backend_args=self.backend_args):
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f'annotation file {name} does not exist (data_root={self.data_root!r}, current directory '
                 f'{os.getcwd()!r}); make or download the data, or set data_root and ann_file of the data set'
             )
@@ -82,12 +82,12 @@ class DefocusCocoDataset(CocoDataset):
             The images that are left.
 
         Raises:
-            FileNotFoundError: If one of these does not exist.
-            ValueError: If none is left.
+            MissingFileError: If one of these does not exist.
+            DataError: If none is left.
         """
         kept = super().filter_data()
         if not kept:
-            raise ValueError(
+            raise DataError(
                 f'{self.ann_file!r}: filter_cfg={self.filter_cfg} leaves none of {len(self.data_list)} images'
             )
         check_files_exist(repr(self.ann_file), [image['img_path'] for image in kept], self.pipeline)
@@ -103,8 +103,8 @@ class DefocusCocoDataset(CocoDataset):
             What the pipeline makes of it.
 
         Raises:
-            FileNotFoundError: If it does not exist.
-            ValueError: If it cannot be loaded or transformed.
+            MissingFileError: If it does not exist.
+            DataError: If it cannot be loaded or transformed.
         """
         image = self.get_data_info(idx)
         with errors_name(image):
@@ -140,7 +140,7 @@ class DefocusCocoDataset(CocoDataset):
         )
         if not usable and not self.test_mode:
             scaled = '; boxes are given in pixels, not as fractions of the image' if degenerate else ''
-            raise ValueError(
+            raise DataError(
                 f'{name} has no usable box to train on ({total} boxes, {len(degenerate)} of them degenerate, {crowds} '
                 f'crowds){scaled}'
             )

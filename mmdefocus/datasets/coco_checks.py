@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmdefocus.datasets.coco_values import check_boxes, check_category_names, check_ids, check_images
+from mmdefocus.datasets.errors import DataError
 
 _IMAGE_KEYS = ('id', 'file_name', 'height', 'width')
 _BOX_KEYS = ('id', 'image_id', 'category_id', 'bbox', 'area')
@@ -24,15 +25,15 @@ def read_coco(path: str | Path, name: str, test_mode: bool) -> dict[str, Any]:
         The content with the lists ``images``, ``annotations`` and ``categories``.
 
     Raises:
-        ValueError: If the file is not JSON, not in COCO format, or contradicts itself.
+        DataError: If the file is not JSON, not in COCO format, or contradicts itself.
     """
     try:
         content = json.loads(Path(path).read_bytes())
     except ValueError as error:
         start = Path(path).read_bytes()[:40]
-        raise ValueError(f'annotation file {name} is not valid JSON ({error}); it begins with {start!r}') from error
+        raise DataError(f'annotation file {name} is not valid JSON ({error}); it begins with {start!r}') from error
     if not isinstance(content, dict):
-        raise ValueError(
+        raise DataError(
             f'annotation file {name} is not in COCO format: expected an object with images, annotations and '
             f'categories, got a {type(content).__name__}'
         )
@@ -41,7 +42,7 @@ def read_coco(path: str | Path, name: str, test_mode: bool) -> dict[str, Any]:
     keys = ('images', 'annotations', 'categories')
     missing = [key for key in keys if not isinstance(content.get(key), list)]
     if missing:
-        raise ValueError(
+        raise DataError(
             f'annotation file {name} is not in COCO format: expected the lists {", ".join(keys)}; '
             f'no list {", ".join(missing)}, found {", ".join(map(str, content)) or "nothing"}'
         )
@@ -49,7 +50,7 @@ def read_coco(path: str | Path, name: str, test_mode: bool) -> dict[str, Any]:
     check_keys(name, 'category', content['categories'], ('id', 'name'))
     check_keys(name, 'annotation', content['annotations'], (*_BOX_KEYS, 'iscrowd') if test_mode else _BOX_KEYS)
     if not content['images']:
-        raise ValueError(f'annotation file {name} lists no images')
+        raise DataError(f'annotation file {name} lists no images')
     for kind, listed in (('image', 'images'), ('category', 'categories'), ('annotation', 'annotations')):
         check_ids(name, kind, 'id', content[listed])
     for key in ('image_id', 'category_id'):
@@ -66,10 +67,10 @@ def read_coco(path: str | Path, name: str, test_mode: bool) -> dict[str, Any]:
 
 
 def check_keys(name: str, kind: str, entries: Sequence[Any], keys: Sequence[str]) -> None:
-    """Raise ``ValueError`` unless every entry is an object with all ``keys``."""
+    """Raise ``DataError`` unless every entry is an object with all ``keys``."""
     for position, entry in enumerate(entries):
         if not isinstance(entry, dict):
-            raise ValueError(f'{name}: {kind} {position} must be an object, got {type(entry).__name__}')
+            raise DataError(f'{name}: {kind} {position} must be an object, got {type(entry).__name__}')
         missing = [key for key in keys if key not in entry]
         if missing:
             remedy = ''
@@ -77,22 +78,22 @@ def check_keys(name: str, kind: str, entries: Sequence[Any], keys: Sequence[str]
                 remedy = '; area may be the width times the height of the box'
             elif 'iscrowd' in missing:
                 remedy = '; iscrowd is 0 for a single object'
-            raise ValueError(
+            raise DataError(
                 f'{name}: {kind} {position} has no {", ".join(missing)}; each needs {", ".join(keys)}{remedy}'
             )
 
 
 def check_unique(name: str, kind: str, key: str, entries: Sequence[dict[str, Any]]) -> None:
-    """Raise ``ValueError`` if two entries share a value of ``key``."""
+    """Raise ``DataError`` if two entries share a value of ``key``."""
     seen = set()
     for entry in entries:
         if entry[key] in seen:
-            raise ValueError(f'{name}: the {kind} {key} {entry[key]!r} occurs more than once; it must be unique')
+            raise DataError(f'{name}: the {kind} {key} {entry[key]!r} occurs more than once; it must be unique')
         seen.add(entry[key])
 
 
 def check_references(name: str, content: dict[str, Any]) -> None:
-    """Raise ``ValueError`` if an annotation refers to an image or a category that the file does not list."""
+    """Raise ``DataError`` if an annotation refers to an image or a category that the file does not list."""
     for kind in ('image', 'category'):
         listed = 'images' if kind == 'image' else 'categories'
         ids = {entry['id'] for entry in content[listed]}
@@ -102,7 +103,7 @@ def check_references(name: str, content: dict[str, Any]) -> None:
             quotes = (
                 '; 1 and "1" are different ids' if {str(one) for one in unknown} & {str(one) for one in ids} else ''
             )
-            raise ValueError(
+            raise DataError(
                 f'{name}: {len(strays)} annotations (the first has id {strays[0]["id"]!r}) have a {kind}_id that is '
                 f"not in the file's {listed}: {_listed(unknown)}; the file has {_listed(ids)}{quotes}"
             )
@@ -121,12 +122,11 @@ def check_classes(name: str, file_classes: Sequence[str], classes: Any, allow_mi
         allow_missing: Accept categories that are not in ``classes``.
 
     Raises:
-        TypeError: If ``classes`` is not a list or tuple of names.
-        ValueError: If the two do not fit.
+        DataError: If ``classes`` is not a list or tuple of names, or the two do not fit.
     """
     if not isinstance(classes, (list, tuple)) or not all(isinstance(entry, str) for entry in classes):
         hint = f"; for a single class write classes=('{classes}',)" if isinstance(classes, str) else ''
-        raise TypeError(f'metainfo: classes must be a tuple of names, got {classes!r}{hint}')
+        raise DataError(f'metainfo: classes must be a tuple of names, got {classes!r}{hint}')
     only_file = [entry for entry in file_classes if entry not in classes]
     only_config = [entry for entry in classes if entry not in file_classes]
     wrong_order = [entry for entry in file_classes if entry in classes] != list(classes)
@@ -142,7 +142,7 @@ def check_classes(name: str, file_classes: Sequence[str], classes: Any, allow_mi
         return
     line = ', '.join(repr(entry) for entry in file_classes) + (',' if len(file_classes) == 1 else '')
     optional = '' if only_config else ', or allow_missing_categories=True to leave the other categories out on purpose'
-    raise ValueError(
+    raise DataError(
         f'{name}: the categories do not match the classes of the config: {problem}.\n'
         f'  in the file ({len(file_classes)}): {abbreviate(file_classes)}\n'
         f'  in the config ({len(classes)}): {abbreviate(classes)}\n'

@@ -5,6 +5,8 @@ import posixpath
 from collections.abc import Sequence
 from typing import Any
 
+from mmdefocus.datasets.errors import DataError
+
 # OpenCV opens no image with a longer side.
 _LONGEST_SIDE = 2**20
 # COCO's evaluation leaves out boxes with a larger area.
@@ -12,40 +14,38 @@ _LARGEST_AREA = 1e10
 
 
 def check_ids(name: str, kind: str, key: str, entries: Sequence[dict[str, Any]]) -> None:
-    """Raise ``ValueError`` unless the ids under ``key`` are all whole numbers, or all strings."""
+    """Raise ``DataError`` unless the ids under ``key`` are all whole numbers, or all strings."""
     for position, entry in enumerate(entries):
         value = entry[key]
         whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
         if isinstance(value, bool) or not (whole or isinstance(value, str)):
-            raise ValueError(
-                f'{name}: the {key} of {kind} {position} must be a whole number or a string, got {value!r}'
-            )
+            raise DataError(f'{name}: the {key} of {kind} {position} must be a whole number or a string, got {value!r}')
     strings = [entry[key] for entry in entries if isinstance(entry[key], str)]
     if 0 < len(strings) < len(entries):
         number = next(entry[key] for entry in entries if not isinstance(entry[key], str))
-        raise ValueError(
+        raise DataError(
             f'{name}: the {key} of some {kind} entries is a string ({strings[0]!r}) and of others a number '
             f'({number!r}); write all of them in one way'
         )
 
 
 def check_images(name: str, images: Sequence[dict[str, Any]]) -> None:
-    """Raise ``ValueError`` unless every image has a file name of its own and a size in whole pixels."""
+    """Raise ``DataError`` unless every image has a file name of its own and a size in whole pixels."""
     ids: dict[str, Any] = {}
     for image in images:
         file_name = image['file_name']
         if not isinstance(file_name, str) or not file_name:
-            raise ValueError(f'{name}: the file_name of image {image["id"]!r} must be a string, got {file_name!r}')
+            raise DataError(f'{name}: the file_name of image {image["id"]!r} must be a string, got {file_name!r}')
         for key in ('width', 'height'):
             value = image[key]
             if not _is_number(value) or value != int(value) or not 1 <= value <= _LONGEST_SIDE:
-                raise ValueError(
+                raise DataError(
                     f'{name}: the {key} of image {image["id"]!r} ({file_name!r}) must be a whole number of pixels from '
                     f'1 to {_LONGEST_SIDE}, got {value!r}'
                 )
         path = posixpath.normpath(file_name)
         if path in ids:
-            raise ValueError(
+            raise DataError(
                 f'{name}: images {ids[path]!r} and {image["id"]!r} are the same file {file_name!r}; list it once, with '
                 'all its annotations (RepeatDataset and ClassBalancedDataset show images more often)'
             )
@@ -53,37 +53,37 @@ def check_images(name: str, images: Sequence[dict[str, Any]]) -> None:
 
 
 def check_category_names(name: str, categories: Sequence[dict[str, Any]]) -> None:
-    """Raise ``ValueError`` unless the name of every category is a string."""
+    """Raise ``DataError`` unless the name of every category is a string."""
     for category in categories:
         if not isinstance(category['name'], str):
-            raise ValueError(
+            raise DataError(
                 f'{name}: the name of category {category["id"]!r} must be a string, got {category["name"]!r}; write '
                 f'"{category["name"]}" with quotes in the file'
             )
 
 
 def check_boxes(name: str, annotations: Sequence[dict[str, Any]]) -> None:
-    """Raise ``ValueError`` unless box, area and flags of every annotation are such values as they should be."""
+    """Raise ``DataError`` unless box, area and flags of every annotation are such values as they should be."""
     for ann in annotations:
         box = ann['bbox']
         if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
-            raise ValueError(
+            raise DataError(
                 f'{name}: the bbox of annotation {ann["id"]!r} must be [x, y, width, height] in pixels, four finite '
                 f'numbers, got {box!r}'
             )
         if max(map(abs, box)) > _LONGEST_SIDE:
-            raise ValueError(
+            raise DataError(
                 f'{name}: the bbox of annotation {ann["id"]!r} must be in pixels, from -{_LONGEST_SIDE} to '
                 f'{_LONGEST_SIDE}, got {box!r}'
             )
         if not _is_number(ann['area']) or ann['area'] > _LARGEST_AREA:
-            raise ValueError(
+            raise DataError(
                 f'{name}: the area of annotation {ann["id"]!r} must be a finite number up to {_LARGEST_AREA:g}, got '
                 f'{ann["area"]!r}'
             )
         for key in ('iscrowd', 'ignore'):
             if ann.get(key, 0) not in (0, 1):
-                raise ValueError(
+                raise DataError(
                     f'{name}: {key} of annotation {ann["id"]!r} must be 0 or 1, without quotes, got {ann[key]!r}'
                 )
 
@@ -98,7 +98,7 @@ def check_box_format(name: str, images: Sequence[dict[str, Any]], annotations: S
         The number of boxes that begin inside of their image and end more than a pixel to the right of it or below.
 
     Raises:
-        ValueError: If the boxes look like ``[x1, y1, x2, y2]``.
+        DataError: If the boxes look like ``[x1, y1, x2, y2]``.
     """
     sizes = {image['id']: (image['width'], image['height']) for image in images}
     beyond, corners = [], 0
@@ -110,7 +110,7 @@ def check_box_format(name: str, images: Sequence[dict[str, Any]], annotations: S
     if 2 * len(beyond) > len(annotations) and 10 * corners >= 9 * len(annotations):
         example = beyond[0]
         x, y, w, h = example['bbox']
-        raise ValueError(
+        raise DataError(
             f'{name}: {len(beyond)} of {len(annotations)} boxes reach beyond their image, but would lie inside if they '
             'were [x1, y1, x2, y2]. COCO format has [x, y, width, height]: write [x1, y1, x2 - x1, y2 - y1] (for '
             f'annotation {example["id"]!r}, {[x, y, w - x, h - y]} instead of {example["bbox"]}), and areas accordingly'

@@ -8,6 +8,8 @@ from typing import Any
 from mmcv.transforms import LoadImageFromFile
 from mmengine.dataset import Compose
 
+from mmdefocus.datasets.errors import MissingFileError
+
 
 def check_files_exist(name: str, paths: Sequence[str], pipeline: Compose) -> None:
     """Look for image files with one listing per folder.
@@ -20,7 +22,7 @@ def check_files_exist(name: str, paths: Sequence[str], pipeline: Compose) -> Non
         pipeline: Transforms that will load them.
 
     Raises:
-        FileNotFoundError: If a file is missing.
+        MissingFileError: If a file is missing.
     """
     loaders = [step for step in pipeline.transforms if isinstance(step, LoadImageFromFile)]
     storages = {(step.backend_args or {}).get('backend', 'local') for step in loaders}
@@ -38,7 +40,7 @@ def check_files_exist(name: str, paths: Sequence[str], pipeline: Compose) -> Non
         if base not in found[folder] and not os.path.exists(path):
             missing.append(path)
     if missing:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f'{name} lists {len(paths)} images, of which {len(missing)} do not exist, the first is {missing[0]!r} '
             f'(current directory {os.getcwd()!r}); check data_root, data_prefix and the file names in the annotation '
             'file'

@@ -9,6 +9,7 @@ from mmengine.registry import DATASETS
 from mmpretrain.datasets.custom import CustomDataset, find_folders, get_samples
 
 from mmdefocus.datasets.coco_checks import abbreviate
+from mmdefocus.datasets.errors import DataError, MissingFileError
 from mmdefocus.datasets.image_files import check_files_exist, errors_name
 from mmdefocus.datasets.loading import strict_loading
 
@@ -30,8 +31,8 @@ class DefocusImageFolder(CustomDataset):
         **kwargs: As for MMPreTrain's ``CustomDataset``.
 
     Raises:
-        FileNotFoundError: There is no such folder, or no such image as ``ann_file`` names.
-        ValueError: No or only one class, a class without images, folders that are not the ``classes``, or a label that
+        MissingFileError: There is no such folder, or no such image as ``ann_file`` names.
+        DataError: No or only one class, a class without images, folders that are not the ``classes``, or a label that
             is none of them.
     """
 
@@ -47,7 +48,7 @@ class DefocusImageFolder(CustomDataset):
             One dict per image with ``img_path`` and ``gt_label``.
         """
         if not fileio.isdir(self.img_prefix):
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f'image folder {self.img_prefix!r} does not exist (data_root={self.data_root!r}, current directory '
                 f'{os.getcwd()!r}); set data_root to the folder that has a folder per split, and in each of these one '
                 'per class'
@@ -69,8 +70,8 @@ class DefocusImageFolder(CustomDataset):
             What the pipeline makes of it.
 
         Raises:
-            FileNotFoundError: If it does not exist.
-            ValueError: If it cannot be loaded or transformed.
+            MissingFileError: If it does not exist.
+            DataError: If it cannot be loaded or transformed.
         """
         image = self.get_data_info(idx)
         with errors_name(image):
@@ -86,21 +87,21 @@ class DefocusImageFolder(CustomDataset):
         folders = [name for name in find_folders(self.img_prefix)[0] if not name.startswith('.')]
         classes = list(folders if self.CLASSES is None else self.CLASSES)
         if set(folders) != set(classes):
-            raise ValueError(
+            raise DataError(
                 f'{self.img_prefix!r} has other folders than the classes (those of the training set, or of the '
                 f'config): only in the folder {abbreviate(sorted(set(folders) - set(classes)))}; only in the classes '
                 f'{abbreviate(sorted(set(classes) - set(folders)))}'
             )
         if len(classes) < 2:
             found = f'only one folder, {classes[0]!r}' if classes else 'no folder'
-            raise ValueError(
+            raise DataError(
                 f'{self.img_prefix!r} has {found}; a classifier needs at least two classes, each a folder of images'
             )
         self.folder_to_idx = {name: label for label, name in enumerate(classes)}
         self._metainfo['classes'] = tuple(classes)
         samples, empty = get_samples(self.img_prefix, self.folder_to_idx, self.is_valid_file)
         if empty:
-            raise ValueError(
+            raise DataError(
                 f'{self.img_prefix!r} has class folders without an image: {abbreviate(sorted(empty))}; images end in '
                 f'{", ".join(sorted(self.extensions))}. Fill or remove these folders'
             )
@@ -108,10 +109,10 @@ class DefocusImageFolder(CustomDataset):
 
     def _check_labels(self, data_list: list[dict]) -> None:
         if self.CLASSES is None:
-            raise ValueError(f'{self.ann_file!r} gives labels as numbers; name them with classes=[...] of the data set')
+            raise DataError(f'{self.ann_file!r} gives labels as numbers; name them with classes=[...] of the data set')
         for entry in data_list:
             if not 0 <= entry['gt_label'] < len(self.CLASSES):
-                raise ValueError(
+                raise DataError(
                     f'{self.ann_file!r} gives {entry["img_path"]!r} the label {entry["gt_label"]}; labels must be from '
                     f'0 to {len(self.CLASSES) - 1}, for the {len(self.CLASSES)} classes of the data set'
                 )

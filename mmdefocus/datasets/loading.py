@@ -14,6 +14,7 @@ from mmengine.registry import TRANSFORMS
 from PIL import Image
 
 from mmdefocus.datasets.decoder_messages import decode_jpeg, is_harmless
+from mmdefocus.datasets.errors import DataError, MissingFileError
 
 
 def strict_loading(pipeline: Sequence[Any]) -> list[Any]:
@@ -66,14 +67,14 @@ class DefocusLoadImage(LoadImageFromFile):
             ``results`` with ``img`` of shape (H, W, C), BGR, uint8 or float32, and ``img_shape`` and ``ori_shape``.
 
         Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If it is no image, is truncated or corrupt, or its size is not that of the annotation.
+            MissingFileError: If there is no such file.
+            DataError: If it is no image, is truncated or corrupt, or its size is not that of the annotation.
         """
         path = results['img_path']
         try:
             data = fileio.get(path, backend_args=self.backend_args)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f'image file {path!r} does not exist; check data_root, data_prefix and the file_name of the annotation'
             ) from error
         if not _looks_complete(data):
@@ -82,15 +83,15 @@ class DefocusLoadImage(LoadImageFromFile):
         try:
             image, complaint = decode_jpeg(decode) if data.startswith(b'\xff\xd8') else (decode(), None)
         except Exception as error:
-            raise ValueError(_unreadable(path, data)) from error
+            raise DataError(_unreadable(path, data)) from error
         if image is None:
-            raise ValueError(_unreadable(path, data))
+            raise DataError(_unreadable(path, data))
         if complaint is not None:
             self._report(path, complaint)
         shape = image.shape[:2]
         expected = (results.get('height', shape[0]), results.get('width', shape[1]))
         if shape != expected:
-            raise ValueError(
+            raise DataError(
                 f'image file {path!r} has {shape[1]}x{shape[0]} pixels (width x height) but its annotation says '
                 f'{expected[1]}x{expected[0]}; correct the annotation file or the image'
             )
@@ -102,7 +103,7 @@ class DefocusLoadImage(LoadImageFromFile):
     def _report(self, path: str, complaint: str) -> None:
         message = f'image file {path!r} is damaged ({complaint})'
         if not self.allow_corrupt and not is_harmless(complaint):
-            raise ValueError(
+            raise DataError(
                 f'{message}, and part of its pixels are wrong; restore it, or remove it and its annotations, or take '
                 "such images as they are with dict(type='DefocusLoadImage', allow_corrupt=True) in the pipeline"
             )
@@ -129,6 +130,6 @@ def _check_complete(path: str, data: bytes) -> None:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
     except OSError as error:
-        raise ValueError(
+        raise DataError(
             f'image file {path!r} is truncated ({error}); restore it, or remove it and its annotations'
         ) from error

@@ -11,7 +11,7 @@ from mmdet.utils import register_all_modules
 from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
 
-from mmdefocus.datasets import DefocusCocoDataset, DefocusLoadImage
+from mmdefocus.datasets import DataError, DefocusCocoDataset, DefocusLoadImage
 
 LOAD = [dict(type='LoadImageFromFile'), dict(type='mmdet.LoadAnnotations', with_bbox=True)]
 
@@ -382,7 +382,7 @@ def test_classes_in_another_order(tmp_path, content):
 
 def test_single_class_without_a_comma(tmp_path, content):
     write(tmp_path, content)
-    with pytest.raises(TypeError, match=r"classes must be a tuple of names, got 'cat'; .* write classes=\('cat',\)"):
+    with pytest.raises(DataError, match=r"classes must be a tuple of names, got 'cat'; .* write classes=\('cat',\)"):
         build(tmp_path, classes='cat')
 
 

@@ -1,0 +1,64 @@
+"""Data that cannot be used, given to the training tool: one message and status 2, no traceback."""
+
+import json
+import runpy
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from commands import TOOLS
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture
+def refused(monkeypatch, tmp_path, capsys) -> Callable[[str, Path], str]:
+    """The message of a training on a data root."""
+
+    def refused(config: str, data_root: Path) -> str:
+        words = [str(HERE / config), '--work-dir', str(tmp_path / 'run'), '--cfg-options', f'data_root={data_root}/']
+        monkeypatch.setattr(sys, 'argv', ['train.py', *words])
+        with pytest.raises(SystemExit) as info:
+            runpy.run_path(str(TOOLS / 'train.py'), run_name='__main__')
+        message = capsys.readouterr().err
+        assert info.value.code == 2
+        assert message.startswith('error: ')
+        assert 'Traceback' not in message
+        return message
+
+    return refused
+
+
+@pytest.fixture
+def digits(tmp_path, digits_coco) -> Path:
+    return Path(shutil.copytree(digits_coco, tmp_path / 'digits'))
+
+
+def test_annotations_that_contradict_themselves(refused, digits):
+    path = digits / 'annotations' / 'instances_train.json'
+    content = json.loads(path.read_text())
+    content['annotations'][0]['category_id'] = 77
+    path.write_text(json.dumps(content))
+    assert "have a category_id that is not in the file's categories: 77" in refused('toy_dino.py', digits)
+
+
+def test_a_missing_image(refused, digits):
+    image = next((digits / 'train').iterdir())
+    image.unlink()
+    assert image.name in refused('toy_dino.py', digits)
+
+
+def test_a_missing_annotation_file(refused, tmp_path):
+    assert 'instances_train.json' in refused('toy_dino.py', tmp_path / 'nowhere')
+
+
+def test_a_damaged_image(refused, digits):
+    for image in (digits / 'train').iterdir():
+        image.write_bytes(image.read_bytes()[:200])
+    assert 'is truncated' in refused('toy_dino.py', digits)
+
+
+def test_a_missing_folder_of_images(refused, tmp_path):
+    assert 'does not exist (data_root=' in refused('toy_image_folder.py', tmp_path / 'nowhere')
