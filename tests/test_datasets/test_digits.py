@@ -40,6 +40,91 @@ def test_equal_options_give_equal_bytes(tmp_path):
     assert files(tmp_path / 'c') != made
 
 
+@pytest.mark.parametrize(
+    ('image', 'first', 'count', 'colour', 'steps'),
+    [
+        (('train', 0), (7, 47, 114, 22, 39), 1, (101.94, 16.48, 55.22), (4.29, 2.37)),
+        (('train', 1), (0, 32, 59, 27, 53), 4, (132.93, 172.0, 83.07), (4.38, 5.55)),
+        (('train', 2), (6, 88, 71, 32, 52), 3, (151.77, 106.14, 66.1), (10.17, 10.12)),
+        (('train', 3), (5, 62, 3, 19, 27), 2, (115.71, 149.49, 148.92), (4.82, 4.87)),
+        (('train', 4), (7, 55, 38, 23, 39), 4, (88.42, 84.93, 60.34), (8.05, 7.87)),
+        (('train', 5), (1, 15, 29, 19, 45), 4, (49.55, 168.37, 202.79), (4.5, 3.3)),
+        (('train', 6), (0, 72, 109, 31, 49), 2, (101.83, 74.28, 100.47), (5.38, 5.66)),
+        (('train', 7), (4, 104, 99, 21, 37), 3, (129.85, 164.87, 71.24), (4.98, 4.31)),
+        (('val', 0), (1, 64, 57, 27, 54), 2, (101.34, 138.46, 203.39), (4.24, 4.47)),
+        (('val', 1), (4, 20, 102, 26, 47), 2, (89.27, 148.79, 179.54), (3.13, 3.34)),
+    ],
+)
+def test_scenes_that_the_documented_figures_are_of(image, first, count, colour, steps):
+    """The demo's set: a digit and its box, the mean colour, and the mean step between rows and between columns."""
+    pixels, boxes = compose_image(DigitsOptions(), *image)
+    assert (boxes[0]['digit'], *boxes[0]['bbox']) == first
+    assert len(boxes) == count
+    pixels = pixels.astype(float)
+    assert pixels.mean((0, 1)) == pytest.approx(colour, abs=0.02)
+    assert [np.abs(np.diff(pixels, axis=axis)).mean() for axis in (0, 1)] == pytest.approx(steps, abs=0.02)
+
+
+@pytest.mark.parametrize('ground', [10.0, 89.0, 90.5, 128.0, 164.5, 166.0, 245.0])
+def test_ink_stands_out_from_every_ground(ground):
+    """Brighter or darker, where both are possible. Strong tints are clipped, and with them some of the 80."""
+    rng = np.random.default_rng(0)
+    lumas = np.array([np.array([0.299, 0.587, 0.114]) @ digits._ink_colour(rng, ground) for _ in range(200)])
+    far = np.abs(lumas - ground)
+    assert np.median(far) > 80
+    assert far.min() > 55
+    assert (lumas > ground).any() == (ground + 80 <= 245)
+    assert (lumas < ground).any() == (ground - 80 >= 10)
+
+
+def test_the_files_say_all_that_coco_has(tmp_path):
+    make_digits_coco(tmp_path / 'set', SMALL)
+    content = json.loads((tmp_path / 'set' / 'annotations' / 'instances_train.json').read_text())
+    assert content['info']['description'] == "scikit-learn's handwritten digits on textured backgrounds"
+    assert content['licenses'] == []
+    assert content['categories'][3] == dict(id=4, name='3', supercategory='digit')
+    _, boxes = compose_image(SMALL, 'train', 0)
+    x, y, w, h = boxes[0]['bbox']
+    assert content['annotations'][0] == dict(
+        id=1, image_id=1, category_id=boxes[0]['digit'] + 1, bbox=[x, y, w, h], area=w * h, iscrowd=0
+    )
+    ids = [ann['id'] for ann in content['annotations']]
+    assert ids == list(range(1, len(ids) + 1))
+
+
+def test_progress_counts_every_image(tmp_path):
+    calls = []
+    make_digits_coco(tmp_path / 'set', SMALL, progress=lambda *call: calls.append(call))
+    assert calls == [(done, 5) for done in range(1, 6)]
+
+
+def test_an_empty_directory_is_used(tmp_path):
+    assert make_digits_coco(tmp_path, SMALL)
+    assert (tmp_path / 'val' / '000000.jpg').is_file()
+
+
+def test_a_set_of_another_version_of_the_generator_is_not_reused(tmp_path, monkeypatch):
+    make_digits_coco(tmp_path / 'set', SMALL)
+    monkeypatch.setattr(digits, 'FORMAT_VERSION', digits.FORMAT_VERSION + 1)
+    with pytest.raises(FileExistsError, match='format_version=1 instead of 2'):
+        make_digits_coco(tmp_path / 'set', SMALL)
+
+
+@pytest.mark.parametrize(
+    ('a', 'b', 'iou'),
+    [
+        ((0, 0, 4, 2), (0, 0, 4, 2), 1.0),
+        ((0, 0, 4, 2), (2, 1, 4, 2), 2 / 14),
+        ((2, 1, 4, 2), (0, 0, 4, 2), 2 / 14),
+        ((0, 0, 4, 2), (4, 0, 4, 2), 0.0),
+        ((5, 0, 4, 2), (0, 0, 3, 2), 0.0),
+        ((0, 7, 4, 2), (1, 0, 2, 9), 4 / 22),
+    ],
+)
+def test_intersection_over_union(a, b, iou):
+    assert digits._iou(a, b) == pytest.approx(iou)
+
+
 def test_layout_is_coco(tmp_path):
     make_digits_coco(tmp_path / 'set', SMALL)
     for split, count in (('train', 3), ('val', 2)):

@@ -23,6 +23,7 @@ class Model(nn.Module):
     def __init__(self):
         super().__init__()
         self.layers = nn.ModuleList(Layer() for _ in range(3))
+        self.pool = nn.Identity()
 
     def forward(self, x):
         for layer in self.layers:
@@ -55,6 +56,13 @@ def test_same_gradients_with_less_memory(modules):
     assert saved_elements(model, x) < saved_elements(plain, x)
 
 
+def test_wrapped_for_several_gpus():
+    model = Model()
+    hooked(nn.DataParallel(model), ['layers'])
+    model(torch.randn(2, 8)).sum().backward()
+    assert [layer.calls for layer in model.layers] == [2, 2, 2]
+
+
 def test_does_nothing_in_evaluation():
     model = hooked(Model(), ['layers']).eval()
     model(torch.randn(2, 8)).sum().backward()
@@ -62,7 +70,7 @@ def test_does_nothing_in_evaluation():
 
 
 def test_unknown_module():
-    with pytest.raises(ValueError, match=r"no module 'encoder.layers'; its own modules are layers"):
+    with pytest.raises(ValueError, match=r"no module 'encoder.layers'; its own modules are layers, pool$"):
         hooked(Model(), ['encoder.layers'])
 
 

@@ -104,6 +104,20 @@ def test_one_epoch_has_the_first_rate(tmp_path):
     assert hook.seen[0][1] == pytest.approx(0.1)
 
 
+def test_equal_rates_are_a_schedule(tmp_path):
+    hook = Recorder(min_rate=0.5, max_rate=0.5)
+    train(tmp_path, hook, 2)
+    assert [logged for _, logged in hook.seen.values()] == [0.5, 0.5]
+
+
+def test_two_blocks(tmp_path):
+    model = Model()
+    model.backbone = DefocusMamba(ARCH | {'num_layers': 2})
+    hook = Recorder(max_rate=0.4, mode='constant')
+    train(tmp_path, hook, 1, model=model)
+    assert hook.seen[0][0] == [0.0, 0.4]
+
+
 def test_one_block(tmp_path):
     model = Model()
     model.backbone = DefocusMamba(ARCH | {'num_layers': 1})

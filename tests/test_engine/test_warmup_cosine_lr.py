@@ -46,6 +46,29 @@ def test_formula():
     assert found == pytest.approx([warmup[0], *warmup, *cosine[:-1]])
 
 
+@pytest.mark.parametrize(
+    ('changes', 'by_epoch'), [({}, False), ({'convert_to_iter_based': False, 'epoch_length': 5}, True)]
+)
+def test_a_step_is_an_iteration_after_conversion_only(changes, by_epoch):
+    """MMEngine's hook steps a schedule after every epoch, or every iteration, by this flag."""
+    assert build(6, **({'epoch_length': 5} | changes)).by_epoch is by_epoch
+
+
+def test_defaults():
+    scheduler = WarmupCosineLR(make_optimizer(), warmup=2, end=6, start_factor=0.1, end_factor=0.1)
+    assert scheduler.by_epoch is True
+    assert scheduler.verbose is False
+    assert scheduler.last_step == 0
+
+
+def test_goes_on_from_a_step_without_state():
+    whole = rates(build(epochs=30, epoch_length=1), 30)
+    optimizer = make_optimizer()
+    optimizer.param_groups[0]['initial_lr'] = 2.0
+    scheduler = WarmupCosineLR(optimizer, warmup=2, end=30, start_factor=0.1, end_factor=0.2, last_step=11)
+    assert rates(scheduler, 18) == pytest.approx(whole[12:])
+
+
 def test_resumed_from_its_state():
     whole = rates(build(epochs=6, epoch_length=5), 30)
     first = build(epochs=6, epoch_length=5)
