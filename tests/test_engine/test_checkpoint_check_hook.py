@@ -74,12 +74,14 @@ def test_only_the_head_of_another_network_fits():
     model = Detector(width=6)
     checkpoint = weights()
     checkpoint['state_dict']['bbox_head.weight'] = torch.zeros(3, 6)
-    with pytest.raises(SetupError, match=r'nothing of file.pth fits the model of the config but single layers: .*neck'):
+    with pytest.raises(
+        SetupError, match=r'nothing of file\.pth fits the model of the config but single layers: .*neck'
+    ):
         start(model, checkpoint)
 
 
 def test_nothing_fits():
-    with pytest.raises(SetupError, match='nothing of file.pth fits'):
+    with pytest.raises(SetupError, match=r'nothing of file\.pth fits'):
         start(Detector(), {'state_dict': {'layer.weight': torch.zeros(3)}})
 
 
