@@ -210,6 +210,14 @@ def test_rule_is_applied_and_logged(build, saved, log):
     assert (again['backbone'].rope_scale, again['backbone'].delta_scale) == (4, 2)
 
 
+@pytest.mark.parametrize(('side', 'scales'), [((128, 256), (4, 2)), ((64, 128), (1, 1))])
+def test_rule_is_applied_to_classifiers_that_are_not_square(build, saved, log, side, scales):
+    model = in_model(build(img_size=side))
+    load_checkpoint(model, saved(in_model(build(img_size=(64, 128)))))
+    assert (model['backbone'].rope_scale, model['backbone'].delta_scale) == scales
+    assert warnings_in(log) == []
+
+
 def test_a_copy_follows_the_rule_alone(build, saved):
     """As the copy that holds averaged weights."""
     model = in_model(build(img_size=128))
@@ -269,6 +277,8 @@ def test_a_plain_state_dict_in_a_detector_is_of_a_classifier_of_pretrain_size(bu
     assert (detector.rope_scale, detector.delta_scale) == ('auto', 'auto')
     (text,) = warnings_in(log)
     assert 'is taken for that of a classifier trained at pretrain_size, 64 x 64 pixels' in text
+    assert 'trained at 64 x 64 pixels with rope_scale=1 and delta_scale=1; by the published rule' in log.text
+    assert detector.scales_at(128, 128) == (4, 2)
 
 
 @pytest.mark.parametrize('changes', [{'img_size': 128}, {'out_type': 'featmap'}])

@@ -61,6 +61,20 @@ def test_losses(aux, kind, loss, smoothing, hidden_dims):
     torch.testing.assert_close(losses['loss_aux'], 0.3 * expected)
 
 
+def test_losses_over_classes_are_averaged_over_images_and_tokens():
+    """Of binary cross-entropy, which has a loss for every class."""
+    head = make_head(loss={**CROSS_ENTROPY, 'use_sigmoid': True}, aux_weight=0.3)
+    tokens, samples = make_tokens(), make_samples('scores')
+    target = torch.stack([sample.gt_score for sample in samples])
+    losses = head.loss((tokens,), samples)
+    main = F.binary_cross_entropy_with_logits(head.fc(tokens[:, -1]), target, reduction='sum') / 3
+    aux = sum(
+        F.binary_cross_entropy_with_logits(head.aux_fc(tokens[:, t]), target, reduction='sum') / 3 for t in range(6)
+    )
+    torch.testing.assert_close(losses['loss_cls'], 0.7 * main)
+    torch.testing.assert_close(losses['loss_aux'], 0.3 * aux / 6)
+
+
 @pytest.mark.parametrize('hidden_dims', [None, 6])
 def test_keys_and_initial_values(hidden_dims):
     head = make_head(hidden_dims=hidden_dims, in_channels=200, num_classes=100)

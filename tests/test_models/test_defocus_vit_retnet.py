@@ -5,6 +5,7 @@ import torch
 from test_golden import BFLOAT16_TOLERANCE, assert_parity
 
 from mmdefocus.models import DefocusRetNet, DefocusViT
+from mmdefocus.models.mixers.band_pass import BandPass
 
 VIT = {'embed_dims': 16, 'num_layers': 2, 'num_heads': 2, 'ffn_dims': 32}
 RETNET = {'embed_dims': 16, 'num_layers': 2, 'num_heads': 2, 'value_dims': 32, 'ffn_dims': 24}
@@ -182,6 +183,47 @@ def test_checkpointing_keeps_gradients(kind):
         gradients.append([parameter.grad for parameter in backbone.parameters()])
     for plain, recomputed in zip(*gradients, strict=True):
         torch.testing.assert_close(recomputed, plain)
+
+
+@ALL
+def test_arguments_reach_the_skeleton(kind):
+    init_cfg = dict(type='Constant', layer='Linear', val=0.5)
+    changes = dict(img_size=(32, 48), in_channels=1, final_norm_eps=0.25, init_cfg=init_cfg)
+    network = build(kind, **changes, with_cp=True, frozen_stages=1, out_type='featmap')
+    assert network.img_size == (32, 48)
+    assert network.norm.eps == 0.25
+    assert network.with_cp
+    assert not network.layers[0].norm.weight.requires_grad
+    assert network.layers[1].norm.weight.requires_grad
+    network.init_weights()
+    assert (network.layers[1].mixer.out_proj.weight == 0.5).all()
+    assert network(torch.zeros(1, 1, 32, 48))[0].shape == (1, 16, 2, 3)
+
+
+@ALL
+def test_defaults_of_the_skeleton(kind):
+    network = build(kind)
+    assert network.img_size == (224, 224)
+    assert network.norm.eps == 1e-6
+    assert not network.with_cp
+    assert all(parameter.requires_grad for parameter in network.parameters())
+
+
+@pytest.mark.parametrize('kind', ['vit', 'retnet'])
+def test_initial_weights_are_drawn_with_a_deviation_of_002(kind):
+    network = build(kind, **PLAIN)
+    network.init_weights()
+    drawn = [layer.weight for layer in network.layers.modules() if isinstance(layer, torch.nn.Linear)]
+    assert len(drawn) >= 8
+    for weight in (*drawn, network.pos_embed.weight):
+        assert weight.std().item() == pytest.approx(0.02, rel=0.15)
+
+
+def test_frequencies_are_per_unit_of_position():
+    band_pass = BandPass(2, 16)
+    for positions in ([3.0, 3.5], [1.0, 1.5, 2.0]):
+        assert torch.equal(band_pass(torch.tensor(positions), 1.0)[1], 0.5 * band_pass.freq)
+    assert torch.equal(band_pass(torch.tensor([4.0]), 1.0)[1], 4 * band_pass.freq)
 
 
 @ALL
