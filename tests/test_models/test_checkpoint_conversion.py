@@ -6,14 +6,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.model import PretrainedInit
 from mmengine.runner.checkpoint import get_state_dict
 from torch import nn
 
+from mmdefocus import __version__
 from mmdefocus.models import DefocusClsHead, DefocusMamba, SimpleFeaturePyramid
+from mmdefocus.models.backbones.pretrained import split_pretrained
 from mmdefocus.models.checkpoint import CheckpointError, is_official_checkpoint, read_checkpoint
 from mmdefocus.models.checkpoint.conversion import convert_official, convert_to_official
 from mmdefocus.models.checkpoint.inspection import arch_of, expected_model, missing_and_misshapen
 from mmdefocus.models.checkpoint.loaders import cached_path
+from mmdefocus.models.checkpoint.official import as_mmengine_checkpoint
 from mmdefocus.models.checkpoint.publishing import sha256
 
 GOLDEN = Path(__file__).parents[1] / 'golden'
@@ -44,6 +48,31 @@ def test_a_detector_keeps_its_meta(detector):
     plain = convert_to_official(converted['state_dict'])
     assert plain['meta'] == {}
     assert plain['state_dict'].keys() == detector['state_dict'].keys()
+
+
+def test_an_official_detector_keeps_versions_and_progress(detector):
+    """mmdet's heads translate what an older version has saved."""
+    detector['state_dict'] = OrderedDict(detector['state_dict'])
+    detector['state_dict']._metadata = OrderedDict(bbox_head={'version': 2})
+    checkpoint = as_mmengine_checkpoint(detector)
+    assert checkpoint.keys() == detector.keys()
+    assert checkpoint['state_dict']._metadata == {'bbox_head': {'version': 2}}
+    assert 'backbone.norm.weight' in checkpoint['state_dict']
+    del detector['state_dict']._metadata
+    assert as_mmengine_checkpoint(detector)['state_dict']._metadata == {}
+
+
+def test_meta_of_a_converted_classifier(classifier):
+    meta = convert_official(classifier, 'model_ema')['meta']
+    assert meta == {'mmdefocus_version': __version__, 'official_weights': 'model_ema'}
+
+
+def test_initialisations_are_told_apart():
+    rule = dict(type='Constant', layer='Linear', val=0)
+    files = [dict(type='Pretrained', checkpoint='a'), dict(type=PretrainedInit, checkpoint='b')]
+    assert split_pretrained([rule, *files]) == ([rule], files)
+    assert split_pretrained(files[0]) == ([], files[:1])
+    assert split_pretrained(None) == ([], [])
 
 
 def test_a_classifier_tells_its_image_size_where_it_knows_it(classifier):

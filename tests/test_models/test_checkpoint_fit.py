@@ -50,6 +50,25 @@ def test_prefixes_and_counters_are_no_misfit(model, wrap, prefix):
     assert load_and_describe_misfit(Augmented(module=model), wrap(tensors)) is None
 
 
+def test_a_parallel_model_means_the_one_in_it(model):
+    tensors = {key: torch.full_like(value, 7) for key, value in model.state_dict().items()}
+    assert load_and_describe_misfit(nn.DataParallel(model), tensors) is None
+    assert (model.head.weight == 7).all()
+
+
+def test_no_more_is_promised_where_all_are_named(model):
+    tensors = model.state_dict() | {f'neck.{index}': torch.zeros(1) for index in range(3)}
+    assert load_and_describe_misfit(model, tensors) == '3 left over (neck.0, neck.1, neck.2)'
+
+
+def test_notes_of_hooks_stand_before_the_tensors(model):
+    def note(_, state_dict, prefix, metadata, strict, missing, unexpected, errors):
+        errors.extend(['the first note', 'the second note'])
+
+    model.register_load_state_dict_pre_hook(note)
+    assert load_and_describe_misfit(model, model.state_dict()) == 'the first note; the second note'
+
+
 def test_every_kind_of_misfit_is_named(model):
     tensors = model.state_dict()
     del tensors['head.bias'], tensors['body.0.weight']

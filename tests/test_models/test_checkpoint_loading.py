@@ -218,6 +218,30 @@ def test_rule_is_applied_to_classifiers_that_are_not_square(build, saved, log, s
     assert warnings_in(log) == []
 
 
+def test_a_classifier_saves_the_scales_that_it_computes(build):
+    backbone = build(img_size=128, pretrain_size=64, rope_scale='auto', delta_scale='auto')
+    saved = Resolution.from_metadata(backbone.state_dict()._metadata[''])
+    assert saved == Resolution(128, 128, 4.0, 2.0, 64)
+
+
+def test_part_of_a_backbone_without_metadata_changes_no_scale(build, log):
+    """Only a whole backbone is taken for one of pretrain_size."""
+    detector = build(out_type='featmap', pretrain_size=64)
+    weights = plain(build(img_size=64))
+    del weights['norm.weight']
+    detector.load_state_dict(weights, strict=False)
+    assert (detector.rope_scale, detector.delta_scale) == (1, 1)
+    assert warnings_in(log) == []
+
+
+def test_a_state_dict_of_other_parts_changes_no_scale(build, saved, log):
+    detector = build(out_type='featmap', pretrain_size=64)
+    other = nn.Linear(2, 2).state_dict()
+    other._metadata[''][METADATA_KEY] = Resolution(64, 64, 1.0, 1.0).to_metadata()
+    detector.load_state_dict(other, strict=False)
+    assert (detector.rope_scale, detector.delta_scale) == (1, 1)
+
+
 def test_a_copy_follows_the_rule_alone(build, saved):
     """As the copy that holds averaged weights."""
     model = in_model(build(img_size=128))
@@ -343,8 +367,22 @@ def test_scales_do_not_change_the_keys(build):
 
 @pytest.mark.parametrize(
     'entry',
-    ['text', {'height': 3}, {'height': 0, 'width': 4, 'rope_scale': 1.0, 'delta_scale': 1.0}]
-    + [{'height': 4, 'width': 4, 'rope_scale': scale, 'delta_scale': 1.0} for scale in (-1.0, float('nan'), 'auto')],
+    ['text', {'height': 3}]
+    + [
+        {'height': 4, 'width': 4, 'rope_scale': 1.0, 'delta_scale': 1.0} | change
+        for change in (
+            {'height': 0},
+            {'width': 4.0},
+            {'pretrain_size': -1},
+            {'rope_scale': -1.0},
+            {'rope_scale': float('nan')},
+            {'rope_scale': 'auto'},
+            {'delta_scale': 0.0},
+            {'delta_scale': float('inf')},
+            {'delta_scale': None},
+            {'delta_scale': True, 'is_detector': True, 'rope_scale': 'automatic'},
+        )
+    ],
 )
 def test_damaged_metadata_is_refused(build, saved, entry):
     model = build()

@@ -69,7 +69,13 @@ def test_what_a_training_saves_is_read_as_it_was(save, is_zip):
         'meta': {'classes': ('cat', 'dog'), 'sizes': torch.Size([1, 2]), 'part': slice(1, 3), 'epoch': 3},
         'message_hub': {'log_scalars': {'loss': log}, 'best': np.float64(0.25), 'empty': HistoryBuffer()},
         'optimizer': {'state': {0: {'step': torch.tensor(3.0)}}, 'param_groups': [{'betas': (0.9, 0.999)}]},
-        'arrays': [np.array(['a', 'bc']), np.asfortranarray(np.arange(6, dtype='>i4').reshape(2, 3)), np.array(True)],
+        'arrays': [
+            np.array(['a', 'bc']),
+            np.asfortranarray(np.arange(6, dtype='>i4').reshape(2, 3)),
+            np.arange(6.0).reshape(2, 3),
+            np.array(True),
+        ],
+        'scalars': [np.float32(0.5), np.int64(7), np.bool_(True)],
     }
     content['state_dict']._metadata = OrderedDict(layer={'version': 2})
     path = save(content, is_zip)
@@ -84,6 +90,9 @@ def test_what_a_training_saves_is_read_as_it_was(save, is_zip):
         assert type(array) is np.ndarray
         assert array.flags.f_contiguous == expected.flags.f_contiguous
         assert array.flags.writeable
+    for scalar, expected in zip(read['scalars'], content['scalars'], strict=True):
+        assert scalar == expected
+        assert type(scalar) is type(expected)
     hub = read['message_hub']
     assert hub['best'] == 0.25
     assert type(hub['best']) is np.float64

@@ -75,6 +75,35 @@ def test_losses_over_classes_are_averaged_over_images_and_tokens():
     torch.testing.assert_close(losses['loss_aux'], 0.3 * aux / 6)
 
 
+def test_accuracy_comes_beside_the_losses_and_of_one_image_too():
+    head = make_head(cal_acc=True)
+    losses = head.loss((make_tokens(1),), make_samples('labels', 1))
+    assert set(losses) == {'loss_cls', 'loss_aux', 'accuracy_top-1'}
+    assert head.topk == (1,)
+
+
+@pytest.mark.parametrize(('weight', 'zero'), [(0, 'loss_aux'), (1, 'loss_cls')])
+def test_either_loss_can_have_all_of_the_weight(weight, zero):
+    losses = make_head(aux_weight=weight).loss((make_tokens(),), make_samples('labels'))
+    assert [name for name, loss in losses.items() if loss == 0] == [zero]
+
+
+def test_a_single_class():
+    assert make_head(num_classes=1).num_classes == 1
+    assert make_head(predict_classes=[4]).predict_classes.tolist() == [4]
+    assert 'predict_classes' not in make_head(predict_classes=[4]).state_dict()
+
+
+def test_a_loss_that_is_built_already():
+    loss = MODELS.build(CROSS_ENTROPY)
+    assert make_head(loss=loss).loss_module is loss
+
+
+def test_auto_is_for_the_tools():
+    with pytest.raises(ValueError, match="num_classes='auto' is the number of classes of the training set"):
+        make_head(num_classes='auto')
+
+
 @pytest.mark.parametrize('hidden_dims', [None, 6])
 def test_keys_and_initial_values(hidden_dims):
     head = make_head(hidden_dims=hidden_dims, in_channels=200, num_classes=100)
