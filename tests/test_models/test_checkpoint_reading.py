@@ -224,6 +224,23 @@ def test_flipped_bytes(save, entry):
         read_checkpoint(path)
 
 
+@pytest.mark.parametrize('what', ['size', 'time'])
+def test_a_file_that_changes_after_it_was_read_is_checked_again(save, what):
+    path = save({'weight': torch.full((1000,), 1.5)})
+    read_checkpoint(path)
+    first = path.stat()
+    if what == 'size':
+        path = save({'weight': torch.full((1100,), 1.5)})
+    content = bytearray(path.read_bytes())
+    content[content.index(torch.tensor(1.5).numpy().tobytes())] ^= 1
+    path.write_bytes(content)
+    changed = first.st_mtime_ns + (0 if what == 'size' else 10**9)
+    os.utime(path, ns=(changed, changed))
+    assert (path.stat().st_size == first.st_size) == (what == 'time')
+    with pytest.raises(CheckpointError, match='is damaged: the checksum'):
+        read_checkpoint(path)
+
+
 def test_files_without_checksums(save):
     torch.serialization.set_crc32_options(False)
     try:
