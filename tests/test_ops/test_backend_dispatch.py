@@ -1,0 +1,106 @@
+"""Each operator runs the backend that its caller names: otherwise tests would compare a backend with itself."""
+
+import importlib
+
+import pytest
+import torch
+
+from mmdefocus.ops import bandpass_attention, causal_conv1d, defocus_scan, retention, selective_scan
+from mmdefocus.ops.kernel_limits import CUDA_LIMITS, TRITON_LIMITS
+
+B, L, E, N, H, P = 2, 5, 8, 3, 2, 4
+
+
+def scan(**options):
+    u, dt, z = torch.randn(3, B, L, E)
+    b, c = torch.randn(2, B, L, N)
+    return defocus_scan(u, dt, -torch.rand(E, N), b, c, torch.ones(E), z, torch.zeros(E), group_size=4, **options)
+
+
+def plain_scan(**options):
+    u, delta, z = torch.randn(3, B, E, L)
+    b, c = torch.randn(2, B, N, L)
+    return selective_scan(u, delta, -torch.rand(E, N), b, c, z=z, **options)
+
+
+def convolution(**options):
+    return causal_conv1d(torch.randn(B, E, L), torch.randn(E, 4), torch.zeros(E), **options)
+
+
+CALLS = {'defocus_scan': scan, 'selective_scan': plain_scan, 'causal_conv1d': convolution}
+
+
+@pytest.fixture
+def called(monkeypatch):
+    """Names of the backends that ran, in order."""
+    names = []
+    for op in CALLS:
+        module = importlib.import_module(f'mmdefocus.ops.{op}')
+        for name, implementation in list(module._IMPLEMENTATIONS.items()):
+
+            def spy(*arguments, name=name, implementation=implementation):
+                names.append(name)
+                return implementation(*arguments)
+
+            monkeypatch.setitem(module._IMPLEMENTATIONS, name, spy)
+    return names
+
+
+@pytest.mark.parametrize('op', CALLS)
+@pytest.mark.parametrize(('backend', 'runs'), [(None, 'cpp'), ('cpp', 'cpp'), ('reference', 'reference')])
+def test_the_named_backend_runs(called, op, backend, runs):
+    CALLS[op](backend=backend)
+    assert called == [runs]
+
+
+@pytest.mark.parametrize('op', CALLS)
+def test_the_choice_knows_tensors_and_limits(monkeypatch, op):
+    module = importlib.import_module(f'mmdefocus.ops.{op}')
+    asked = []
+
+    def choose(backend, device, dtype, implemented, limits):
+        asked.append((backend, device, dtype, list(implemented), limits))
+        return 'reference'
+
+    monkeypatch.setattr(module, 'choose_backend', choose)
+    CALLS[op](backend='cpp')
+    ((backend, device, dtype, implemented, limits),) = asked
+    assert (backend, device, dtype) == ('cpp', torch.device('cpu'), torch.float32)
+    assert implemented == list(module._IMPLEMENTATIONS)
+    assert set(limits) == ({'mamba_ssm'} if op == 'selective_scan' else {'cuda', 'triton'})
+    assert set(limits.values()) == {None}
+
+
+def test_limits_of_kernels_are_those_of_the_arguments(monkeypatch):
+    asked = {}
+
+    def choose(backend, device, dtype, implemented, limits):
+        asked.update(limits)
+        return 'reference'
+
+    for op in ('defocus_scan', 'causal_conv1d'):
+        monkeypatch.setattr(importlib.import_module(f'mmdefocus.ops.{op}'), 'choose_backend', choose)
+    causal_conv1d(torch.randn(B, E, L), torch.randn(E, 5))
+    for name, limits in (('cuda', CUDA_LIMITS), ('triton', TRITON_LIMITS)):
+        assert asked[name] == limits.convolution_obstacle(5) == 'its kernels take a width of up to 4, got 5'
+    u, dt, z = torch.randn(3, B, L, 192)
+    b, c = torch.randn(2, B, L, N)
+    defocus_scan(u, dt, -torch.rand(192, N), b, c, torch.ones(192), z, torch.zeros(192), group_size=96)
+    assert asked['cuda'] == 'its kernels take a group_size of up to 64, got 96'
+    assert asked['triton'] is None
+
+
+@pytest.mark.parametrize('backend', [None, 'reference'])
+@pytest.mark.parametrize(
+    ('op', 'reference'),
+    [(bandpass_attention, 'bandpass_attention_reference'), (retention, 'retention_reference')],
+)
+def test_the_loop_runs_where_it_is_named(monkeypatch, op, reference, backend):
+    module = importlib.import_module(f'mmdefocus.ops.{op.__name__}')
+    original, calls = getattr(module, reference), []
+    monkeypatch.setattr(
+        module, reference, lambda *arguments, **options: calls.append(1) or original(*arguments, **options)
+    )
+    q, k, v = torch.randn(3, B, H, L, 2 * P)
+    op(q, k, v, torch.rand(H, P), torch.rand(H, P), backend=backend)
+    assert len(calls) == (backend is not None)
