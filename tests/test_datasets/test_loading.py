@@ -7,10 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mmcv.transforms import LoadImageFromFile
+from mmdet.datasets import CocoDataset
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.fileio.backends.registry_utils import backends
 from mmpretrain.registry import DATASETS
 from PIL import Image
 
-from mmdefocus.datasets import DefocusLoadImage
+from mmdefocus.datasets import DefocusCocoDataset, DefocusLoadImage
 
 
 def load(path: Path, **options):
@@ -35,6 +39,51 @@ def garble(data: bytes, begin: float, length: int, zeros: bool = False) -> bytes
     position = int(begin * len(data))
     wrong = bytes(length) if zeros else np.random.default_rng(0).bytes(length)
     return data[:position] + wrong + data[position + length :]
+
+
+class Relocated(LocalBackend):
+    """A storage that knows every file by a name with the prefix ``bucket``."""
+
+    def get(self, filepath):
+        return super().get(filepath.removeprefix('bucket'))
+
+    def exists(self, filepath):
+        return super().exists(filepath.removeprefix('bucket'))
+
+    def get_local_path(self, filepath):
+        return super().get_local_path(filepath.removeprefix('bucket'))
+
+
+@pytest.fixture
+def storage():
+    register_backend('relocated', Relocated, force=True)
+    yield {'backend': 'relocated'}
+    del backends['relocated']
+
+
+def test_images_and_annotations_come_from_the_named_storage(storage, photos_coco):
+    dataset = DefocusCocoDataset(
+        data_root=f'bucket{photos_coco}',
+        ann_file='annotations/instances_val2017.json',
+        data_prefix=dict(img='val2017/'),
+        metainfo=dict(classes=CocoDataset.METAINFO['classes']),
+        backend_args=storage,
+        pipeline=[dict(type='LoadImageFromFile', backend_args=storage)],
+    )
+    assert dataset[0]['img'].shape == (427, 640, 3)
+
+
+@pytest.mark.parametrize('suffix', ['jpg', 'png'])
+def test_options_of_mmcv(tmp_path, photos_coco, suffix):
+    Image.open(photos_coco / 'train2017' / 'china.jpg').save(tmp_path / f'image.{suffix}')
+    for backend in ('cv2', 'pillow'):
+        expected = {'img_path': str(tmp_path / f'image.{suffix}')}
+        options = dict(color_type='grayscale', imdecode_backend=backend)
+        actual = DefocusLoadImage(**options)(dict(expected))
+        expected = LoadImageFromFile(**options)(expected)
+        np.testing.assert_array_equal(actual.pop('img'), expected.pop('img'))
+        assert actual == expected
+        assert actual['img_shape'] == actual['ori_shape'] == (427, 640)
 
 
 @pytest.mark.parametrize('suffix', ['jpg', 'png'])

@@ -25,6 +25,20 @@ def test_categories_are_those_of_coco():
     assert {name: ids[name] for name in published} == published
 
 
+def test_annotations_are_complete():
+    content = describe_photos()
+    assert content['licenses'] == []
+    assert 'two sample photographs' in content['info']['description']
+    assert content['images'][0] == dict(id=1, file_name='china.jpg', width=640, height=427)
+    assert [ann['id'] for ann in content['annotations']] == list(range(1, 12))
+    assert all(ann['area'] == ann['bbox'][2] * ann['bbox'][3] for ann in content['annotations'])
+
+
+def test_an_empty_directory_is_used(tmp_path):
+    assert make_photos_coco(tmp_path)
+    assert (tmp_path / 'train2017' / 'china.jpg').is_file()
+
+
 def test_stock_dataset_reads_every_box(photos_coco):
     dataset = CocoDataset(
         data_root=str(photos_coco),
