@@ -148,6 +148,16 @@ def test_prediction():
     assert [sample.gt_label.item() for sample in samples] == [0, 2, 4]
 
 
+def test_samples_keep_what_they_have():
+    head, samples = make_head(), make_samples('labels')
+    samples[1].set_metainfo({'img_path': 'a.jpg'})
+    predicted = head.predict((make_tokens(),), samples)
+    assert all(after is before for after, before in zip(predicted, samples, strict=True))
+    assert predicted[1].img_path == 'a.jpg'
+    with pytest.raises(ValueError, match='zip'):
+        head.predict((make_tokens(),), samples[:2])
+
+
 def test_prediction_of_some_classes():
     chosen = [3, 0, 2]
     head, whole = make_head(predict_classes=chosen), make_head()

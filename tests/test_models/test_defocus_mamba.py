@@ -320,13 +320,36 @@ def test_images_that_do_not_fit_are_refused(build, image, error, message):
         ({'pretrain_size': 40}, r'pretrain_size must be a positive multiple of patch_size \(16\), got 40'),
         ({'pretrain_size': 0}, r'pretrain_size must be a positive multiple of patch_size \(16\), got 0'),
         ({'drop_path_rate': 1.0}, r'drop_path_rate must be in \[0, 1\), got 1.0'),
+        ({'rope_scale': float('inf')}, "rope_scale must be a positive number, 'auto' or None, got inf"),
+        ({'frozen_stages': -2}, r'frozen_stages must be from -1 to num_layers \(2\), got -2'),
         ({'frozen_stages': 3}, r'frozen_stages must be from -1 to num_layers \(2\), got 3'),
+        ({'img_size': (32, 32, 3)}, r'img_size must be .*, got \(32, 32, 3\)'),
+        ({'img_size': (32, 8)}, r'img_size must be .*, got \(32, 8\)'),
         ({'img_size': 8}, r'img_size must be .* at least one patch \(16 pixels\), got 8'),
     ],
 )
 def test_arguments_outside_their_range_are_refused(build, changes, message):
     with pytest.raises(ValueError, match=message):
         build(**changes)
+
+
+def test_arguments_at_the_end_of_their_range(build):
+    backbone = build(pretrain_size=16, img_size=16, frozen_stages=2, final_norm_eps=0.25, drop_path_rate=0.0)
+    assert (backbone.pretrain_size, backbone.img_size, backbone.norm.eps) == (16, (16, 16), 0.25)
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+
+
+def test_defaults(build):
+    backbone = build()
+    assert backbone.img_size == (224, 224)
+    assert not backbone.with_cp
+
+
+def test_arch_with_a_key_too_many_or_too_few(toy_arch):
+    with pytest.raises(ValueError, match=r"missing \[\], unknown \['heads'\]"):
+        DefocusMamba(toy_arch | {'heads': 2})
+    with pytest.raises(ValueError, match=r"missing \['dt_rank'\], unknown \[\]"):
+        DefocusMamba({key: value for key, value in toy_arch.items() if key != 'dt_rank'})
 
 
 def test_unknown_arguments_are_refused(build):

@@ -32,6 +32,13 @@ def test_map_norm_normalises_every_pixel_over_channels():
     torch.testing.assert_close(norm(x), expected)
 
 
+def test_map_norm_has_the_epsilon_that_it_is_given():
+    norm = DefocusLN2d(2, eps=3.0)
+    assert norm.eps == 3.0
+    x = torch.tensor([1.0, -1.0]).reshape(1, 2, 1, 1)
+    torch.testing.assert_close(norm(x), x / 2)
+
+
 def test_map_norm_keeps_the_dtype_of_its_input():
     assert DefocusLN2d(4)(torch.randn(1, 4, 2, 2).bfloat16()).dtype == torch.bfloat16
 

@@ -70,6 +70,16 @@ def test_inputs_that_do_not_fit_are_refused(inputs, error, message):
         SimpleFeaturePyramid(8, 6)(inputs)
 
 
+def test_smallest_inputs():
+    assert len(SimpleFeaturePyramid(4, 6)((torch.randn(1, 4, 2, 2),))) == 4
+
+
+def test_init_cfg_is_applied():
+    neck = SimpleFeaturePyramid(8, 6, init_cfg=dict(type='Constant', layer='Conv2d', val=0.5))
+    neck.init_weights()
+    assert (neck.fpn_convs[0].conv.weight == 0.5).all()
+
+
 def test_one_pixel_is_enough_without_the_coarse_level():
     assert len(SimpleFeaturePyramid(8, 6, num_outs=3)((torch.randn(1, 8, 1, 1),))) == 3
 
