@@ -156,6 +156,16 @@ def test_values_of_all_kinds():
         ('1,2', None, [1, 2]),
         ('a b, c', [], ['a b', 'c']),
         ('a,', None, ['a']),
+        ('a, b,', None, ['a', 'b']),
+        ('[(a, (b, c)), d]', None, [('a', ('b', 'c')), 'd']),
+        ('a, (b, (c, d))', None, ['a', ('b', ('c', 'd'))]),
+        ("'a, b', c", None, ['a, b', 'c']),
+        ("c, 'a, b'", None, ['c', 'a, b']),
+        ("c,'a, b'", None, ['c', 'a, b']),
+        ("(c,'a, b')", None, ('c', 'a, b')),
+        ("x='a, b', c", None, ["x='a, b'", 'c']),
+        ("rock'n, roll', c", None, ["rock'n", "roll'", 'c']),
+        ('"a]", b, [c', None, '"a]", b, [c'),
         ('true', False, True),
         ('05', 1, 5),
         ('inf', 1.0, float('inf')),
@@ -212,6 +222,19 @@ def test_options_without_effect_name_those_that_have_one():
     with pytest.raises(UsageError, match="'dataset_type' is a helper variable that the config file has") as info:
         typed(DETECTOR, 'dataset_type=CocoDataset')
     assert 'train_dataloader.dataset.type val_dataloader.dataset.type' in str(info.value)
+
+
+@pytest.mark.parametrize('value', ['3', "'used nowhere'", "''"])
+def test_options_without_effect_that_no_data_set_has(tmp_path, value):
+    config = tmp_path / 'config.py'
+    config.write_text(f"_base_ = '{DETECTOR}'\nhelper = {value}\n")
+    with pytest.raises(UsageError, match=r'already used; set the places where it is used$'):
+        typed(config, 'helper=1')
+
+
+def test_several_proposals():
+    with pytest.raises(UsageError, match=r"the config has no 'val_dataloder'; did you mean val_dataloader, .*\?$"):
+        typed(DETECTOR, 'val_dataloder.batch_size=1')
 
 
 def test_options_of_a_program_are_taken_as_they_are():
