@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmdefocus.apis.detection_inferencer import _ReadImage
 from mmdefocus.apis.images import check_batch_size, list_images, read_image
 
 BGR = np.random.default_rng(0).integers(0, 256, (3, 4, 3), dtype=np.uint8)
@@ -71,3 +72,20 @@ def test_batch_sizes(size):
     check_batch_size(1)
     with pytest.raises(ValueError, match='batch_size must be an integer from 1, got'):
         check_batch_size(size)
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.float32])
+def test_what_the_steps_of_a_detector_are_given(tmp_path, dtype):
+    Image.fromarray(BGR[..., ::-1]).save(tmp_path / 'image.png')
+    read, path = _ReadImage(dtype), str(tmp_path / 'image.png')
+    for item, kept in (
+        (BGR, {}),
+        (path, {'img_path': path}),
+        ({'img_path': path}, {'img_path': path}),
+        ({'img': BGR, 'text': 'cat'}, {'text': 'cat'}),
+    ):
+        results = read(item)
+        image = results.pop('img')
+        assert image.dtype == dtype
+        assert np.array_equal(image, BGR)
+        assert results == kept | {'img_shape': (3, 4), 'ori_shape': (3, 4)}
