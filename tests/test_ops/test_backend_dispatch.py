@@ -104,3 +104,28 @@ def test_the_loop_runs_where_it_is_named(monkeypatch, op, reference, backend):
     q, k, v = torch.randn(3, B, H, L, 2 * P)
     op(q, k, v, torch.rand(H, P), torch.rand(H, P), backend=backend)
     assert len(calls) == (backend is not None)
+
+
+def test_attention_hands_the_kernels_what_it_was_given(monkeypatch):
+    module = importlib.import_module('mmdefocus.ops.bandpass_attention')
+    asked, given = [], []
+
+    def choose(*arguments, implemented):
+        asked.append((*arguments, implemented))
+        return 'triton'
+
+    monkeypatch.setattr(module, 'requested_backend', choose)
+    monkeypatch.setattr(
+        module.triton_bandpass_attention, 'attend', lambda *arguments: given.append(arguments) or arguments[2]
+    )
+    q, k, v = torch.randn(3, B, H, L, 2 * P).bfloat16()
+    decay, freq = torch.rand(2, H, P)
+    y = bandpass_attention(q, k, v, decay, freq, causal=False, scale=0.5, backend='triton')
+    assert asked == [('triton', torch.device('cpu'), torch.float32, ('triton', 'reference'))]
+    ((query, key, value, *filters, causal),) = given
+    assert {query.dtype, key.dtype, value.dtype, y.dtype} == {torch.bfloat16}
+    torch.testing.assert_close(query, 0.5 * q)
+    assert torch.equal(key, k)
+    assert torch.equal(value, v)
+    assert all(torch.equal(one, other) for one, other in zip(filters, (decay, freq), strict=True))
+    assert causal is False

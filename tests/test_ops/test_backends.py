@@ -151,6 +151,18 @@ def test_environment_variable(gpu_machine, monkeypatch):
         choose_backend(None, CPU)
 
 
+def test_a_name_is_stronger_than_a_wrong_environment_variable(monkeypatch):
+    monkeypatch.setenv('MMDEFOCUS_BACKEND', 'gpu')
+    assert requested_backend('reference', CPU) == 'reference'
+
+
+def test_a_named_backend_is_asked_for_the_type(gpu_machine):
+    assert choose_backend('triton', GPU, torch.float32) == 'triton'
+    for choose in (choose_backend, requested_backend):
+        with pytest.raises(RuntimeError, match=r"backend 'triton' cannot run: .*float64"):
+            choose('triton', GPU, torch.float64)
+
+
 def test_the_environment_variable_speaks_to_operators_that_have_the_backend(gpu_machine, monkeypatch):
     monkeypatch.setenv('MMDEFOCUS_BACKEND', 'cuda')
     assert requested_backend(None, CPU, implemented=('reference',)) is None
