@@ -110,6 +110,13 @@ def test_heads_of_21k_classes_are_expected(classifier):
         convert_official(classifier, head='21k-to-1k')
 
 
+def test_names_of_no_model_are_refused_unless_told(classifier):
+    classifier['model']['foreign.weight'] = torch.zeros(1)
+    with pytest.raises(ValueError, match=r'foreign\.weight'):
+        convert_official(classifier)
+    assert 'foreign.weight' not in convert_official(classifier, strict=False)['state_dict']
+
+
 def test_a_head_that_was_lost(classifier):
     for name in [name for name, tensor in classifier['model'].items() if len(tensor) == 10]:
         del classifier['model'][name]
