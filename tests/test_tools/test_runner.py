@@ -272,6 +272,33 @@ def test_report_of_boxes():
     ]
 
 
+def test_report_as_it_is_printed():
+    metrics = {'coco/bbox_mAP': 0.0, 'coco/cat_precision': 0.5, 'coco/segm_mAP': 0.25}
+    assert (
+        report.format_metrics(metrics)
+        == """COCO box AP
++-------+
+|    AP |
++-------+
+| 0.000 |
++-------+
+COCO box AP per class
++-------+-------+
+| class |    AP |
++-------+-------+
+| cat   | 0.500 |
++-------+-------+
+Other metrics
++---------------+-------+
+| metric        | value |
++---------------+-------+
+| coco/segm_mAP |  0.25 |
++---------------+-------+
+"""
+    )
+    assert report.format_metrics({'accuracy/top1': 50.0}).startswith('Metrics\n+')
+
+
 def test_report_of_accuracy():
     text = report.format_metrics({'accuracy/top1': 97.314, 'accuracy/top5': 100.0})
     assert '| accuracy/top1 |  97.31 |' in text
