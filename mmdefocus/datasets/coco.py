@@ -104,7 +104,8 @@ class DefocusCocoDataset(CocoDataset):
 
         Raises:
             MissingFileError: If it does not exist.
-            DataError: If it cannot be loaded or transformed.
+            DataError: If it cannot be loaded.
+            ValueError: If a later step of the pipeline fails.
         """
         image = self.get_data_info(idx)
         with errors_name(image):
