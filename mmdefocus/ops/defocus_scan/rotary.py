@@ -1,6 +1,6 @@
-"""Learnable rotary position embedding: the centre of the band-pass filter (section 3 of the paper, arXiv 2406.04342).
+"""Learnable rotary position embedding: the center of the band-pass filter (section 3 of the paper, arXiv 2406.04342).
 
-Legend: B batch, L tokens, N state.
+Shapes: B batch, L tokens, N state.
 """
 
 import torch
@@ -11,7 +11,7 @@ def learnable_rotary(x: Tensor, positions: Tensor, freq: Tensor) -> Tensor:
     """Mix the channels of each pair (2i, 2i + 1) with phases that grow along the sequence.
 
     x_j ← x_j cos(θ_j) + rot(x)_j sin(θ_j) with θ_j = position · f_j, rot(x)_2i = −x_2i+1 and rot(x)_2i+1 = x_2i.
-    Both channels of a pair have a frequency of their own, so this is no orthogonal rotation (and no stock RoPE).
+    Both channels of a pair have their own frequency, so this is no orthogonal rotation, and not the usual RoPE.
 
     Args:
         x: (B, L, N), N even, float32 or float64.

@@ -1,6 +1,6 @@
-"""The compiled selective scan of the package mamba-ssm, where that is installed (extra ``mamba``).
+"""Backend ``mamba_ssm`` of the selective scan: the compiled scan of the package mamba-ssm (extra ``mamba``).
 
-Legend: B batch, E channels, L time, N state, G groups of channels that share B and C.
+Shapes: B batch, E channels, L time, N state, G groups of channels that share B and C.
 """
 
 import torch
@@ -9,12 +9,12 @@ from torch import Tensor
 MAX_STATE = 256
 
 
-def mamba_ssm_limit(state: int, last_state_needs_gradient: bool) -> str | None:
-    """Why mamba-ssm cannot scan, or None.
+def mamba_ssm_unsupported(state: int, last_state_needs_gradient: bool) -> str | None:
+    """Return the reason if mamba-ssm does not support a scan, else None.
 
     Args:
         state: N.
-        last_state_needs_gradient: whether the last state is asked for while gradients are recorded.
+        last_state_needs_gradient: Whether the call returns the final state while autograd records.
     """
     if state > MAX_STATE:
         return f'its kernels take a state of up to {MAX_STATE}, got {state}'
@@ -34,13 +34,14 @@ def selective_scan_mamba_ssm(
     delta_bias: Tensor | None,
     delta_softplus: bool,
 ) -> tuple[Tensor, Tensor]:
-    """:func:`mmdefocus.ops.selective_scan` by mamba-ssm, which loads half types as they are and computes in float32.
+    """Compute :func:`mmdefocus.ops.selective_scan` by mamba-ssm, which loads half types and computes in float32.
 
     Args:
-        u, delta, A, B, C, D, z, delta_bias, delta_softplus: See there. Of mixed types, activations take that of ``u``.
+        u, delta, A, B, C, D, z, delta_bias, delta_softplus: See there. Activations of mixed types are converted to
+            the type of ``u``.
 
     Returns:
-        y (B, E, L) of the type of ``u``, and the last state (B, E, N) in float32.
+        y (B, E, L) of the type of ``u``, and the final state (B, E, N) in float32.
     """
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 

@@ -1,6 +1,6 @@
-"""The De-focus scan as a chain of plain PyTorch operations: its specification, with any implementation of the scan.
+"""Specification of the De-focus scan: a chain of plain PyTorch operations around any selective scan.
 
-Legend: B batch, L tokens, E channels, N state.
+Shapes: B batch, L tokens, E channels, N state.
 """
 
 from collections.abc import Callable
@@ -8,14 +8,15 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmdefocus.ops.reference import selective_scan_reference
-from mmdefocus.ops.rotary import learnable_rotary
+from mmdefocus.ops.selective_scan.reference import selective_scan_reference
 
-# u, delta (B, E, L), A (E, N), B, C (B, 1, N, L), initial_state (B, E, N) or None → y (B, E, L), last state (B, E, N)
+from .rotary import learnable_rotary
+
+# u, delta (B, E, L), A (E, N), B, C (B, 1, N, L), initial_state (B, E, N) or None → y (B, E, L), final state (B, E, N)
 Scan = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
 
-def defocus_scan_chain(
+def defocus_scan_reference(
     u: Tensor,
     dt: Tensor,
     A: Tensor,
@@ -35,12 +36,12 @@ def defocus_scan_chain(
     """Compute :func:`mmdefocus.ops.defocus_scan` step by step; all tensors float32, or all float64.
 
     Args:
-        scan: The selective scan to use in the middle.
+        scan: Selective scan to use.
         u, dt, A, B, C, D, z, dt_bias, freq, positions, initial_state, delta_scale, group_size, eps: See there;
-            ``positions`` are given where ``freq`` is.
+            ``freq`` needs ``positions``.
 
     Returns:
-        y (B, L, E) and the state after the last token (B, E, N).
+        y (B, L, E) and the final state (B, E, N).
     """
     delta = F.softplus(dt + dt_bias) / delta_scale  # (B, L, E)
     if freq is not None:
