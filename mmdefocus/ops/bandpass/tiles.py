@@ -1,18 +1,19 @@
-"""Band-passed logits tile by tile, and their gradients: the arithmetic inside the operators of :mod:`.bandpass`.
+"""Logits of queries and keys with a decay per channel, tile by tile, and their gradients.
 
-Channel pair j of a head is one complex number, q_j = q_{2j} + i q_{2j+1}, and
+With rotated queries and keys, a logit is
 
-    logit(t, s) = Re sum over j of q_{t,j} conj(k_{s,j}) f_j(t - s),    f_j(n) = exp(-λ_j |n| + i θ_j n).
+    logit(t, s) = sum over c of q_{t,c} k_{s,c} f_c(t - s),    f_c(n) = exp(-λ_c |n|).
 
-For tokens s < b ≤ t on two sides of a boundary b, f(t - s) = f(t - b) conj(f(s - b)): with every token multiplied by
-the factor of its signed distance to the boundary, the tile of logits is one matrix product. No factor is larger than
-1, and one underflows only where the product does, too. The tokens of one block are on two sides of the boundary in
-its middle, those of its halves on two sides of theirs, and so on.
+For tokens s < b ≤ t on two sides of a boundary b, f(t - s) = f(t - b) f(b - s): scaled by the factors of their
+distances to the boundary, the tokens give a whole tile of logits by one matrix product. No factor exceeds 1, and one
+underflows only if the product does, too; a single reference token for all keys, as in linear attention without a
+decay, would need factors exp(λ n) that overflow. Inside a block of tokens, the boundary is the middle of the block, and
+recursively that of each half.
 
-Factors are (…, n, P, 2): real and imaginary parts for the distances -(n - 1) / 2 … (n - 1) / 2. Everything is
-contiguous, and float32 or float64.
+A table of factors is (H, 2 n + 1, d) for the signed distances -n … n to the boundary. All tensors are contiguous, and
+float32 or float64.
 
-Legend: B batch, H heads, G blocks, C tokens of a block, L tokens, d channels of a head, P = d / 2 pairs.
+Shapes: B batch, H heads, G blocks, C tokens of a block, L tokens, d channels of a head.
 """
 
 import torch
@@ -20,52 +21,64 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def turn(x: Tensor, factors: Tensor, first: int) -> Tensor:
-    """Multiplies tokens (…, n, d) by the factors of the distances ``first``, ``first`` + 1, …."""
-    return _real(_complex(x) * _of_distances(factors, first, x.shape[-2]))
+def decay_factors(decay: Tensor, max_distance: int) -> Tensor:
+    """Return exp(-λ |n|) for n = -max_distance … max_distance.
+
+    Args:
+        decay: λ ≥ 0 per token, infinity included, (H, d), float32 or float64.
+        max_distance: Largest distance.
+
+    Returns:
+        (H, 2 max_distance + 1, d); 1 at distance 0.
+    """
+    distance = _distances(decay, max_distance)
+    # The product would be NaN at distance 0 for an infinite decay.
+    return torch.exp(-torch.where(distance == 0, 0.0, decay[:, None] * distance))
 
 
-def turn_backward(grad: Tensor, x: Tensor, factors: Tensor, grad_factors: Tensor, first: int) -> Tensor:
-    """The gradient of ``x`` in :func:`turn`; that of ``factors`` is added to ``grad_factors``."""
-    # Not conj(), which only sets a flag: it is lost when an operator runs while torch traces a graph (torch 2.11).
-    pairs, part = _complex(grad), _of_distances(grad_factors, first, x.shape[-2])
-    part += (pairs * _complex(x).conj_physical()).sum_to_size(part.shape)
-    return _real(pairs * _of_distances(factors, first, x.shape[-2]).conj_physical())
+def decay_factors_backward(grad: Tensor, factors: Tensor) -> Tensor:
+    """Return the gradient of decay (H, d), given that of the factors."""
+    return -(_distances(factors, factors.shape[1] // 2) * grad * factors).sum(1)
+
+
+def scale_by_distance(x: Tensor, factors: Tensor, first: int) -> Tensor:
+    """Scale tokens (…, n, d) by the factors (…, ·, d) of the signed distances ``first``, ``first`` + 1, …."""
+    return x * _slice(factors, first, x.shape[-2])
 
 
 def tile_logits(later: Tensor, earlier: Tensor, factors: Tensor) -> Tensor:
-    """Logits between tokens (…, m, d) and the tokens (…, n, d) directly before them, (…, m, n)."""
-    return turn(later, factors, 0) @ turn(earlier, factors, -earlier.shape[-2]).mT
+    """Return the logits (…, m, n) of tokens (…, m, d) and the tokens (…, n, d) directly before them."""
+    return scale_by_distance(later, factors, 0) @ scale_by_distance(earlier, factors, -earlier.shape[-2]).mT
 
 
 def tile_logits_backward(
     grad: Tensor, later: Tensor, earlier: Tensor, factors: Tensor, grad_factors: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of both groups of tokens in :func:`tile_logits`; that of ``factors`` is added to ``grad_factors``."""
+    """Return the gradients of ``later`` and ``earlier`` in :func:`tile_logits`; add that of factors to grad_factors."""
     first = -earlier.shape[-2]
-    grad_later = grad @ turn(earlier, factors, first)
-    grad_earlier = grad.mT @ turn(later, factors, 0)
+    grad_later = grad @ scale_by_distance(earlier, factors, first)
+    grad_earlier = grad.mT @ scale_by_distance(later, factors, 0)
     return (
-        turn_backward(grad_later, later, factors, grad_factors, 0),
-        turn_backward(grad_earlier, earlier, factors, grad_factors, first),
+        _scale_backward(grad_later, later, factors, grad_factors, 0),
+        _scale_backward(grad_earlier, earlier, factors, grad_factors, first),
     )
 
 
-def block_logits(q: Tensor, k: Tensor, factors: Tensor, causal: bool) -> Tensor:
-    """Logits inside blocks of tokens.
+def block_logits(q: Tensor, k: Tensor, self_logits: Tensor, factors: Tensor, causal: bool) -> Tensor:
+    """Return the intra-block logits.
 
     Args:
         q, k: (B, H, G, C, d).
-        factors: (H, n, P, 2), n ≥ C.
-        causal: leaves 0 where the key is later than the query.
+        self_logits: Logit of every token with itself, (B, H, G, C, 1).
+        factors: Distances up to C / 2 or more.
+        causal: Leave 0 where the key is later than the query.
 
     Returns:
         (B, H, G, C, C).
     """
-    size = q.shape[3]
+    size, factors = q.shape[3], factors[:, None]
     q, k = (_pad_and_join_blocks(x) for x in (q, k))  # (B, H, L, d)
-    factors = factors[:, None]
-    logits = (q * k).sum(-1)[..., None, None]  # (B, H, L, 1, 1), every token with itself
+    logits = _pad_and_join_blocks(self_logits)[..., None]  # (B, H, L, 1, 1)
     half = 1
     while half < size:
         (early_q, late_q), (early_k, late_k) = _halves(q, half), _halves(k, half)
@@ -79,8 +92,8 @@ def block_logits(q: Tensor, k: Tensor, factors: Tensor, causal: bool) -> Tensor:
 
 def block_logits_backward(
     grad: Tensor, q: Tensor, k: Tensor, factors: Tensor, grad_factors: Tensor, causal: bool
-) -> tuple[Tensor, Tensor]:
-    """Gradients of q and k in :func:`block_logits`; that of ``factors`` is added to ``grad_factors``."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of q, k and self_logits in :func:`block_logits`; add that of factors to ``grad_factors``."""
     blocks, size = q.shape[2:4]
     q, k = (_pad_and_join_blocks(x) for x in (q, k))
     padded = q.shape[2] // blocks
@@ -100,23 +113,25 @@ def block_logits_backward(
             grad_earlier += more_earlier
         grad = torch.stack((grad[..., :half, :half], grad[..., half:, half:]), 3).flatten(2, 3)
         half //= 2
-    grad_q += grad[..., 0] * k
-    grad_k += grad[..., 0] * q
-    grad_q, grad_k = (x.unflatten(2, (blocks, padded))[:, :, :, :size].contiguous() for x in (grad_q, grad_k))
-    return grad_q, grad_k
+    grad_q, grad_k, grad_self = (
+        x.unflatten(2, (blocks, padded))[:, :, :, :size].contiguous() for x in (grad_q, grad_k, grad[..., 0])
+    )
+    return grad_q, grad_k, grad_self
 
 
-def _complex(x: Tensor) -> Tensor:
-    return torch.view_as_complex(x.unflatten(-1, (-1, 2)))
+def _distances(like: Tensor, max_distance: int) -> Tensor:
+    return torch.arange(-max_distance, max_distance + 1, device=like.device, dtype=like.dtype).abs()[:, None]
 
 
-def _real(x: Tensor) -> Tensor:
-    return torch.view_as_real(x).flatten(-2)
+def _scale_backward(grad: Tensor, x: Tensor, factors: Tensor, grad_factors: Tensor, first: int) -> Tensor:
+    grad_slice = _slice(grad_factors, first, x.shape[-2])
+    grad_slice += (grad * x).sum_to_size(grad_slice.shape)
+    return scale_by_distance(grad, factors, first)
 
 
-def _of_distances(factors: Tensor, first: int, count: int) -> Tensor:
-    start = factors.shape[-3] // 2 + first
-    return torch.view_as_complex(factors[..., start : start + count, :, :])
+def _slice(factors: Tensor, first: int, count: int) -> Tensor:
+    start = factors.shape[-2] // 2 + first
+    return factors[..., start : start + count, :]
 
 
 def _pad_and_join_blocks(x: Tensor) -> Tensor:
@@ -126,5 +141,5 @@ def _pad_and_join_blocks(x: Tensor) -> Tensor:
 
 
 def _halves(x: Tensor, half: int) -> tuple[Tensor, ...]:
-    """Views of the first and of the second halves of blocks of 2 half tokens, each (B, H, G, half, d)."""
+    """Return views of the first and of the second halves of blocks of 2 half tokens, each (B, H, G, half, d)."""
     return x.unflatten(2, (-1, 2, half)).unbind(3)

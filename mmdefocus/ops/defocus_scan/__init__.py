@@ -18,12 +18,12 @@ from .registration import ScanTensors, check_shapes, defocus_scan_triton
 from .rotary import learnable_rotary
 
 
-def _compiled(tensors: ScanTensors, *options: float) -> tuple[Tensor, Tensor]:
-    y, last_state, _ = torch.ops.mmdefocus.defocus_scan(*tensors, *options)
+def _compiled(tensors: ScanTensors, delta_scale: float, group_size: int, eps: float) -> tuple[Tensor, Tensor]:
+    y, last_state, _ = torch.ops.mmdefocus.defocus_scan(*tensors, delta_scale, group_size, eps)
     return y, last_state
 
 
-def _triton(tensors: ScanTensors, *options: float) -> tuple[Tensor, Tensor]:
+def _triton(tensors: ScanTensors, delta_scale: float, group_size: int, eps: float) -> tuple[Tensor, Tensor]:
     u, dt, A, B, C, D, z, dt_bias, freq, positions, initial_state = tensors
     B, C = B.float(), C.float()
     if freq is not None:
@@ -31,16 +31,19 @@ def _triton(tensors: ScanTensors, *options: float) -> tuple[Tensor, Tensor]:
         B, C = (learnable_rotary(x, positions, freq) for x in (B, C))
     if initial_state is None:
         initial_state = A.new_zeros(u.shape[0], *A.shape)
-    y, last_state, _ = defocus_scan_triton(u, dt, A, B, C, D, z, dt_bias, initial_state, *options)
+    y, last_state, _ = defocus_scan_triton(u, dt, A, B, C, D, z, dt_bias, initial_state, delta_scale, group_size, eps)
     return y, last_state
 
 
-def _reference(tensors: ScanTensors, *options: float) -> tuple[Tensor, Tensor]:
+def _reference(tensors: ScanTensors, delta_scale: float, group_size: int, eps: float) -> tuple[Tensor, Tensor]:
     u, dtype = tensors.u, tensors.A.dtype
     # Autocast would move parts of the chain into half types; the meta device has no autocast to switch off.
     with nullcontext() if u.is_meta else torch.autocast(u.device.type, enabled=False):
         activations = {name: getattr(tensors, name).to(dtype) for name in ('u', 'dt', 'B', 'C', 'z')}
-        y, last_state = defocus_scan_reference(*tensors._replace(**activations), *options)
+        parameters = {name: x for name, x in tensors._asdict().items() if name not in activations}
+        y, last_state = defocus_scan_reference(
+            **activations, **parameters, delta_scale=delta_scale, group_size=group_size, eps=eps
+        )
     return y.to(u.dtype), last_state
 
 
@@ -160,14 +163,16 @@ def defocus_scan(
         if tensor.dtype != u.dtype:
             raise TypeError(f'{op}: expected {name} of the type of u ({u.dtype}), got {tensor.dtype}')
     check_types(op, others, compute)
-    tensors = ScanTensors(u, dt, A, B, C, D, z, dt_bias, freq, positions, initial_state)
-    check_shapes(op, tensors, group_size)
+    check_shapes(op, ScanTensors(u, dt, A, B, C, D, z, dt_bias, freq, positions, initial_state), group_size)
     if not delta_scale > 0:
         raise ValueError(f'{op}: expected a positive delta_scale, got {delta_scale}')
 
-    tensors = tensors._replace(**{name: None if x is None else x.to(compute) for name, x in parameters.items()})
-    if freq is not None and positions is None:
-        tensors = tensors._replace(positions=torch.arange(u.shape[1], device=u.device, dtype=compute))
+    A, D, dt_bias = (parameter.to(compute) for parameter in (A, D, dt_bias))
+    if freq is not None:
+        freq = freq.to(compute)
+        if positions is None:
+            positions = torch.arange(u.shape[1], device=u.device, dtype=compute)
+    tensors = ScanTensors(u, dt, A, B, C, D, z, dt_bias, freq, positions, initial_state)
     unsupported = {
         'cuda': CUDA_LIMITS.unsupported_scan(A.shape[1], group_size),
         'triton': TRITON_LIMITS.unsupported_scan(A.shape[1], group_size),

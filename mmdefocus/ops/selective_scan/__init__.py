@@ -108,7 +108,7 @@ def selective_scan(
     return_last_state: bool = False,
     backend: str | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Run a selective scan (Mamba, arXiv 2312.00752, section 3), with the arguments of mamba-ssm's ``selective_scan_fn``.
+    """Run the selective scan of Mamba (arXiv 2312.00752, section 3), with the arguments of ``selective_scan_fn``.
 
     For every channel, from ``h_{-1} = 0``::
 
@@ -146,14 +146,14 @@ def selective_scan(
         RuntimeError: The named backend cannot run here.
     """
     op = 'selective_scan'
-    tensors = {'u': u, 'delta': delta, 'A': A, 'B': B, 'C': C, 'D': D, 'z': z, 'delta_bias': delta_bias}
-    compute_dtype(op, tensors)
-    check_shapes(op, **tensors)
-    recorded = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors.values())
+    arguments = (u, delta, A, B, C, D, z, delta_bias)
+    compute_dtype(op, dict(zip(('u', 'delta', 'A', 'B', 'C', 'D', 'z', 'delta_bias'), arguments, strict=True)))
+    check_shapes(op, *arguments)
+    recorded = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in arguments)
     unsupported = {
         'mamba_ssm': mamba_ssm_unsupported(A.shape[1], return_last_state and recorded),
         'cpp': cpp_unsupported(B, C),
     }
     implementation = _IMPLEMENTATIONS[choose_backend(backend, u.device, u.dtype, _IMPLEMENTATIONS, unsupported)]
-    y, last_state = implementation(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
+    y, last_state = implementation(*arguments, delta_softplus)
     return (y, last_state) if return_last_state else y
