@@ -3,6 +3,26 @@
 #include <Python.h>
 #include <torch/library.h>
 
+#include "cpu/chunks.h"
+#include "cuda/causal_conv1d/limits.h"
+#include "cuda/defocus_scan/limits.h"
+
+namespace {
+
+// The single source of the sizes that Python needs to allocate for the kernels and to choose a backend. The CUDA
+// entries are present in every build, because fake kernels trace CUDA tensors without CUDA.
+c10::Dict<std::string, int64_t> kernel_constants() {
+  c10::Dict<std::string, int64_t> constants;
+  constants.insert("cpu_scan_chunk", mmdefocus::cpu::kChunk);
+  constants.insert("cuda_scan_chunk", mmdefocus::cuda::kChunk);
+  constants.insert("cuda_max_state", mmdefocus::cuda::kMaxState);
+  constants.insert("cuda_max_group_size", mmdefocus::cuda::kBlockChannels);
+  constants.insert("cuda_max_conv_width", mmdefocus::cuda::kMaxWidth);
+  return constants;
+}
+
+}  // namespace
+
 TORCH_LIBRARY(mmdefocus, m) {
   // u, delta (B, E, L); A (E, N); B, C (B, G, N, L) or, constant, (E, N).
   // Returns y (B, E, L), the state after the last step (B, E, N), and the states that the backward pass starts from.
@@ -30,6 +50,7 @@ TORCH_LIBRARY(mmdefocus, m) {
       "(Tensor grad_u, Tensor grad_dt, Tensor grad_A, Tensor grad_B, Tensor grad_C, Tensor grad_D, Tensor grad_z, "
       "Tensor grad_dt_bias, Tensor grad_freq, Tensor grad_initial_state)");
   m.def("cpu_instruction_set() -> str");
+  m.def("kernel_constants() -> Dict(str, int)", &kernel_constants);
 }
 
 // `import mmdefocus._ext` loads the library, which registers the operators; the module itself is empty.

@@ -6,11 +6,11 @@
 
 #include <cstdint>
 
+#include "cuda/causal_conv1d/limits.h"
 #include "cuda/rows.h"
 
 namespace mmdefocus::cuda {
 
-constexpr int kMaxWidth = 4;
 // Tokens that a thread takes. Longer strips read fewer tokens twice, and leave fewer partial sums; shorter ones keep
 // more threads busy.
 constexpr int kForwardStrip = 16;

@@ -7,14 +7,12 @@
 
 #include <cstdint>
 
+#include "cuda/defocus_scan/limits.h"
 #include "cuda/rows.h"
 
 namespace mmdefocus::cuda {
 
-constexpr int kBlockChannels = 64;  // channels of a thread block, at most
-constexpr int kBlockGroups = 8;     // groups of the norm in a thread block, at most
-constexpr int kMaxState = 32;
-constexpr int kChunk = 16;             // steps between the states that the forward pass saves
+constexpr int kBlockGroups = 8;        // groups of the norm in a thread block, at most
 constexpr int kForwardSteps = 32;      // steps that a thread block takes at a time; whole chunks
 constexpr int kRotationThreads = 256;  // of a thread block that rotates B and C
 

@@ -1,0 +1,11 @@
+// Sizes that the CUDA kernels of the De-focus scan are compiled for. Free of CUDA headers: builds without CUDA report
+// these numbers too (see kernel_constants in registration.cpp).
+#pragma once
+
+namespace mmdefocus::cuda {
+
+constexpr int kChunk = 16;          // steps between the states that the forward pass saves
+constexpr int kMaxState = 32;       // N
+constexpr int kBlockChannels = 64;  // channels per thread block; a norm group never crosses thread blocks
+
+}  // namespace mmdefocus::cuda
