@@ -19,7 +19,7 @@ ROOT = HERE.parents[2]
 CSRC = ROOT / 'mmdefocus' / 'ops' / 'csrc'
 BUILD = ROOT / 'build' / 'cuda_emulation'
 NAMES = ('defocus_scan', 'defocus_scan_backward', 'causal_conv1d', 'causal_conv1d_backward')
-# _FORTIFY_SOURCE forbids jumps between the stacks of fibers, and strict aliasing forbids shared memory of several types.
+# _FORTIFY_SOURCE forbids jumps between the stacks of fibers; strict aliasing forbids shared memory of several types.
 # -O1 compiles twice as fast as -O2.
 FLAGS = ['-O1', '-fno-strict-aliasing', '-U_FORTIFY_SOURCE', '-Wno-unknown-pragmas', '-Wno-attributes']
 
@@ -39,7 +39,8 @@ def _build(library: Path) -> None:
     with tempfile.TemporaryDirectory(dir=BUILD) as folder:
         sources = [path for path in sorted((CSRC / 'cuda').rglob('*.cpp')) if path.name != 'registration.cpp']
         for kernels in sorted((CSRC / 'cuda').rglob('*.cu')):
-            sources.append(Path(folder, f'{kernels.parent.name}_{kernels.stem}_emulated.cpp'))  # nvcc compiles every .cu file
+            # A copy named .cpp, because torch gives .cu files to nvcc.
+            sources.append(Path(folder, f'{kernels.parent.name}_{kernels.stem}_emulated.cpp'))
             sources[-1].write_text(f'#include "{kernels}"\n')
         load(
             'emulated',

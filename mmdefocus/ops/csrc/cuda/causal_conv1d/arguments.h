@@ -1,5 +1,6 @@
 // Arguments of the kernels of the depthwise causal convolution.
-// Legend: B batch, L tokens, E channels, K width, S strips of consecutive tokens. All but activations is float32.
+// Shapes: B batch, L tokens, E channels, K kernel width, S strips of consecutive tokens. Activations have type T, all
+// else is float32.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -11,8 +12,8 @@
 
 namespace mmdefocus::cuda {
 
-// Tokens that a thread takes. Longer strips read fewer tokens twice, and leave fewer partial sums; shorter ones keep
-// more threads busy.
+// Tokens per thread. Longer strips read fewer tokens twice and leave fewer partial sums; shorter ones give more
+// threads, which hide the latency of memory.
 constexpr int kForwardStrip = 16;
 constexpr int kBackwardStrip = 32;
 
@@ -20,18 +21,18 @@ template <typename T>
 struct ConvInputs {
   int batch, length, channels, width;
   bool silu, aligned;
-  Rows<const T> x;
+  Rows<const T> x;             // (B, L, E)
   const float *weight, *bias;  // (E, K), (E) or null
 };
 
 template <typename T>
 struct ConvGradients {
-  Rows<const T> y;  // incoming
-  Rows<T> x;
-  float* parameters;  // (B, S, kMaxWidth + 1, E): of the taps, the newest last, and of the bias; partial sums
+  Rows<const T> grad_y;    // (B, L, E)
+  Rows<T> grad_x;          // (B, L, E)
+  float* grad_parameters;  // (B, S, kMaxWidth + 1, E): partial sums for the taps, newest last, and for the bias
 };
 
-__host__ __device__ inline int64_t strip_count(int64_t length, int strip) { return (length + strip - 1) / strip; }
+__host__ __device__ inline int64_t num_strips(int64_t length, int strip) { return (length + strip - 1) / strip; }
 
 template <typename T>
 cudaError_t launch_conv_forward(const ConvInputs<T>& inputs, const Rows<T>& y, cudaStream_t stream);

@@ -1,5 +1,8 @@
-// Depthwise causal convolution with SiLU. A thread takes eight neighbouring channels through a strip of tokens, and
-// keeps the last few in registers.
+// Depthwise causal convolution with SiLU, and its gradient.
+//
+// A thread takes a few neighbouring channels through a strip of tokens and holds the last kMaxWidth tokens in
+// registers, so that every token is read once, plus kMaxWidth - 1 tokens before the strip. No shared memory and no
+// barriers. Shapes: B batch, L tokens, E channels, K kernel width, S strips.
 #include <c10/util/BFloat16.h>
 #include <c10/util/Half.h>
 
@@ -19,16 +22,16 @@ template <int kChannels_, int kSteps>
 struct Strip {
   static constexpr int kChannels = kChannels_;
   using Channels = float[kChannels];
-  using Taps = Channels[kMaxWidth];  // the newest last
+  using Taps = Channels[kMaxWidth];  // newest last
 
   int batch, index, channel;
-  int count;  // channels that there are, none for a thread without work
+  int count;  // channels left in the row; 0 for threads past the end of the grid
   int begin, end;
 
   template <typename T>
   __device__ __forceinline__ explicit Strip(const ConvInputs<T>& inputs) {
     const int packs = (inputs.channels + kChannels - 1) / kChannels;
-    const int64_t strips = strip_count(inputs.length, kSteps);
+    const int64_t strips = num_strips(inputs.length, kSteps);
     const int64_t thread = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
     channel = static_cast<int>(thread % packs) * kChannels;
     index = static_cast<int>(thread / packs % strips);
@@ -40,13 +43,14 @@ struct Strip {
 
   static int64_t thread_blocks(int64_t batch, int64_t length, int64_t channels) {
     const int64_t packs = (channels + kChannels - 1) / kChannels;
-    return (batch * strip_count(length, kSteps) * packs + kThreads - 1) / kThreads;
+    return (batch * num_strips(length, kSteps) * packs + kThreads - 1) / kThreads;
   }
 };
 
 using ForwardStrip = Strip<8, kForwardStrip>;
-using BackwardStrip = Strip<4, kBackwardStrip>;  // has more to remember
+using BackwardStrip = Strip<4, kBackwardStrip>;  // twice the windows per channel, so half the channels fit in registers
 
+// Moves the window one token on. The loops unroll, and the moves vanish in the unrolled loop over tokens.
 template <int kChannels>
 __device__ __forceinline__ void shift(float (&window)[kMaxWidth][kChannels]) {
 #pragma unroll
@@ -56,7 +60,7 @@ __device__ __forceinline__ void shift(float (&window)[kMaxWidth][kChannels]) {
   }
 }
 
-// Zeros before the sequence and after it.
+// One token; zeros before the sequence and after it.
 template <typename T, typename S>
 __device__ __forceinline__ void load_channels(float (&out)[S::kChannels], const ConvInputs<T>& inputs,
                                               const Rows<const T>& rows, const S& strip, int t) {
@@ -75,7 +79,7 @@ __device__ __forceinline__ void store_channels(const float (&in)[S::kChannels], 
   store_pack(rows.at(strip.batch, t, strip.channel), pack, strip.count, inputs.aligned);
 }
 
-// A narrower kernel gets zeros for its oldest taps.
+// Kernels narrower than kMaxWidth get zeros for their oldest taps: one compiled kernel then serves every width.
 template <typename T, typename S>
 __device__ __forceinline__ void load_parameters(float (&weight)[kMaxWidth][S::kChannels], float (&bias)[S::kChannels],
                                                 const ConvInputs<T>& inputs, const S& strip) {
@@ -91,7 +95,7 @@ __device__ __forceinline__ void load_parameters(float (&weight)[kMaxWidth][S::kC
   }
 }
 
-// Of one channel at the newest token of the window.
+// The convolution of channel i at the newest token of the window.
 template <int kChannels>
 __device__ __forceinline__ float convolve(const float (&weight)[kMaxWidth][kChannels], float bias,
                                           const float (&x)[kMaxWidth][kChannels], int i) {
@@ -131,21 +135,23 @@ __global__ void __launch_bounds__(kThreads)
   const BackwardStrip strip(inputs);
   if (strip.count <= 0) return;
   BackwardStrip::Taps weight, x, grad_weight = {};
-  BackwardStrip::Taps grad_sums = {};  // of the newest tokens, before the activation
+  BackwardStrip::Taps grad_sums = {};  // gradients of the sums before the activation, for the window of tokens
   BackwardStrip::Channels bias, grad_bias = {};
   load_parameters(weight, bias, inputs, strip);
 #pragma unroll
   for (int k = 1; k < kMaxWidth; ++k) load_channels(x[k], inputs, inputs.x, strip, strip.begin - kMaxWidth + k);
+  // The gradient of x_t depends on the outputs t .. t + K - 1, so the loop runs kLast tokens past the strip. Those
+  // count for the gradients of the parameters in the next strip only.
 #pragma unroll 4
   for (int t = strip.begin; t < strip.end + kLast; ++t) {
     shift(x);
     shift(grad_sums);
     BackwardStrip::Channels grad_y;
     load_channels(x[kLast], inputs, inputs.x, strip, t);
-    load_channels(grad_y, inputs, gradients.y, strip, t);
+    load_channels(grad_y, inputs, gradients.grad_y, strip, t);
 #pragma unroll
     for (int i = 0; i < kChannels; ++i) {
-      const float gradient = inputs.silu ? grad_y[i] * silu_slope(convolve(weight, bias[i], x, i)) : grad_y[i];
+      const float gradient = inputs.silu ? grad_y[i] * silu_derivative(convolve(weight, bias[i], x, i)) : grad_y[i];
       grad_sums[kLast][i] = gradient;
       if (t < strip.end) {
         grad_bias[i] += gradient;
@@ -154,17 +160,17 @@ __global__ void __launch_bounds__(kThreads)
       }
     }
     if (t < strip.begin + kLast) continue;
-    BackwardStrip::Channels grad_x;  // of the oldest token of the window, which all its sums have seen
+    BackwardStrip::Channels grad_x;  // of the oldest token of the window: all outputs that depend on it are known
 #pragma unroll
     for (int i = 0; i < kChannels; ++i) {
       grad_x[i] = 0.0f;
 #pragma unroll
       for (int k = 0; k < kMaxWidth; ++k) grad_x[i] += weight[kLast - k][i] * grad_sums[k][i];
     }
-    store_channels(grad_x, inputs, gradients.x, strip, t - kLast);
+    store_channels(grad_x, inputs, gradients.grad_x, strip, t - kLast);
   }
-  const int64_t part = strip.batch * strip_count(inputs.length, kBackwardStrip) + strip.index;
-  float* to = gradients.parameters + part * (kMaxWidth + 1) * inputs.channels + strip.channel;
+  const int64_t part = strip.batch * num_strips(inputs.length, kBackwardStrip) + strip.index;
+  float* to = gradients.grad_parameters + part * (kMaxWidth + 1) * inputs.channels + strip.channel;
 #pragma unroll
   for (int i = 0; i < kChannels; ++i) {
     if (i >= strip.count) continue;

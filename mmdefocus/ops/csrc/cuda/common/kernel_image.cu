@@ -1,4 +1,4 @@
-// Looks for code that the current device can run.
+// A probe for kernels that the current device can run.
 #include <cuda_runtime.h>
 
 #include "cuda/common/kernel_image.h"

@@ -1,10 +1,11 @@
+// A probe for kernels that the current device can run.
 #pragma once
 
 #include <cuda_runtime_api.h>
 
 namespace mmdefocus::cuda {
 
-// An error where the library was compiled for other architectures than that of the current device.
+// Returns an error if the library holds no code for the architecture of the current device.
 cudaError_t find_kernel_image();
 
 }  // namespace mmdefocus::cuda

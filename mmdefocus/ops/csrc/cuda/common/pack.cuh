@@ -1,4 +1,6 @@
-// A few neighbouring channels of a row, the unit in which the kernels read and write activations.
+// Packs of neighbouring channels of a row: the unit in which the kernels read and write activations. A pack moves in
+// words of up to 16 bytes, the widest access of a thread, and neighbouring threads move neighbouring packs, so that
+// every byte of a memory transaction is used.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -8,7 +10,7 @@
 
 namespace mmdefocus::cuda {
 
-// Stays in the type of memory until a value is used: half types take half as many registers.
+// Values stay in the storage type until they are used, because half types then take half as many registers.
 template <typename T, int kCount>
 struct Pack {
   static constexpr int kBytes = kCount * sizeof(T);
@@ -18,6 +20,7 @@ struct Pack {
 
   Word words[kWords];
 
+  // memcpy is the reinterpretation that the aliasing rules allow; it compiles to register moves.
   __device__ __forceinline__ float operator[](int i) const {
     T value;
     memcpy(&value, reinterpret_cast<const char*>(words) + i * sizeof(T), sizeof(T));
@@ -30,7 +33,8 @@ struct Pack {
   }
 };
 
-// Reads the first `count` channels and puts zeros for the others. `aligned` promises addresses of whole words.
+// Reads the first `count` channels and sets the others to zero. `aligned` promises that rows begin at multiples of the
+// word size; only whole packs use word accesses, so nothing past the last channel is touched.
 template <int kCount, typename T>
 __device__ __forceinline__ Pack<T, kCount> load_pack(const T* from, int count, bool aligned) {
   using Result = Pack<T, kCount>;
@@ -47,6 +51,7 @@ __device__ __forceinline__ Pack<T, kCount> load_pack(const T* from, int count, b
   return pack;
 }
 
+// Writes the first `count` channels.
 template <int kCount, typename T>
 __device__ __forceinline__ void store_pack(T* to, const Pack<T, kCount>& pack, int count, bool aligned) {
   using Word = typename Pack<T, kCount>::Word;

@@ -1,4 +1,5 @@
-// What the host functions share: checks, views of tensors, and the choice of a type.
+// Tensor arguments of the CUDA operators: checks, memory layout, views, and dispatch on the type.
+// Shapes: B batch, L tokens, E channels.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -11,7 +12,7 @@
 
 namespace mmdefocus::cuda {
 
-constexpr int64_t kPackBytes = 16;
+constexpr int64_t kPackBytes = 16;  // the widest memory access of a thread
 
 inline void check_like(const at::Tensor& tensor, const char* name, at::IntArrayRef sizes, at::ScalarType type,
                        at::Device device, const char* op) {
@@ -20,14 +21,15 @@ inline void check_like(const at::Tensor& tensor, const char* name, at::IntArrayR
               device, ", got ", tensor.scalar_type(), " on ", tensor.device());
 }
 
-// Whether the channels of a (B, L, E) tensor are neighbours in memory.
+// True if the channels of a (B, L, E) tensor are neighbours in memory.
 inline bool has_dense_channels(const at::Tensor& tensor) { return tensor.stride(2) == 1 || tensor.size(2) == 1; }
 
+// The tensor itself, or a copy if its channels are not neighbours.
 inline at::Tensor with_dense_channels(const at::Tensor& tensor) {
   return has_dense_channels(tensor) ? tensor : tensor.contiguous();
 }
 
-// The same values one after the other, at a multiple of 16 bytes.
+// A contiguous tensor that begins at a multiple of 16 bytes; a slice of a parameter may be contiguous and not aligned.
 inline at::Tensor contiguous_and_aligned(const at::Tensor& tensor) {
   const at::Tensor contiguous = tensor.contiguous();
   const bool aligned = reinterpret_cast<uintptr_t>(contiguous.const_data_ptr()) % kPackBytes == 0;
@@ -35,16 +37,16 @@ inline at::Tensor contiguous_and_aligned(const at::Tensor& tensor) {
 }
 
 template <typename T>
-Rows<const T> read_rows(const at::Tensor& tensor) {
+Rows<const T> input_rows(const at::Tensor& tensor) {
   return {tensor.const_data_ptr<T>(), tensor.stride(0), tensor.stride(1)};
 }
 
 template <typename T>
-Rows<T> write_rows(const at::Tensor& tensor) {
+Rows<T> output_rows(const at::Tensor& tensor) {
   return {tensor.mutable_data_ptr<T>(), tensor.stride(0), tensor.stride(1)};
 }
 
-// Whether all rows of a tensor begin at multiples of 16 bytes.
+// True if all rows of a tensor begin at multiples of 16 bytes.
 inline bool rows_are_aligned(const at::Tensor& tensor) {
   bool aligned = reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % kPackBytes == 0;
   for (int64_t d = 0; d + 1 < tensor.dim(); ++d) {
@@ -53,7 +55,7 @@ inline bool rows_are_aligned(const at::Tensor& tensor) {
   return aligned;
 }
 
-// Calls run(T{}) with the type of the activations.
+// Calls `run` with a zero of the type T of the activations.
 template <typename Run>
 void with_type(at::ScalarType type, const char* op, const Run& run) {
   switch (type) {

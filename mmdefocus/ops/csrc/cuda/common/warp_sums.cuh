@@ -7,14 +7,16 @@ namespace mmdefocus::cuda {
 
 constexpr unsigned kAllLanes = 0xffffffffu;
 
-// Sums each of the values over kLanes lanes, those whose numbers differ in the bits kStride, 2 kStride, …, and leaves
-// every lane with its share of the totals: lane number k of them holds in values[i] the total of values[k + i kLanes].
-// With fewer values than lanes, lane k holds the total of values[k modulo kValues]. It takes kValues - 1 shuffles where
-// sums of single values would take kValues log2(kLanes).
+// Sums each of the values over kLanes lanes, those whose indices differ in the bits kStride, 2 kStride, …, and scatters
+// the totals over these lanes: values[i] of lane k becomes the total of values[k + i kLanes]. With fewer values than
+// lanes, lane k holds the total of values[k modulo kValues]. At every step, two lanes exchange one half of their values
+// and each keeps summing the other half. This takes kValues - 1 shuffles; separate butterfly sums would take
+// kValues log2(kLanes). The order of the additions is fixed, so results are reproducible bit for bit.
 template <int kLanes, int kStride, int kValues>
 __device__ __forceinline__ void reduce_scatter(float (&values)[kValues], int lane) {
   if constexpr (kLanes > 1) {
     if constexpr (kValues > 1) {
+      // Selecting by value instead of by index keeps the array in registers.
       const bool odd = lane & kStride;
       float kept[kValues / 2];
 #pragma unroll
@@ -32,7 +34,7 @@ __device__ __forceinline__ void reduce_scatter(float (&values)[kValues], int lan
   }
 }
 
-// The sum over eight lanes with neighbouring numbers, in each of them.
+// The sum over eight neighbouring lanes, returned to each of them (a butterfly).
 __device__ __forceinline__ float sum_of_eight_lanes(float value) {
 #pragma unroll
   for (int stride = 1; stride < 8; stride *= 2) value += __shfl_xor_sync(kAllLanes, value, stride);

@@ -1,11 +1,13 @@
-// The phases in which a thread block takes one chunk through the backward pass of the De-focus scan.
+// The phases of the backward pass in which a thread block takes one chunk of the De-focus scan. See scan_block.cuh for
+// the mappings "by rows" and "by states". Shapes: B batch, L tokens, E channels, N state, P state padded to 16 or 32.
 #pragma once
 
 #include "cuda/defocus_scan/scan_block.cuh"
 
 namespace mmdefocus::cuda {
 
-// Steps whose states and decays a thread holds in registers at a time; the states before them wait in shared memory.
+// Steps whose states and decays a thread holds in registers at a time, 64 floats. The states before each such group of
+// steps are kept in shared memory as checkpoints: all 16 states of a chunk would not fit in either.
 constexpr int kRegisterSteps = 4;
 constexpr int kCheckpoints = kChunk / kRegisterSteps;
 
@@ -13,19 +15,20 @@ template <int kStates>
 struct BackwardShared {
   static constexpr int kThreads = Layout<kStates>::kThreads;
   Tile<kChunk> delta;
-  Tile<kChunk> drive;   // delta u; then the sum over the states of gradient · B
-  Tile<kChunk> y;       // y; then its gradient; then the sum over the states of gradient · change of the decay
-  Tile<kChunk> grad_y;  // after the norm
+  Tile<kChunk> drive;   // delta u, then its gradient, in place: the sum over states of grad_h B
+  Tile<kChunk> y;       // y, then its gradient, then the gradient of delta through the decay, in units of 1 / ln(2)
+  Tile<kChunk> grad_y;  // gradient of the normed y
   float rotated[kChunk][2 * kStates];
-  float norms[kChunk][kBlockGroups], slopes[kChunk][kBlockGroups];
-  // [first step / kRegisterSteps][channel of the thread]. What a warp has read of it takes the warp's gradients of
-  // `rotated` at the same steps: see `grad_rotated`.
+  float inverse_rms[kChunk][kBlockGroups], correction[kChunk][kBlockGroups];
+  // [step / kRegisterSteps][channel of the thread][thread]. After a warp has read its checkpoints of a group of steps,
+  // it reuses their memory for its gradients of `rotated` at these steps; see grad_rotated(). Separate memory would
+  // lower the number of resident thread blocks.
   float4 checkpoints[kCheckpoints][kThreadChannels][kThreads];
-  float4 sums[4][kThreads];  // gradients of D and of dt_bias, by rows
+  float4 sums[4][kThreads];  // gradients of D and dt_bias, by rows; 16 registers per thread would spill
 
-  // Where a warp keeps its gradients of B and C at a step: 2 kStates floats in a row.
+  // The gradients of B and C of one warp at one step: 2 kStates floats.
   __device__ __forceinline__ float* grad_rotated(int step, int warp) {
-    constexpr int kWarpFloats = 32 * 4;  // of a warp in one row of checkpoints
+    constexpr int kWarpFloats = 32 * 4;  // of one warp in one row of checkpoints
     const int index = step % kRegisterSteps * 2 * kStates;
     float4* row = checkpoints[step / kRegisterSteps][index / kWarpFloats];
     return reinterpret_cast<float*>(row + 32 * warp) + index % kWarpFloats;
@@ -33,50 +36,52 @@ struct BackwardShared {
   static_assert(kRegisterSteps * 2 * kStates <= kThreadChannels * 32 * 4 && (32 * 4) % (2 * kStates) == 0);
 };
 
-// By rows, and the state before the chunk: all that a chunk is computed from.
+// By rows: loads the activations of a chunk and computes delta, drive and the gradient of the normed y. By states:
+// loads the state before the chunk.
 template <int kStates, typename T, int kPacks>
 __device__ __forceinline__ void read_chunk(BackwardShared<kStates>& shared, States& h, RowPack<T> (&u)[kPacks],
                                            RowPack<T> (&z)[kPacks], RowPack<T> (&grad_y)[kPacks],
-                                           const BackwardInputs<T>& inputs, const Share& share, int chunk,
-                                           const ByStates<kStates>& place) {
-  using Place = ByRows<kChunk, Layout<kStates>::kThreads>;
+                                           const BackwardInputs<T>& inputs, const Slice& slice, int chunk,
+                                           const StateMapping<kStates>& mapping) {
+  using Mapping = RowMapping<kChunk, Layout<kStates>::kThreads>;
   const ScanInputs<T>& scan = inputs.scan;
   const Sizes& sizes = scan.sizes;
   const int first = chunk * kChunk;
-  const int chunks = (sizes.length + kChunk - 1) / kChunk;
+  const int num_chunks = (sizes.length + kChunk - 1) / kChunk;
   RowPack<T> dt[kPacks];
-  load_rows<Place>(u, scan.u, share, first, sizes.aligned);
-  load_rows<Place>(dt, scan.dt, share, first, sizes.aligned);
-  load_rows<Place>(z, scan.z, share, first, sizes.aligned);
-  load_rows<Place>(grad_y, inputs.grad_y, share, first, sizes.aligned);
-  load_states(h, inputs.chunk_states + share.offset(sizes, chunks, chunk, sizes.state), place, share.channels,
+  load_rows<Mapping>(u, scan.u, slice, first, sizes.aligned);
+  load_rows<Mapping>(dt, scan.dt, slice, first, sizes.aligned);
+  load_rows<Mapping>(z, scan.z, slice, first, sizes.aligned);
+  load_rows<Mapping>(grad_y, inputs.grad_y, slice, first, sizes.aligned);
+  load_states(h, inputs.chunk_states + slice.offset(sizes, num_chunks, chunk, sizes.state), mapping, slice.channels,
               sizes.state);
-  load_projections<kStates>(shared.rotated, scan.rotated, share, first, sizes);
-  fill_drives<Place>(shared.delta, shared.drive, u, dt, scan.dt_bias, share, first, sizes);
+  load_projections<kStates>(shared.rotated, scan.rotated, slice, first, sizes);
+  compute_drives<Mapping>(shared.delta, shared.drive, u, dt, scan.dt_bias, slice, first, sizes);
 #pragma unroll
   for (int p = 0; p < kPacks; ++p) {
-    if (Place::step(p) >= kChunk) continue;
-    float gradients[kPackChannels];  // of y after the norm, which with D u is multiplied by silu(z)
+    if (Mapping::step(p) >= kChunk) continue;
+    float gradients[kPackChannels];  // of the normed y, since y_out = (normed y + D u) silu(z)
 #pragma unroll
     for (int i = 0; i < kPackChannels; ++i) gradients[i] = grad_y[p][i] * silu(z[p][i]);
-    store_floats(&shared.grad_y[Place::step(p)][Place::channel()], gradients);
+    store_floats(&shared.grad_y[Mapping::step(p)][Mapping::channel()], gradients);
   }
 }
 
-// Groups that are not there get no norm later; that of zero keeps their channels out of all sums.
+// Zeros for groups that the last block of channels lacks. compute_norms writes only groups that exist, and a zero keeps
+// the channels of the others out of all sums.
 template <int kStates>
 __device__ __forceinline__ void clear_norms(BackwardShared<kStates>& shared) {
   for (int i = threadIdx.x; i < kChunk * kBlockGroups; i += Layout<kStates>::kThreads) {
-    shared.norms[i / kBlockGroups][i % kBlockGroups] = 0.0f;
-    shared.slopes[i / kBlockGroups][i % kBlockGroups] = 0.0f;
+    shared.inverse_rms[i / kBlockGroups][i % kBlockGroups] = 0.0f;
+    shared.correction[i / kBlockGroups][i % kBlockGroups] = 0.0f;
   }
 }
 
-// With r = 1 / sqrt(mean of y² + eps) over a group: norms = r, slopes = r³ · mean of gradient · y, so that the gradient
-// before the norm is r · gradient - slope · y. Eight lanes work on one group of one step.
+// The RMS norm of each group at each step, r = 1 / sqrt(mean of y² + eps), and the coefficient c = r³ mean of (grad y):
+// the gradient before the norm is r grad - c y. Eight lanes sum one group.
 template <int kStates>
-__device__ __forceinline__ void group_norms(BackwardShared<kStates>& shared, const Share& share, const Sizes& sizes) {
-  const int groups = share.channels / sizes.group_size;
+__device__ __forceinline__ void compute_norms(BackwardShared<kStates>& shared, const Slice& slice, const Sizes& sizes) {
+  const int groups = slice.channels / sizes.group_size;
   const int lane = threadIdx.x % 8;
   for (int i = threadIdx.x / 8; i < kChunk * groups; i += Layout<kStates>::kThreads / 8) {
     const int step = i / groups, group = i % groups;
@@ -89,44 +94,47 @@ __device__ __forceinline__ void group_norms(BackwardShared<kStates>& shared, con
     squares = sum_of_eight_lanes(squares);
     products = sum_of_eight_lanes(products);
     if (lane == 0) {
-      const float norm = rsqrtf(squares / sizes.group_size + sizes.eps);
-      shared.norms[step][group] = norm;
-      shared.slopes[step][group] = norm * norm * norm * products / sizes.group_size;
+      const float inverse_rms = rsqrtf(squares / sizes.group_size + sizes.eps);
+      shared.inverse_rms[step][group] = inverse_rms;
+      shared.correction[step][group] = inverse_rms * inverse_rms * inverse_rms * products / sizes.group_size;
     }
   }
 }
 
-// By rows: replaces y by its gradient; calls visit(step, pack, y after the norm) on the way.
+// By rows: replaces y by its gradient, and calls visit(step, pack, normed y), which has all that grad_z needs.
 template <int kStates, typename Visit>
-__device__ __forceinline__ void differentiate_norms(BackwardShared<kStates>& shared, const Share& share,
-                                                    const Sizes& sizes, const Visit& visit) {
-  using Place = ByRows<kChunk, Layout<kStates>::kThreads>;
-  if (share.channels <= Place::channel()) return;
+__device__ __forceinline__ void reverse_norms(BackwardShared<kStates>& shared, const Slice& slice, const Sizes& sizes,
+                                              const Visit& visit) {
+  using Mapping = RowMapping<kChunk, Layout<kStates>::kThreads>;
+  if (slice.channels <= Mapping::channel()) return;
 #pragma unroll
-  for (int p = 0; p < Place::kPacks; ++p) {
-    const int step = Place::step(p);
+  for (int p = 0; p < Mapping::kPacks; ++p) {
+    const int step = Mapping::step(p);
     if (step >= kChunk) continue;
-    float y[kPackChannels], gradients[kPackChannels], norms[kPackChannels], slopes[kPackChannels];
-    load_floats(y, &shared.y[step][Place::channel()]);
-    load_floats(gradients, &shared.grad_y[step][Place::channel()]);
-    spread_groups(norms, shared.norms[step], Place::channel(), sizes.group_size);
-    spread_groups(slopes, shared.slopes[step], Place::channel(), sizes.group_size);
-    float before[kPackChannels], normed[kPackChannels];
+    float y[kPackChannels], gradients[kPackChannels], inverse_rms[kPackChannels], correction[kPackChannels];
+    load_floats(y, &shared.y[step][Mapping::channel()]);
+    load_floats(gradients, &shared.grad_y[step][Mapping::channel()]);
+    broadcast_groups(inverse_rms, shared.inverse_rms[step], Mapping::channel(), sizes.group_size);
+    broadcast_groups(correction, shared.correction[step], Mapping::channel(), sizes.group_size);
+    float grad_scanned[kPackChannels], normed[kPackChannels];
 #pragma unroll
     for (int i = 0; i < kPackChannels; ++i) {
-      normed[i] = norms[i] * y[i];
-      before[i] = norms[i] * gradients[i] - slopes[i] * y[i];
+      normed[i] = inverse_rms[i] * y[i];
+      grad_scanned[i] = inverse_rms[i] * gradients[i] - correction[i] * y[i];
     }
-    store_floats(&shared.y[step][Place::channel()], before);
+    store_floats(&shared.y[step][Mapping::channel()], grad_scanned);
     visit(step, p, normed);
   }
 }
 
-// By states: from the gradients of y to those of all that enters the recurrence. `carried` is the gradient of the state
-// after the chunk, and becomes that of the state before it.
+// By states: the reverse-mode sweep, from the gradients of y to those of B, C, the drive, delta and A. `grad_state` is
+// the gradient of the state after the chunk, and becomes that of the state before it.
+//
+// Each group of kRegisterSteps steps is run forward from its checkpoint and then backward, so an exponential is
+// computed twice per pass in total, and states never travel through global memory.
 template <int kStates>
-__device__ __forceinline__ void reverse_steps(BackwardShared<kStates>& shared, States& carried, States& grad_A,
-                                              const States& rates, const ByStates<kStates>& place) {
+__device__ __forceinline__ void reverse_steps(BackwardShared<kStates>& shared, States& grad_state, States& grad_A,
+                                              const States& rates, const StateMapping<kStates>& mapping) {
   using L = Layout<kStates>;
   const int state_lane = threadIdx.x % L::kStateLanes;
   const int channel_lane = threadIdx.x % 32 / L::kStateLanes;
@@ -140,9 +148,9 @@ __device__ __forceinline__ void reverse_steps(BackwardShared<kStates>& shared, S
 #pragma unroll
     for (int k = 0; k < kRegisterSteps; ++k) {
       float delta[kThreadChannels], drive[kThreadChannels], B[kThreadStates];
-      load_floats(delta, &shared.delta[first + k][place.channel]);
-      load_floats(drive, &shared.drive[first + k][place.channel]);
-      load_floats(B, &shared.rotated[first + k][place.state]);
+      load_floats(delta, &shared.delta[first + k][mapping.channel]);
+      load_floats(drive, &shared.drive[first + k][mapping.channel]);
+      load_floats(B, &shared.rotated[first + k][mapping.state]);
 #pragma unroll
       for (int c = 0; c < kThreadChannels; ++c) {
 #pragma unroll
@@ -152,62 +160,64 @@ __device__ __forceinline__ void reverse_steps(BackwardShared<kStates>& shared, S
         }
       }
     }
-    __syncwarp();  // all lanes have read their checkpoints
+    __syncwarp();  // all lanes have read their checkpoints, which grad_rotated() reuses
 #pragma unroll
     for (int k = kRegisterSteps - 1; k >= 0; --k) {
       const int step = first + k;
       float delta[kThreadChannels], drive[kThreadChannels], grad_y[kThreadChannels];
       float B[kThreadStates], C[kThreadStates];
-      load_floats(delta, &shared.delta[step][place.channel]);
-      load_floats(drive, &shared.drive[step][place.channel]);
-      load_floats(grad_y, &shared.y[step][place.channel]);
-      load_floats(B, &shared.rotated[step][place.state]);
-      load_floats(C, &shared.rotated[step][kStates + place.state]);
-      float by_channel[2 * kThreadChannels] = {};  // sums over the states: by way of the drive, by way of the decay
-      float by_state[2 * kThreadStates] = {};      // sums over the channels: of B, of C
+      load_floats(delta, &shared.delta[step][mapping.channel]);
+      load_floats(drive, &shared.drive[step][mapping.channel]);
+      load_floats(grad_y, &shared.y[step][mapping.channel]);
+      load_floats(B, &shared.rotated[step][mapping.state]);
+      load_floats(C, &shared.rotated[step][kStates + mapping.state]);
+      float channel_sums[2 * kThreadChannels] =
+          {};                                    // sums over states: gradients of the drive, and of delta by the decay
+      float state_sums[2 * kThreadStates] = {};  // sums over channels: gradients of B, then of C
 #pragma unroll
       for (int c = 0; c < kThreadChannels; ++c) {
 #pragma unroll
         for (int s = 0; s < kThreadStates; ++s) {
-          const float gradient = carried[c][s] + grad_y[c] * C[s];
-          by_state[kThreadStates + s] += grad_y[c] * h[k + 1][c][s];
-          by_state[s] += gradient * drive[c];
-          by_channel[c] += gradient * B[s];
-          carried[c][s] = gradient * decay[k][c][s];
-          const float change = carried[c][s] * h[k][c][s];
-          by_channel[kThreadChannels + c] += change * rates[c][s];
-          grad_A[c][s] += change * delta[c];
+          const float grad_h = grad_state[c][s] + grad_y[c] * C[s];
+          state_sums[kThreadStates + s] += grad_y[c] * h[k + 1][c][s];
+          state_sums[s] += grad_h * drive[c];
+          channel_sums[c] += grad_h * B[s];
+          grad_state[c][s] = grad_h * decay[k][c][s];
+          const float grad_exponent = grad_state[c][s] * h[k][c][s];  // d exp(x) = exp(x) dx
+          channel_sums[kThreadChannels + c] += grad_exponent * rates[c][s];
+          grad_A[c][s] += grad_exponent * delta[c];
         }
       }
-      reduce_scatter<L::kStateLanes, 1>(by_channel, threadIdx.x);
-      reduce_scatter<L::kChannelLanes, L::kStateLanes>(by_state, threadIdx.x);
-      __syncwarp();  // all lanes have read drive and grad_y
+      reduce_scatter<L::kStateLanes, 1>(channel_sums, threadIdx.x);
+      reduce_scatter<L::kChannelLanes, L::kStateLanes>(state_sums, threadIdx.x);
+      __syncwarp();  // all lanes have read the drive and grad_y that the sums overwrite
       if (state_lane < 2 * kThreadChannels) {
         Tile<kChunk>& tile = state_lane < kThreadChannels ? shared.drive : shared.y;
-        tile[step][place.channel + state_lane % kThreadChannels] = by_channel[0];
+        tile[step][mapping.channel + state_lane % kThreadChannels] = channel_sums[0];
       }
       float* grad_rotated = shared.grad_rotated(step, threadIdx.x / 32);
 #pragma unroll
       for (int i = 0; i < 2 * kThreadStates / L::kChannelLanes; ++i) {
-        const int index = channel_lane + i * L::kChannelLanes;  // first the states of B, then those of C
-        grad_rotated[index / kThreadStates * kStates + place.state + index % kThreadStates] = by_state[i];
+        const int index = channel_lane + i * L::kChannelLanes;  // first the states of B, then of C
+        grad_rotated[index / kThreadStates * kStates + mapping.state + index % kThreadStates] = state_sums[i];
       }
     }
   }
 }
 
-// By rows: what the chunk gives to the gradients of u, dt, dt_bias and D. Reading u and dt again, from a cache, is
-// cheaper than the registers in which they would have to wait.
+// By rows: gradients of u and dt of the chunk, and its contribution to those of dt_bias and D. u and dt are read again,
+// mostly from L2: holding them through the sweep would take 16 registers per thread of a kernel that has none left.
 template <int kStates, typename T>
-__device__ __forceinline__ void write_rows(const BackwardInputs<T>& inputs, const BackwardOutputs<T>& out,
-                                           const Share& share, int first_step, BackwardShared<kStates>& shared) {
-  using Place = ByRows<kChunk, Layout<kStates>::kThreads>;
+__device__ __forceinline__ void store_activation_gradients(const BackwardInputs<T>& inputs,
+                                                           const BackwardArguments<T>& out, const Slice& slice,
+                                                           int first_step, BackwardShared<kStates>& shared) {
+  using Mapping = RowMapping<kChunk, Layout<kStates>::kThreads>;
   const Sizes& sizes = inputs.scan.sizes;
-  const int channel = share.first_channel + Place::channel();
-  const int count = share.channels - Place::channel();
+  const int channel = slice.first_channel + Mapping::channel();
+  const int count = slice.channels - Mapping::channel();
   const RowPack<float> D = load_pack<kPackChannels>(inputs.scan.D + channel, count, sizes.aligned);
   const RowPack<float> bias = load_pack<kPackChannels>(inputs.scan.dt_bias + channel, count, sizes.aligned);
-  float sums[2 * kPackChannels];  // of D, of dt_bias
+  float sums[2 * kPackChannels];  // gradients of D, then of dt_bias
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const float4 four = shared.sums[i][threadIdx.x];
@@ -217,30 +227,31 @@ __device__ __forceinline__ void write_rows(const BackwardInputs<T>& inputs, cons
     sums[4 * i + 3] = four.w;
   }
 #pragma unroll
-  for (int p = 0; p < Place::kPacks; ++p) {
-    const int step = Place::step(p);
-    if (step >= kChunk || first_step + step >= share.end) continue;
+  for (int p = 0; p < Mapping::kPacks; ++p) {
+    const int step = Mapping::step(p);
+    if (step >= kChunk || first_step + step >= slice.end) continue;
     const RowPack<T> u =
-        load_pack<kPackChannels>(inputs.scan.u.at(share.batch, first_step + step, channel), count, sizes.aligned);
+        load_pack<kPackChannels>(inputs.scan.u.at(slice.batch, first_step + step, channel), count, sizes.aligned);
     const RowPack<T> dt =
-        load_pack<kPackChannels>(inputs.scan.dt.at(share.batch, first_step + step, channel), count, sizes.aligned);
-    float delta[kPackChannels], by_drive[kPackChannels], by_decay[kPackChannels], gradients[kPackChannels];
-    load_floats(delta, &shared.delta[step][Place::channel()]);
-    load_floats(by_drive, &shared.drive[step][Place::channel()]);
-    load_floats(by_decay, &shared.y[step][Place::channel()]);
-    load_floats(gradients, &shared.grad_y[step][Place::channel()]);
+        load_pack<kPackChannels>(inputs.scan.dt.at(slice.batch, first_step + step, channel), count, sizes.aligned);
+    float delta[kPackChannels], grad_drive[kPackChannels], grad_decay[kPackChannels], gradients[kPackChannels];
+    load_floats(delta, &shared.delta[step][Mapping::channel()]);
+    load_floats(grad_drive, &shared.drive[step][Mapping::channel()]);
+    load_floats(grad_decay, &shared.y[step][Mapping::channel()]);
+    load_floats(gradients, &shared.grad_y[step][Mapping::channel()]);
     RowPack<T> grad_u, grad_dt;
 #pragma unroll
     for (int i = 0; i < kPackChannels; ++i) {
-      const float grad_delta = u[i] * by_drive[i] + kLn2 * by_decay[i];
-      const float grad_step = grad_delta * sizes.delta_factor * sigmoid(dt[i] + bias[i]);
-      grad_dt.set(i, grad_step);
-      grad_u.set(i, D[i] * gradients[i] + delta[i] * by_drive[i]);
+      // Rates are those of powers of 2, hence ln(2).
+      const float grad_delta = u[i] * grad_drive[i] + kLn2 * grad_decay[i];
+      const float dt_gradient = grad_delta * sizes.inverse_delta_scale * sigmoid(dt[i] + bias[i]);
+      grad_dt.set(i, dt_gradient);
+      grad_u.set(i, D[i] * gradients[i] + delta[i] * grad_drive[i]);
       sums[i] += gradients[i] * u[i];
-      sums[kPackChannels + i] += grad_step;
+      sums[kPackChannels + i] += dt_gradient;
     }
-    store_pack(out.u.at(share.batch, first_step + step, channel), grad_u, count, sizes.aligned);
-    store_pack(out.dt.at(share.batch, first_step + step, channel), grad_dt, count, sizes.aligned);
+    store_pack(out.grad_u.at(slice.batch, first_step + step, channel), grad_u, count, sizes.aligned);
+    store_pack(out.grad_dt.at(slice.batch, first_step + step, channel), grad_dt, count, sizes.aligned);
   }
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
@@ -248,15 +259,15 @@ __device__ __forceinline__ void write_rows(const BackwardInputs<T>& inputs, cons
   }
 }
 
-// Adds up what the warps found for B and C.
+// Adds the gradients of B and C over the warps, in a fixed order, and writes the partial sum of this thread block.
 template <int kStates>
-__device__ __forceinline__ void write_grad_rotated(float* out, const Share& share, const Sizes& sizes, int first_step,
+__device__ __forceinline__ void store_grad_rotated(float* out, const Slice& slice, const Sizes& sizes, int first_step,
                                                    BackwardShared<kStates>& shared) {
   using L = Layout<kStates>;
-  const int64_t row = static_cast<int64_t>(share.batch) * sizes.length + first_step;
+  const int64_t row = static_cast<int64_t>(slice.batch) * sizes.length + first_step;
   for (int i = 4 * threadIdx.x; i < kChunk * 2 * kStates; i += 4 * L::kThreads) {
     const int step = i / (2 * kStates), column = i % (2 * kStates);
-    if (first_step + step >= share.end) continue;
+    if (first_step + step >= slice.end) continue;
     float sum[4] = {};
 #pragma unroll
     for (int warp = 0; warp < L::kWarps; ++warp) {
@@ -265,7 +276,7 @@ __device__ __forceinline__ void write_grad_rotated(float* out, const Share& shar
 #pragma unroll
       for (int k = 0; k < 4; ++k) sum[k] += four[k];
     }
-    store_floats(out + ((row + step) * sizes.channel_blocks + share.channel_block) * 2 * kStates + column, sum);
+    store_floats(out + ((row + step) * sizes.channel_blocks + slice.channel_block) * 2 * kStates + column, sum);
   }
 }
 

@@ -1,4 +1,5 @@
-// The arguments of the De-focus scan, checked and in the layout that the kernels read.
+// The arguments of the De-focus scan, checked, in the memory layout that the kernels read.
+// Shapes: B batch, L tokens, E channels, N state.
 #pragma once
 
 #include <ATen/Functions.h>
@@ -7,7 +8,6 @@
 #include <algorithm>
 #include <limits>
 
-#include "common/segments.h"
 #include "cuda/defocus_scan/arguments.h"
 #include "cuda/common/tensor_arguments.h"
 
@@ -45,8 +45,8 @@ struct ScanArguments {
     set_sizes(delta_scale, group_size, eps);
   }
 
-  int64_t chunks() const { return ceil_div(sizes.length, kChunk); }
-  bool rotates() const { return freq.defined(); }
+  int64_t num_chunks() const { return ceil_div(sizes.length, kChunk); }
+  bool has_rotary() const { return freq.defined(); }
   Tensor empty(at::IntArrayRef shape) const { return at::empty(shape, u.options().dtype(at::kFloat)); }
 
   template <typename T>
@@ -56,16 +56,16 @@ struct ScanArguments {
             C.const_data_ptr<T>(),
             {B.stride(0), B.stride(1), B.stride(2)},
             {C.stride(0), C.stride(1), C.stride(2)},
-            rotates() ? positions.const_data_ptr<float>() : nullptr,
-            rotates() ? freq.const_data_ptr<float>() : nullptr};
+            has_rotary() ? positions.const_data_ptr<float>() : nullptr,
+            has_rotary() ? freq.const_data_ptr<float>() : nullptr};
   }
 
   template <typename T>
   ScanInputs<T> inputs(const Tensor& rotated) const {
     return {sizes,
-            read_rows<T>(u),
-            read_rows<T>(dt),
-            read_rows<T>(z),
+            input_rows<T>(u),
+            input_rows<T>(dt),
+            input_rows<T>(z),
             A.const_data_ptr<float>(),
             D.const_data_ptr<float>(),
             dt_bias.const_data_ptr<float>(),
@@ -90,7 +90,7 @@ struct ScanArguments {
     if (initial_state.defined()) {
       check_like(initial_state, "initial_state", {batch, channels, state}, at::kFloat, device, kOp);
     }
-    if (rotates()) {
+    if (has_rotary()) {
       TORCH_CHECK(positions.defined(), kOp, ": expected positions along with freq");
       TORCH_CHECK(state % 2 == 0, kOp, ": expected an even state with freq, got ", state);
       check_like(freq, "freq", {state}, at::kFloat, device, kOp);
@@ -102,12 +102,14 @@ struct ScanArguments {
                 channels, " channels, got ", group_size);
     TORCH_CHECK(group_size <= kBlockChannels, kOp, ": the CUDA kernels take a group_size of up to ", kBlockChannels,
                 ", got ", group_size);
-    constexpr int64_t kMost = std::numeric_limits<int>::max() - kForwardSteps;
-    TORCH_CHECK(batch <= kMost && length <= kMost && channels <= kMost, kOp, ": expected sizes below 2^31, got ",
-                u.sizes());
+    // Kernels count steps and channels in int, and look up to kForwardSteps beyond the end.
+    constexpr int64_t kMaxSize = std::numeric_limits<int>::max() - kForwardSteps;
+    TORCH_CHECK(batch <= kMaxSize && length <= kMaxSize && channels <= kMaxSize, kOp,
+                ": expected sizes below 2^31, got ", u.sizes());
   }
 
   void set_sizes(double delta_scale, int64_t group_size, double eps) {
+    // As many whole norm groups as fit, so that no group needs sums across thread blocks.
     const int64_t groups = std::min<int64_t>(kBlockChannels / group_size, kBlockGroups);
     const int64_t block_channels = groups * group_size;
     const int64_t channel_blocks = ceil_div(u.size(2), block_channels);
@@ -116,7 +118,8 @@ struct ScanArguments {
         gpu_segment_steps(u.size(1), thread_blocks, multiprocessors(u.device()), kForwardSteps, kMinSegmentSteps);
     const int64_t segments = ceil_div(u.size(1), segment_steps);
     TORCH_CHECK(thread_blocks * segments <= std::numeric_limits<int>::max(), kOp, ": u of shape ", u.sizes(),
-                " needs more thread blocks than CUDA has");
+                " needs more than the 2^31 - 1 thread blocks of a CUDA grid");
+    // Offsets of blocks within a row, the row itself and the strides must all be multiples of 16 bytes.
     const bool aligned = block_channels * u.element_size() % kPackBytes == 0 &&
                          u.size(2) * u.element_size() % kPackBytes == 0 && rows_are_aligned(u) &&
                          rows_are_aligned(dt) && rows_are_aligned(z);
