@@ -29,7 +29,8 @@ RELEASE_ARCHITECTURES = ('8.0', '9.0', '10.0', '12.0')  # each also serves the l
 
 
 def sources(folder: Path, *suffixes: str) -> list[str]:
-    return sorted(str(path.relative_to(ROOT)) for path in folder.glob('*') if path.suffix in suffixes)
+    """Return the source files below ``folder``, relative to the root as setuptools expects them."""
+    return sorted(str(path.relative_to(ROOT)) for path in folder.rglob('*') if path.suffix in suffixes)
 
 
 def release_architectures(cuda_home: str) -> str:
@@ -64,7 +65,7 @@ def compiles_cuda() -> bool:
 
 
 def extension():
-    cpp = sources(CSRC, '.cpp') + sources(CSRC / 'cpu', '.cpp')
+    cpp = [str((CSRC / 'registration.cpp').relative_to(ROOT)), *sources(CSRC / 'cpu', '.cpp')]
     cxx = ['-O3', '-Wall', '-Wextra']
     nvcc = ['-O3', '-lineinfo']
     if os.getenv('MMDEFOCUS_STRICT', '0') == '1':

@@ -95,8 +95,13 @@ def test_the_emulation_finds_a_missing_barrier(ops):
         (1, 1, 132, 32),
     ],
 )
-def test_cuts(ops, length, thread_blocks, multiprocessors, steps):
-    assert ops.segment_steps(length, thread_blocks, multiprocessors) == steps
+def test_segment_steps(length, thread_blocks, multiprocessors, steps):
+    assert torch.ops.mmdefocus.gpu_segment_steps(length, thread_blocks, multiprocessors) == steps
+
+
+def test_segment_steps_refuses_sizes_below_one():
+    with pytest.raises(RuntimeError, match='gpu_segment_steps: expected positive arguments, got 0, 1, 132, 32 and 256'):
+        torch.ops.mmdefocus.gpu_segment_steps(0, 1, 132)
 
 
 @pytest.mark.parametrize('dimension', (0, 1))

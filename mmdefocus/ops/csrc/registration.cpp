@@ -1,9 +1,13 @@
-// Schemas of the operators. The public Python functions validate their arguments and say what is wrong in the user's
-// terms; the checks of the host functions keep memory safe for whoever calls the operators directly.
+// Schemas of the operators, and the operators that report constants of the kernels.
+//
+// The public Python functions validate arguments and raise errors in the user's terms. The checks of the host functions
+// keep memory safe when an operator is called directly.
+// Shapes: B batch, E channels, L time, N state, K kernel width.
 #include <Python.h>
 #include <torch/library.h>
 
-#include "cpu/chunks.h"
+#include "common/segments.h"
+#include "cpu/common/blocks.h"
 #include "cuda/causal_conv1d/limits.h"
 #include "cuda/defocus_scan/limits.h"
 
@@ -21,23 +25,33 @@ c10::Dict<std::string, int64_t> kernel_constants() {
   return constants;
 }
 
+int64_t gpu_segment_steps(int64_t length, int64_t thread_blocks, int64_t multiprocessors, int64_t granularity,
+                          int64_t min_steps) {
+  TORCH_CHECK(length > 0 && thread_blocks > 0 && multiprocessors > 0 && granularity > 0 && min_steps > 0,
+              "mmdefocus::gpu_segment_steps: expected positive arguments, got ", length, ", ", thread_blocks, ", ",
+              multiprocessors, ", ", granularity, " and ", min_steps);
+  return mmdefocus::gpu_segment_steps(length, thread_blocks, multiprocessors, granularity, min_steps);
+}
+
 }  // namespace
 
 TORCH_LIBRARY(mmdefocus, m) {
-  // u, delta (B, E, L); A (E, N); B, C (B, G, N, L) or, constant, (E, N).
-  // Returns y (B, E, L), the state after the last step (B, E, N), and the states that the backward pass starts from.
+  // u, delta (B, E, L); A (E, N); B, C (B, N, L), shared by all channels; all of one type, float32 or float64.
+  // Returns y (B, E, L), the state after the last step (B, E, N), and the states before every chunk, which the backward
+  // pass needs: (B, ceil(L / cpu_scan_chunk), N, E).
   m.def("selective_scan(Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C) -> (Tensor, Tensor, Tensor)");
   m.def(
       "selective_scan_backward(Tensor grad_y, Tensor? grad_last_state, Tensor u, Tensor delta, Tensor A, Tensor B, "
       "Tensor C, Tensor chunk_states) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
-  // x (B, E, L), weight (E, K), bias (E).
+  // x (B, E, L) of any floating type; weight (E, K), bias (E) float32, or float64 for x of float64.
   m.def("causal_conv1d(Tensor x, Tensor weight, Tensor? bias, bool silu) -> Tensor");
   m.def(
       "causal_conv1d_backward(Tensor grad_y, Tensor x, Tensor weight, Tensor? bias, bool silu) -> "
       "(Tensor, Tensor, Tensor)");
-  // u, dt, z (B, L, E) and B, C (B, L, N) of one floating type; the others float (double for double): A (E, N),
+  // u, dt, z (B, L, E) and B, C (B, L, N) of one floating type. All others float32, or float64 for float64: A (E, N),
   // D, dt_bias (E), freq (N), positions (L), initial_state (B, E, N).
-  // Returns y (B, L, E), the state after the last token (B, E, N), and the states that the backward pass starts from.
+  // Returns y (B, L, E), the state after the last token (B, E, N), and the states before every chunk, which the
+  // backward pass needs: (B, ceil(L / cpu_scan_chunk), N, E) on CPU, (B, ceil(L / cuda_scan_chunk), E, N) with CUDA.
   m.def(
       "defocus_scan(Tensor u, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor D, Tensor z, Tensor dt_bias, "
       "Tensor? freq, Tensor? positions, Tensor? initial_state, float delta_scale, int group_size, float eps) -> "
@@ -49,8 +63,14 @@ TORCH_LIBRARY(mmdefocus, m) {
       "float delta_scale, int group_size, float eps, Tensor chunk_states) -> "
       "(Tensor grad_u, Tensor grad_dt, Tensor grad_A, Tensor grad_B, Tensor grad_C, Tensor grad_D, Tensor grad_z, "
       "Tensor grad_dt_bias, Tensor grad_freq, Tensor grad_initial_state)");
+  // Name of the kernels that run on this processor: baseline, avx2 or avx512.
   m.def("cpu_instruction_set() -> str");
   m.def("kernel_constants() -> Dict(str, int)", &kernel_constants);
+  // Steps per segment of a sequence on a GPU; by default with the granularity and the minimum of the CUDA kernels.
+  m.def(c10::str("gpu_segment_steps(int length, int thread_blocks, int multiprocessors, int granularity=",
+                 mmdefocus::cuda::kForwardSteps, ", int min_steps=", mmdefocus::cuda::kMinSegmentSteps, ") -> int")
+            .c_str(),
+        &gpu_segment_steps);
 }
 
 // `import mmdefocus._ext` loads the library, which registers the operators; the module itself is empty.

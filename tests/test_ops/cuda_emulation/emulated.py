@@ -1,6 +1,6 @@
-"""The CUDA operators on CPU tensors: their sources, compiled for the CPU with the stand-in for CUDA in this folder.
+"""The CUDA operators on CPU tensors: their sources, compiled for the CPU against the CUDA stubs in this folder.
 
-Importing this module builds them, which takes about a minute after a change of a source and nothing else later.
+Importing this module builds the library, which takes about a minute; later imports load it until a source changes.
 """
 
 import hashlib
@@ -12,32 +12,35 @@ from pathlib import Path
 import torch
 from torch.utils.cpp_extension import load
 
-import mmdefocus.ops  # noqa: F401 - declares the operators whose schemas are taken over
+import mmdefocus.ops  # noqa: F401 - declares the operators whose schemas are reused
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 CSRC = ROOT / 'mmdefocus' / 'ops' / 'csrc'
 BUILD = ROOT / 'build' / 'cuda_emulation'
 NAMES = ('defocus_scan', 'defocus_scan_backward', 'causal_conv1d', 'causal_conv1d_backward')
-# Fibers jump from stack to stack, and kernels see shared memory as several types. -O1 compiles twice as fast as -O2.
+# _FORTIFY_SOURCE forbids jumps between the stacks of fibers; strict aliasing forbids shared memory of several types.
+# -O1 compiles twice as fast as -O2.
 FLAGS = ['-O1', '-fno-strict-aliasing', '-U_FORTIFY_SOURCE', '-Wno-unknown-pragmas', '-Wno-attributes']
 
 
 def _library() -> Path:
-    """Where the library for the present sources is or will be."""
-    files = [path for folder in (HERE, CSRC / 'cuda') for path in sorted(folder.rglob('*')) if path.suffix != '.pyc']
+    """Return the path of the library, which contains a hash of its sources; the file need not exist yet."""
+    folders = (HERE, CSRC / 'common', CSRC / 'cuda')
+    files = [path for folder in folders for path in sorted(folder.rglob('*')) if path.suffix != '.pyc']
     text = [torch.__version__, *FLAGS, *(path.read_text() for path in files if path.is_file())]
     return BUILD / f'emulated_{hashlib.sha256("".join(text).encode()).hexdigest()[:16]}.so'
 
 
 def _build(library: Path) -> None:
     BUILD.mkdir(parents=True, exist_ok=True)
-    os.environ['PATH'] = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'  # where ninja is
-    # A folder of its own: the lock that an interrupted build leaves would stop the next one forever.
+    os.environ['PATH'] = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'  # contains ninja
+    # A temporary folder, because the lock file of an interrupted build would block every later build.
     with tempfile.TemporaryDirectory(dir=BUILD) as folder:
-        sources = [path for path in sorted((CSRC / 'cuda').glob('*.cpp')) if path.name != 'registration.cpp']
-        for kernels in sorted((CSRC / 'cuda').glob('*.cu')):
-            sources.append(Path(folder, f'{kernels.stem}_emulated.cpp'))  # torch would give a .cu file to nvcc
+        sources = [path for path in sorted((CSRC / 'cuda').rglob('*.cpp')) if path.name != 'registration.cpp']
+        for kernels in sorted((CSRC / 'cuda').rglob('*.cu')):
+            # A copy named .cpp, because torch gives .cu files to nvcc.
+            sources.append(Path(folder, f'{kernels.parent.name}_{kernels.stem}_emulated.cpp'))
             sources[-1].write_text(f'#include "{kernels}"\n')
         load(
             'emulated',
@@ -102,10 +105,10 @@ class _CausalConv1d(torch.autograd.Function):
 
 
 def defocus_scan(*arguments):
-    """The implementation of :func:`mmdefocus.ops.defocus_scan` by the emulated kernels."""
+    """Compute :func:`mmdefocus.ops.defocus_scan` by the emulated kernels."""
     return _DefocusScan.apply(*arguments)
 
 
 def causal_conv1d(x, weight, bias, silu):
-    """The implementation of :func:`mmdefocus.ops.causal_conv1d` by the emulated kernels."""
+    """Compute :func:`mmdefocus.ops.causal_conv1d` by the emulated kernels."""
     return _CausalConv1d.apply(x, weight, bias, silu)

@@ -1,17 +1,16 @@
-// The CUDA operators on CPU tensors, whose schemas the Python side takes from the real ones, and what tests need beside
-// them.
+// The CUDA operators on CPU tensors, and operators that control the emulation. The Python side defines the schemas of
+// the former from those of the real operators.
 #include <ATen/Functions.h>
 #include <cuda_runtime.h>
 #include <torch/library.h>
 
 #include "cuda/operators.h"
-#include "cuda/scan_arguments.h"
 
 namespace {
 
 constexpr int kThreads = 64;
 
-// With a warp that must know what another has written.
+// Reverses the numbers of the threads; the second warp reads values that the first one wrote.
 void reverse(float* out, bool with_barrier) {
   auto* shared = reinterpret_cast<float*>(emulation::shared);
   shared[threadIdx.x] = threadIdx.x;
@@ -31,10 +30,6 @@ TORCH_LIBRARY_FRAGMENT(mmdefocus_emulated, m) {
   m.def("seed(int value) -> ()", [](int64_t value) { emulation::seed(static_cast<unsigned>(value)); });
   m.def("set_multiprocessors(int count) -> ()",
         [](int64_t count) { emulation::multiprocessors = static_cast<int>(count); });
-  m.def("segment_steps(int length, int thread_blocks, int multiprocessors) -> int",
-        [](int64_t length, int64_t blocks, int64_t processors) {
-          return mmdefocus::cuda::choose_segment_steps(length, blocks, static_cast<int>(processors));
-        });
   m.def("reverse_in_shared_memory(bool with_barrier) -> Tensor", &reverse_in_shared_memory);
 }
 

@@ -2,7 +2,7 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <torch/library.h>
 
-#include "cuda/kernel_image.h"
+#include "cuda/common/kernel_image.h"
 #include "cuda/operators.h"
 
 namespace mmdefocus::cuda {
