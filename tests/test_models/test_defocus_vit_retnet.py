@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from detector_options import DETECTOR
 from test_golden import BFLOAT16_TOLERANCE, assert_parity
 
 from mmdefocus.models import DefocusRetNet, DefocusViT
@@ -64,7 +65,9 @@ def test_nano_is_small(network):
 def test_output_forms(kind, options):
     image = torch.randn(2, 3, 17, 50)
     for out_type, shape in {'cls_token': (2, 16), 'raw': (2, 9, 16), 'featmap': (2, 16, 2, 4)}.items():
-        (output,) = build(kind, out_type=out_type, img_size=(48, 32), **options)(image)
+        backbone = build(kind, img_size=(48, 32), **options)
+        backbone.out_type = out_type
+        (output,) = backbone(image)
         assert output.shape == shape
 
 
@@ -78,7 +81,7 @@ def test_class_token_sees_the_image(kind):
 @ALL
 def test_first_token_sees_the_others_where_the_network_is_not_causal(kind):
     image = torch.randn(1, 3, 32, 32, requires_grad=True)
-    (feature,) = build(kind, out_type='featmap')(image)
+    (feature,) = build(kind, **DETECTOR)(image)
     (gradient,) = torch.autograd.grad(feature[..., 0, 0].square().sum(), image)
     assert gradient[..., :16, :16].any()
     assert gradient[..., 16:, :].any() == (kind == 'non-causal vit')
@@ -90,9 +93,9 @@ def test_padding_tokens_and_orders_are_those_of_the_skeleton(kind):
     backbone = build(kind, token_order='window', pretrain_size=32, rope_scale='auto', delta_scale='auto')
     backbone.out_type = 'featmap'
     assert backbone(image)[0].shape == (1, 16, 3, 5)
-    one_window = build(kind, token_order='window', pretrain_size=48, out_type='featmap')
+    one_window = build(kind, token_order='window', pretrain_size=48, **DETECTOR)
     square = torch.randn(1, 3, 48, 48)
-    assert torch.equal(one_window(square)[0], build(kind, out_type='featmap')(square)[0])
+    assert torch.equal(one_window(square)[0], build(kind, **DETECTOR)(square)[0])
 
 
 @ALL
@@ -189,7 +192,7 @@ def test_checkpointing_keeps_gradients(kind):
 def test_arguments_reach_the_skeleton(kind):
     init_cfg = dict(type='Constant', layer='Linear', val=0.5)
     changes = dict(img_size=(32, 48), in_channels=1, final_norm_eps=0.25, init_cfg=init_cfg)
-    network = build(kind, **changes, with_cp=True, frozen_stages=1, out_type='featmap')
+    network = build(kind, **changes, with_cp=True, frozen_stages=1, **DETECTOR)
     assert network.img_size == (32, 48)
     assert network.norm.eps == 0.25
     assert network.with_cp

@@ -9,6 +9,7 @@ zero.
 
 import pytest
 import torch
+from detector_options import DETECTOR
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import nn
@@ -67,7 +68,7 @@ class Detector(nn.Module):
             token_order='window' if arch['window_order'] else 'raster',
             pretrain_size=arch['pretrain_size'],
             final_norm_eps=1e-5,
-            out_type='featmap',
+            **DETECTOR,
         )
         self.neck = SimpleFeaturePyramid(arch['embed_dims'], arch['fpn_out'])
 

@@ -81,9 +81,9 @@ def _num_layers(keys: Iterable[str]) -> int:
 def resolution_of(backbone: 'DefocusBackbone') -> Resolution:
     """Image size and scales of a backbone."""
     height, width = backbone.img_size
-    is_detector = backbone.out_type == 'featmap'
-    scales = (backbone.rope_scale, backbone.delta_scale) if is_detector else backbone.scales_at(height, width)
-    return Resolution(height, width, *scales, backbone.pretrain_size, is_detector)
+    per_image = backbone.scale_rule == 'per_image'
+    scales = (backbone.rope_scale, backbone.delta_scale) if per_image else backbone.scales_at(height, width)
+    return Resolution(height, width, *scales, backbone.pretrain_size, per_image)
 
 
 def _adapt_scales(backbone: 'DefocusBackbone', trained: Resolution | None) -> None:

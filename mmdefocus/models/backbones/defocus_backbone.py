@@ -30,6 +30,8 @@ from .pretrained import load_pretrained, split_pretrained
 
 TOKEN_ORDERS = ('raster', 'window')
 OUT_TYPES = ('raw', 'cls_token', 'featmap')
+PATCH_EMBED_INITS = ('default', 'kaiming_normal')
+SCALE_RULES = ('nominal', 'per_image')
 BLOCK_NORM_EPS = 1e-5
 
 
@@ -103,7 +105,15 @@ class DefocusBackbone(BaseModule):
         final_norm_eps: Epsilon of the final layer norm; 1e-6 in the published classifiers, 1e-5 in the detectors.
         out_type: ``'cls_token'``: (B, C). ``'raw'``: the whole sequence (B, L, C) in token order, padding tokens
             included, class token last. ``'featmap'``: (B, C, ceil(height / patch_size), ceil(width / patch_size));
-            here the blocks run without autocast, as detectors need.
+            it requires explicit values of the next three arguments.
+        blocks_in_fp32: Run the blocks without autocast. False (default) in the published classifiers, True in the
+            published detectors.
+        patch_embed_init: Initial weight of the patch embedding. ``'default'``: that of PyTorch's ``Conv2d``, as in
+            the published classifiers. ``'kaiming_normal'``: N(0, 2 / fan_out), as in the published detectors.
+        scale_rule: Scales that the published rule sets when weights are loaded, for those of ``rope_scale`` and
+            ``delta_scale`` that are None. ``'nominal'`` (default, classifiers): numbers, from the ratio of ``img_size``
+            to that of the checkpoint. ``'per_image'`` (detectors): ``'auto'``, from the ratio of every padded image to
+            the ``img_size`` of the checkpoint.
         with_cp: Recompute the blocks in the backward pass instead of keeping their activations.
         frozen_stages: -1 freezes nothing, 0 patch embedding, positions and class token, k also the first k blocks, and
             ``num_layers`` also the final norm.
@@ -132,6 +142,9 @@ class DefocusBackbone(BaseModule):
         drop_path_rate: float = 0.0,
         final_norm_eps: float = 1e-6,
         out_type: str = 'cls_token',
+        blocks_in_fp32: bool | None = None,
+        patch_embed_init: str | None = None,
+        scale_rule: str | None = None,
         with_cp: bool = False,
         frozen_stages: int = -1,
         init_cfg: dict | list[dict] | None = None,
@@ -146,6 +159,13 @@ class DefocusBackbone(BaseModule):
             )
         _check_choice('token_order', token_order, TOKEN_ORDERS)
         _check_choice('out_type', out_type, OUT_TYPES)
+        if out_type == 'featmap':
+            _require_detector_arguments(blocks_in_fp32, patch_embed_init, scale_rule)
+        self.blocks_in_fp32 = bool(blocks_in_fp32)
+        self.patch_embed_init = patch_embed_init or 'default'
+        self.scale_rule = scale_rule or 'nominal'
+        _check_choice('patch_embed_init', self.patch_embed_init, PATCH_EMBED_INITS)
+        _check_choice('scale_rule', self.scale_rule, SCALE_RULES)
         _check_pretrain_size(pretrain_size, patch_size, token_order, rope_scale, delta_scale)
         if not 0 <= drop_path_rate < 1:
             raise ValueError(f'drop_path_rate must be in [0, 1), got {drop_path_rate}')
@@ -205,7 +225,7 @@ class DefocusBackbone(BaseModule):
         projection.reset_parameters()
         # Published detectors and classifiers differ here. The bias must not be 0: padding tokens would be exactly 0 in
         # all blocks, where the gradient of RMSNorm grows by 1 / sqrt(eps) per block until it overflows.
-        if self.out_type == 'featmap':
+        if self.patch_embed_init == 'kaiming_normal':
             nn.init.normal_(projection.weight, std=math.sqrt(2 / (self.patch_size**2 * self.embed_dims)))
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
@@ -236,7 +256,7 @@ class DefocusBackbone(BaseModule):
         sequence = torch.cat((sequence, cls_token), dim=1)  # (B, L, C)
         positions = token_positions(sequence.shape[1], rope_scale, like=sequence)
 
-        with autocast_off(images.device) if self.out_type == 'featmap' else nullcontext():
+        with autocast_off(images.device) if self.blocks_in_fp32 else nullcontext():
             for block in self.layers:
                 if self.with_cp and torch.is_grad_enabled():
                     sequence = checkpoint(block, sequence, positions, delta_scale, use_reentrant=False)
@@ -328,6 +348,18 @@ class DefocusBackbone(BaseModule):
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ValueError(f'{name} must be one of {list(choices)}, got {value!r}')
+
+
+def _require_detector_arguments(
+    blocks_in_fp32: bool | None, patch_embed_init: str | None, scale_rule: str | None
+) -> None:
+    given = dict(blocks_in_fp32=blocks_in_fp32, patch_embed_init=patch_embed_init, scale_rule=scale_rule)
+    missing = [name for name, value in given.items() if value is None]
+    if missing:
+        raise ValueError(
+            f"out_type='featmap' needs explicit values of {', '.join(given)}, got none of {', '.join(missing)}; the "
+            "published detectors have blocks_in_fp32=True, patch_embed_init='kaiming_normal', scale_rule='per_image'"
+        )
 
 
 def _check_pretrain_size(

@@ -26,7 +26,8 @@ class DefocusMamba(DefocusBackbone):
             ``embed_dims, num_layers, inner_dims, state_dims, conv_kernel, dt_rank, group_size``.
         rotary: Whether the mixers have a learnable rotary position embedding (the centre of the band-pass).
         img_size, patch_size, in_channels, token_order, pretrain_size, rope_scale, delta_scale, drop_path_rate,
-            final_norm_eps, out_type, with_cp, frozen_stages, init_cfg: See :class:`DefocusBackbone`.
+            final_norm_eps, out_type, blocks_in_fp32, patch_embed_init,
+            scale_rule, with_cp, frozen_stages, init_cfg: See :class:`DefocusBackbone`.
 
     Raises:
         TypeError: ``arch`` is neither a name nor a dict.
@@ -54,6 +55,9 @@ class DefocusMamba(DefocusBackbone):
         drop_path_rate: float = 0.0,
         final_norm_eps: float = 1e-6,
         out_type: str = 'cls_token',
+        blocks_in_fp32: bool | None = None,
+        patch_embed_init: str | None = None,
+        scale_rule: str | None = None,
         with_cp: bool = False,
         frozen_stages: int = -1,
         init_cfg: dict | list[dict] | None = None,
@@ -74,6 +78,9 @@ class DefocusMamba(DefocusBackbone):
             drop_path_rate=drop_path_rate,
             final_norm_eps=final_norm_eps,
             out_type=out_type,
+            blocks_in_fp32=blocks_in_fp32,
+            patch_embed_init=patch_embed_init,
+            scale_rule=scale_rule,
             with_cp=with_cp,
             frozen_stages=frozen_stages,
             init_cfg=init_cfg,

@@ -31,7 +31,8 @@ class DefocusRetNet(DefocusBackbone):
         band_pass: Whether there is a learnable band-pass. The plain network, which knows no positions without it,
             should have ``absolute_positions``.
         absolute_positions, img_size, patch_size, in_channels, token_order, pretrain_size, rope_scale, delta_scale,
-            drop_path_rate, final_norm_eps, out_type, with_cp, frozen_stages, init_cfg: See :class:`DefocusBackbone`.
+            drop_path_rate, final_norm_eps, out_type, blocks_in_fp32, patch_embed_init,
+            scale_rule, with_cp, frozen_stages, init_cfg: See :class:`DefocusBackbone`.
 
     Raises:
         TypeError: ``arch`` is neither a name nor a dict.
@@ -58,6 +59,9 @@ class DefocusRetNet(DefocusBackbone):
         drop_path_rate: float = 0.0,
         final_norm_eps: float = 1e-6,
         out_type: str = 'cls_token',
+        blocks_in_fp32: bool | None = None,
+        patch_embed_init: str | None = None,
+        scale_rule: str | None = None,
         with_cp: bool = False,
         frozen_stages: int = -1,
         init_cfg: dict | list[dict] | None = None,
@@ -80,6 +84,9 @@ class DefocusRetNet(DefocusBackbone):
             drop_path_rate=drop_path_rate,
             final_norm_eps=final_norm_eps,
             out_type=out_type,
+            blocks_in_fp32=blocks_in_fp32,
+            patch_embed_init=patch_embed_init,
+            scale_rule=scale_rule,
             with_cp=with_cp,
             frozen_stages=frozen_stages,
             init_cfg=init_cfg,
