@@ -129,7 +129,7 @@ def test_pretrained_weights_must_fit(saved, build, toy_arch, change):
     path = saved(in_model(DefocusMamba(toy_arch | change)))
     for init_cfg in (dict(type='Pretrained', checkpoint=path), dict(type='Pretrained', checkpoint=path, prefix='head')):
         with pytest.raises(
-            CheckpointError, match=r'epoch_1\.pth is no checkpoint of this DefocusMamba: .*init_cfg=None'
+            CheckpointError, match=r'epoch_1\.pth is not a checkpoint of this DefocusMamba: .*init_cfg=None'
         ):
             build(init_cfg=init_cfg).init_weights()
 
@@ -273,7 +273,7 @@ def test_numbers_of_the_config_are_kept(build, saved, log, scales, warns):
     model = in_model(build(img_size=128, rope_scale=scales[0], delta_scale=scales[1]))
     load_checkpoint(model, saved(in_model(build(img_size=64))))
     assert (model['backbone'].rope_scale, model['backbone'].delta_scale) == scales
-    said = f'but the config says rope_scale={scales[0]:g} and delta_scale={scales[1]:g}, which is kept'
+    said = f'but the config sets rope_scale={scales[0]:g} and delta_scale={scales[1]:g}, which are kept'
     assert [said in text for text in warnings_in(log)] == [True] * warns
 
 
@@ -282,7 +282,7 @@ def test_a_scale_of_one_is_a_number_too(build, saved, log):
     load_checkpoint(model, saved(in_model(build(img_size=64))))
     assert (model['backbone'].rope_scale, model['backbone'].delta_scale) == (1, 1)
     (text,) = warnings_in(log)
-    assert 'takes to rope_scale=4 and delta_scale=2 here, but the config says rope_scale=1 and delta_scale=1' in text
+    assert 'gives rope_scale=4 and delta_scale=2 here, but the config sets rope_scale=1 and delta_scale=1' in text
 
 
 def test_each_scale_follows_the_rule_by_itself(build, saved):
@@ -301,7 +301,7 @@ def test_a_plain_state_dict_in_a_detector_is_of_a_classifier_of_pretrain_size(bu
     detector.load_state_dict(plain(build(img_size=64)))
     assert (detector.rope_scale, detector.delta_scale) == ('auto', 'auto')
     (text,) = warnings_in(log)
-    assert 'is taken for that of a classifier trained at pretrain_size, 64 x 64 pixels' in text
+    assert 'assuming a classifier trained at pretrain_size, 64 x 64 pixels' in text
     assert 'trained at 64 x 64 pixels with rope_scale=1 and delta_scale=1; by the published rule' in log.text
     assert detector.scales_at(128, 128) == (4, 2)
 
@@ -312,9 +312,7 @@ def test_a_plain_state_dict_without_a_known_size_changes_no_scale(build, log, ch
     backbone.load_state_dict(plain(build(img_size=64)))
     assert (backbone.rope_scale, backbone.delta_scale) == (1, 1)
     (text,) = warnings_in(log)
-    assert text == (
-        'the state dict does not tell its image size and scales; rope_scale=1 and delta_scale=1 stay as they are'
-    )
+    assert text == ('the state dict does not record its image size and scales; rope_scale=1 and delta_scale=1 are kept')
 
 
 def test_a_plain_state_dict_says_nothing_where_the_config_has_both_scales(build, log):
@@ -330,14 +328,14 @@ def test_a_classifier_that_is_not_square_does_not_set_a_detectors_scales(build, 
     assert detector.pretrain_size == changes.get('pretrain_size')
     (text,) = warnings_in(log)
     assert 'trained at 64 x 128 pixels' in text
-    assert 'for weights of square images, so that rope_scale=1 and delta_scale=1 stay as they are' in text
+    assert 'applies to weights trained on square images; rope_scale=1 and delta_scale=1 are kept' in text
 
 
 def test_a_detector_does_not_set_a_classifiers_scales(build, saved, log):
     classifier = build(img_size=128)
     load_checkpoint(classifier, saved(build(**DETECTOR, pretrain_size=64, rope_scale=4.0, delta_scale=2.0)))
     assert (classifier.rope_scale, classifier.delta_scale) == (1, 1)
-    assert 'there is no rule from a detector to a classifier' in warnings_in(log)[0]
+    assert "there is no rule from scale_rule='per_image' (detectors) to 'nominal' (classifiers)" in warnings_in(log)[0]
 
 
 def test_published_detector_keeps_its_numbers_without_a_warning(build, saved, log):

@@ -376,8 +376,21 @@ def test_arch_with_a_key_too_many_or_too_few(toy_arch):
 
 
 def test_unknown_arguments_are_refused(build):
-    with pytest.raises(TypeError, match='use_rope'):
+    with pytest.raises(
+        TypeError, match=r"^DefocusMamba has no argument 'rope_scales' \(did you mean 'rope_scale'\?\)$"
+    ):
+        build(rope_scales=2.0)
+    with pytest.raises(TypeError, match=r"no argument 'rotery' \(did you mean 'rotary'\?\), 'zzz'; its arguments are"):
+        build(rotery=False, zzz=1)
+    with pytest.raises(TypeError, match=r"'use_rope'; its arguments are rotary, arch, img_size, .*, init_cfg$"):
         build(use_rope=True)
+
+
+def test_sizes_of_the_image_and_the_sequence_may_be_positional(toy_arch):
+    backbone = DefocusMamba(toy_arch, 32, 8, 1, 'window', 16)
+    assert (backbone.img_size, backbone.patch_size, backbone.in_channels, backbone.window) == ((32, 32), 8, 1, 2)
+    with pytest.raises(TypeError, match='positional arguments'):  # not silently another argument than before
+        DefocusMamba(toy_arch, 32, 8, 1, 'window', 16, False)
 
 
 def test_unknown_arch_is_refused(toy_arch):

@@ -6,7 +6,7 @@ from detector_options import DETECTOR
 from test_golden import BFLOAT16_TOLERANCE, assert_parity
 
 from mmdefocus.models import DefocusRetNet, DefocusViT
-from mmdefocus.models.mixers.band_pass import BandPass
+from mmdefocus.models.mixers.bandpass import Bandpass
 
 VIT = {'embed_dims': 16, 'num_layers': 2, 'num_heads': 2, 'ffn_dims': 32}
 RETNET = {'embed_dims': 16, 'num_layers': 2, 'num_heads': 2, 'value_dims': 32, 'ffn_dims': 24}
@@ -223,7 +223,7 @@ def test_initial_weights_are_drawn_with_a_deviation_of_002(kind):
 
 
 def test_frequencies_are_per_unit_of_position():
-    band_pass = BandPass(2, 16)
+    band_pass = Bandpass(2, 16)
     for positions in ([3.0, 3.5], [1.0, 1.5, 2.0]):
         assert torch.equal(band_pass(torch.tensor(positions), 1.0)[1], 0.5 * band_pass.freq)
     assert torch.equal(band_pass(torch.tensor([4.0]), 1.0)[1], 4 * band_pass.freq)
@@ -296,5 +296,7 @@ def test_wrong_arguments_are_refused(network, arch):
         network({key: value for key, value in arch.items() if key != 'num_heads'} | {'heads': 2})
     with pytest.raises(ValueError, match=r'embed_dims must be a multiple of num_heads \(3\), got 16'):
         network(arch | {'num_heads': 3})
-    with pytest.raises(TypeError, match='use_rope'):
-        network(arch, use_rope=True)
+    with pytest.raises(
+        TypeError, match=rf"{network.__name__} has no argument 'bandpass' \(did you mean 'band_pass'\?\)"
+    ):
+        network(arch, bandpass=True)
