@@ -376,9 +376,7 @@ def test_arch_with_a_key_too_many_or_too_few(toy_arch):
 
 
 def test_unknown_arguments_are_refused(build):
-    with pytest.raises(
-        TypeError, match=r"^DefocusMamba has no argument 'rope_scales' \(did you mean 'rope_scale'\?\)$"
-    ):
+    with pytest.raises(TypeError, match=r"^DefocusMamba has no .*'rope_scales' \(did you mean 'rope_scale'\?\)$"):
         build(rope_scales=2.0)
     with pytest.raises(TypeError, match=r"no argument 'rotery' \(did you mean 'rotary'\?\), 'zzz'; its arguments are"):
         build(rotery=False, zzz=1)

@@ -296,7 +296,5 @@ def test_wrong_arguments_are_refused(network, arch):
         network({key: value for key, value in arch.items() if key != 'num_heads'} | {'heads': 2})
     with pytest.raises(ValueError, match=r'embed_dims must be a multiple of num_heads \(3\), got 16'):
         network(arch | {'num_heads': 3})
-    with pytest.raises(
-        TypeError, match=rf"{network.__name__} has no argument 'bandpass' \(did you mean 'band_pass'\?\)"
-    ):
+    with pytest.raises(TypeError, match=rf"{network.__name__} has no .* 'bandpass' \(did you mean 'band_pass'\?\)"):
         network(arch, bandpass=True)
