@@ -47,8 +47,8 @@ def images(batch=2):
 
 
 def run(network, module, dtype=None):
-    """Output of the module and gradients of all parameters of the network in it."""
-    torch.manual_seed(2)  # of drop path
+    """Return the output of the module and the gradients of all parameters of the network in it."""
+    torch.manual_seed(2)  # for drop path
     with torch.autocast('cpu', dtype, enabled=dtype is not None):
         (output,) = module(images())
     weights = torch.linspace(-1, 1, output.numel()).view(output.shape)
@@ -88,7 +88,7 @@ def test_options_compile_without_graph_break(options, dtype):
 
 
 def assert_exports(module, call):
-    """The exported program gives what `call` gives, for batch sizes that it was not traced with."""
+    """Assert that the exported program and `call` agree for batch sizes other than the traced one."""
     module.eval()
     dynamic = ({0: torch.export.Dim('batch')},)
     program = torch.export.export(module, (images(),), dynamic_shapes=dynamic).module()

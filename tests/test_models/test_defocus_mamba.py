@@ -242,7 +242,7 @@ def test_layer_depths(build):
     assert backbone.get_layer_depth('head.fc.weight', prefix='backbone.') == (3, 4)
 
 
-# Initialisation
+# Precision
 
 
 def test_residual_and_norms_are_float32_under_autocast(build):
@@ -387,7 +387,7 @@ def test_unknown_arguments_are_refused(build):
 def test_sizes_of_the_image_and_the_sequence_may_be_positional(toy_arch):
     backbone = DefocusMamba(toy_arch, 32, 8, 1, 'window', 16)
     assert (backbone.img_size, backbone.patch_size, backbone.in_channels, backbone.window) == ((32, 32), 8, 1, 2)
-    with pytest.raises(TypeError, match='positional arguments'):  # not silently another argument than before
+    with pytest.raises(TypeError, match='positional arguments'):
         DefocusMamba(toy_arch, 32, 8, 1, 'window', 16, False)
 
 

@@ -1,4 +1,4 @@
-"""De-focus ViT and De-focus RetNet: what they do not share with De-focus Mamba, and that the rest is shared."""
+"""De-focus ViT and De-focus RetNet: their own parts, and the parts that they share with De-focus Mamba."""
 
 import pytest
 import torch
@@ -35,7 +35,7 @@ def parameters(module):
 @pytest.mark.parametrize(
     ('network', 'arch', 'heads', 'published', 'tolerance', 'counted'),
     [
-        # De-focus networks have two heads; their published sizes are rounded, and those of RetNet our reading.
+        # De-focus networks have two heads. Their published sizes are rounded; the sizes of RetNet are our choice.
         (DefocusViT, 'base', 2, 87.4e6, 0.005, 87_176_144),
         (DefocusRetNet, 'base', 2, 92.7e6, 0.02, 94_171_088),
         (DefocusViT, 'small', 1, 22.1e6, 0.005, 22_041_064),
@@ -109,7 +109,7 @@ def test_scales_reach_the_band_pass(kind):
     torch.testing.assert_close(seen[1], band_pass.freq / 4)
 
 
-# Feed-forward half of the block
+# Feed-forward networks
 
 
 @ALL

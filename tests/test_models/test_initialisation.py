@@ -1,4 +1,4 @@
-"""Initial values of a De-focus Mamba backbone, and weights that replace them."""
+"""Initial values of a De-focus Mamba backbone, and pretrained weights."""
 
 import copy
 
@@ -65,6 +65,3 @@ def test_own_init_cfg_wins(build):
     backbone.init_weights()
     assert (backbone.layers[0].mixer.in_proj.weight == 0.25).all()
     assert (backbone.layers[0].mixer.D == 1).all()
-
-
-# Precision
