@@ -212,5 +212,5 @@ def test_backbone_of_another_model(build, tmp_path, prefix, plain):
 def test_a_prefix_that_the_file_does_not_have(build, tmp_path):
     torch.save({'state_dict': build().state_dict()}, tmp_path / 'model.pth')
     init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'model.pth'), prefix='encoder')
-    with pytest.raises(CheckpointError, match='is no checkpoint of this DefocusMamba'):
+    with pytest.raises(CheckpointError, match='is not a checkpoint of this DefocusMamba'):
         build(init_cfg=init_cfg).init_weights()

@@ -113,7 +113,8 @@ def test_backbone_of_a_detector(command, capsys):
     content = read_checkpoint(ours)
     assert {key.split('.')[0] for key in content['state_dict']} == {'backbone'}
     arch = dict(embed_dims=64, num_layers=2, inner_dims=128, state_dims=16, conv_kernel=4, dt_rank=4, group_size=64)
-    backbone = MODELS.build(dict(type='DefocusMamba', arch=arch, out_type='featmap'))
+    options = dict(out_type='featmap', blocks_in_fp32=True, patch_embed_init='kaiming_normal', scale_rule='per_image')
+    backbone = MODELS.build(dict(type='DefocusMamba', arch=arch, **options))
     load_checkpoint(backbone, str(ours), strict=True)
     assert (backbone.rope_scale, backbone.delta_scale, backbone.pretrain_size) == ('auto', 'auto', 128)
 

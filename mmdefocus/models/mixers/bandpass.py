@@ -11,30 +11,30 @@ from torch import Tensor, nn
 from ..positions import initial_frequencies
 from ..precision import at_least_float32, autocast_off
 
-# Tokens after which the first and the last head forget half, at the start of the training.
+# Initial half-lives of the decay of the first and the last head, in tokens.
 SHORTEST_HALF_LIFE, LONGEST_HALF_LIFE = 4.0, 4096.0
 
 
-class BandPass(nn.Module):
+class Bandpass(nn.Module):
     """Learnable decays λ = exp(``log_decay``) > 0 and frequencies θ = ``freq``, both (H, P).
 
-    Initial values are our choice, the paper gives none: as in RetNet, heads differ in their decay, whose half-life
-    grows geometrically from 4 tokens to 4096; as in RoPE, the pairs of a head differ in their frequency, which falls
-    as that of De-focus Mamba from about 1 to 0 radians per token.
+    The paper gives no initial values; these are our choice. As in RetNet, heads differ in their decay: the half-life
+    grows geometrically from 4 to 4096 tokens. As in RoPE, the channel pairs of a head differ in their frequency, which
+    falls from about 1 to 0 radians per token as in De-focus Mamba.
 
     Args:
         num_heads: H.
-        embed_dims: 2 H P, the channels of all heads.
+        embed_dims: 2 · H · P, the number of channels of all heads.
 
     Raises:
-        ValueError: ``embed_dims`` does not divide into pairs of channels for every head.
+        ValueError: If ``embed_dims`` does not divide into pairs of channels for every head.
     """
 
     def __init__(self, num_heads: int, embed_dims: int) -> None:
         super().__init__()
         if embed_dims % (2 * num_heads):
             raise ValueError(
-                f'embed_dims must be a multiple of 2 * num_heads ({2 * num_heads}; channels turn in pairs), '
+                f'embed_dims must be a multiple of 2 * num_heads ({2 * num_heads}; channels rotate in pairs), '
                 f'got {embed_dims}'
             )
         pairs = embed_dims // (2 * num_heads)
@@ -51,10 +51,10 @@ class BandPass(nn.Module):
         self.freq.copy_(initial_frequencies(pairs).expand(num_heads, -1))
 
     def forward(self, positions: Tensor, delta_scale: float) -> tuple[Tensor, Tensor]:
-        """Decay and frequency per token, (H, P) each, at least float32.
+        """Compute decay and frequency per token, both (H, P) and at least float32.
 
         Args:
-            positions: (L,), evenly spaced; frequencies are per unit of position.
+            positions: Evenly spaced positions (L,); frequencies are per unit of position.
             delta_scale: Divides the decay.
         """
         spacing = positions[1] - positions[0] if positions.shape[0] > 1 else positions[0]
