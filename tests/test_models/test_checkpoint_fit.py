@@ -1,4 +1,4 @@
-"""Which tensors of a checkpoint do not fit a model."""
+"""Description of the tensors that do not fit a model."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from mmdefocus.models.checkpoint.fit import load_and_describe_misfit
 
 
 class Renamed(nn.Linear):
-    """Calls its weight by another name in checkpoints."""
+    """Has another name for its weight in checkpoints."""
 
     def _load_from_state_dict(self, state_dict, prefix, *rest):
         state_dict[f'{prefix}weight'] = state_dict.pop(f'{prefix}old_weight')

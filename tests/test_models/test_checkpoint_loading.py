@@ -1,4 +1,4 @@
-"""What a backbone takes and refuses, and how its scales follow the image size of what it loads."""
+"""State dicts that a backbone loads or rejects, and the scales that follow the image size of the checkpoint."""
 
 import copy
 import logging

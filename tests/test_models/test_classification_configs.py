@@ -294,7 +294,7 @@ def tiny(tmp_path, monkeypatch):
             shutil.copy(str(images.joinpath(photo)), tmp_path / 'data' / split)
         lines = [f'{photo} {label}' for photo, label in PHOTOS.items()] * 2
         (tmp_path / 'data' / 'meta' / f'{split}.txt').write_text('\n'.join(lines))
-    monkeypatch.setattr('mmdefocus.datasets.imagenet21k.imagenet1k_indices', lambda: list(range(1000)))
+    monkeypatch.setattr('mmdefocus.models.heads.defocus_cls_head.imagenet1k_indices', lambda: list(range(1000)))
 
     def make(name):
         cfg = load_config(CONFIGS / f'{name}.py', work_dir=str(tmp_path / 'work'))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..absolute_positions import AbsolutePositions
-from ..checkpoint.key_mapping import is_official, rename_official
+from ..checkpoint.names import is_official, rename_official
 from ..checkpoint.resolution import Scale
 from ..feed_forward import FeedForward, GatedFeedForward
 from ..mixers import TokenMixer
