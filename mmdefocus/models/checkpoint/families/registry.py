@@ -1,6 +1,6 @@
 """The registered families, and the search for the family of a state dict."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from .family import CheckpointFamily
 
@@ -79,11 +79,13 @@ def family_of(names: Iterable[str]) -> CheckpointFamily:
     return family
 
 
-def ambiguous(families: Iterable[CheckpointFamily], names: Iterable[str]) -> ValueError:
+def ambiguous(families: Collection[CheckpointFamily], names: Iterable[str]) -> ValueError:
     """Return the error for names that several families recognise."""
     titles = ' and '.join(family.title for family in families)
+    choices = ' or '.join(f'family={family.name!r}' for family in families)
     return ValueError(
-        f'{titles} both recognise the state dict with {show_names(names)}; name the family or unregister one of them'
+        f'{titles} recognise the same state dict with {show_names(names)}; convert it with official_to_mmdefocus or '
+        f'mmdefocus_to_official and {choices}'
     )
 
 
