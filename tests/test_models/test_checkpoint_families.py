@@ -1,5 +1,9 @@
 """A toy family with an official layout of its own, registered as a third party would do it."""
 
+import re
+import runpy
+from pathlib import Path
+
 import pytest
 import torch
 from mmengine.logging import MMLogger
@@ -33,6 +37,7 @@ from mmdefocus.models.checkpoint.families.name_map import names_by_source, sourc
 from mmdefocus.models.checkpoint.inspection import expected_model, missing_and_misshapen, report
 from mmdefocus.models.checkpoint.names import backbone_state_dict, is_official, rename_official
 
+DOCUMENTATION = Path(__file__).parents[2] / 'docs' / 'checkpoints.md'
 WIDTH, CLASSES = 4, 3
 
 
@@ -308,3 +313,17 @@ def test_no_family_at_all(monkeypatch):
     monkeypatch.setattr(registry, '_FAMILIES', {})
     with pytest.raises(ValueError, match=r'expected a state dict of a registered family \(there is none\)'):
         official_to_mmdefocus({'weight': 0})
+
+
+def test_the_documented_example(tmp_path):
+    """The family in docs/checkpoints.md converts classifiers and detectors both ways."""
+    (example,) = re.findall(r'```python\n(from .*?)```', DOCUMENTATION.read_text(), re.DOTALL)
+    (tmp_path / 'example.py').write_text(example)
+    runpy.run_path(str(tmp_path / 'example.py'))
+    gate = 'token_mixer.example_gate'
+    classifier = {f'network.0.1.{gate}': 'stages.0.1', 'head.bias': 'bias'}
+    ours = {f'backbone.stages.0.1.{gate}': 'stages.0.1', 'head.fc.bias': 'bias'}
+    assert official_to_mmdefocus(classifier) == ours
+    assert mmdefocus_to_official(ours) == classifier
+    detector = {f'backbone.network.0.1.{gate}': 'stages.0.1', 'neck.conv.bias': 'bias'}
+    assert mmdefocus_to_official(official_to_mmdefocus(detector)) == detector
