@@ -88,9 +88,9 @@ def test_names_that_a_module_translates_fit():
 
 
 def test_other_errors_are_passed_on(model):
-    def refuse(*_):
-        raise RuntimeError('a hook refuses')
+    def fail(*_):
+        raise RuntimeError('a hook fails')
 
-    model.register_load_state_dict_pre_hook(refuse)
-    with pytest.raises(RuntimeError, match=r'^a hook refuses$'):
+    model.register_load_state_dict_pre_hook(fail)
+    with pytest.raises(RuntimeError, match=r'^a hook fails$'):
         load_and_describe_misfit(model, model.state_dict())

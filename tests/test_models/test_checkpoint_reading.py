@@ -226,19 +226,19 @@ def test_flipped_bytes(save, entry):
         read_checkpoint(path)
 
 
-@pytest.mark.parametrize('what', ['size', 'time'])
-def test_a_file_that_changes_after_it_was_read_is_checked_again(save, what):
+@pytest.mark.parametrize('changed', ['size', 'time'])
+def test_a_file_that_changes_after_it_was_read_is_checked_again(save, changed):
     path = save({'weight': torch.full((1000,), 1.5)})
     read_checkpoint(path)
     first = path.stat()
-    if what == 'size':
+    if changed == 'size':
         path = save({'weight': torch.full((1100,), 1.5)})
     content = bytearray(path.read_bytes())
     content[content.index(torch.tensor(1.5).numpy().tobytes())] ^= 1
     path.write_bytes(content)
-    changed = first.st_mtime_ns + (0 if what == 'size' else 10**9)
-    os.utime(path, ns=(changed, changed))
-    assert (path.stat().st_size == first.st_size) == (what == 'time')
+    time = first.st_mtime_ns + (0 if changed == 'size' else 10**9)
+    os.utime(path, ns=(time, time))
+    assert (path.stat().st_size == first.st_size) == (changed == 'time')
     with pytest.raises(CheckpointError, match=r'is damaged: the content of .* does not match its checksum'):
         read_checkpoint(path)
 

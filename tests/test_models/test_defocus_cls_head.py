@@ -246,7 +246,7 @@ def test_losses_are_float32_under_autocast():
 
 
 def test_targets_are_not_copied_for_every_token():
-    """What the backward pass keeps: logits and probabilities of the tokens, but no target as large as these."""
+    """The backward pass stores logits and probabilities of the tokens, but no target of that size."""
     classes, tokens = 1000, torch.randn(2, 101, CHANNELS)
     samples = [DataSample().set_gt_score(torch.full((classes,), 1 / classes)) for _ in range(2)]
     for loss in (CROSS_ENTROPY, {'type': 'mmpretrain.LabelSmoothLoss', 'label_smooth_val': 0.1}):

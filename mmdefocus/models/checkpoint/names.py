@@ -1,6 +1,6 @@
 """Renaming of state dicts between official names and ours, for every registered family."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TypeVar
 
 from .families import BACKBONE, KINDS, CheckpointFamily, Kind, find_family, find_official_family, registered_families
@@ -32,14 +32,12 @@ def official_to_mmdefocus(
             or an unknown ``family``.
     """
     _check_state_dict(state_dict)
-    adapter = _choose_family(
-        state_dict,
-        family,
-        find_official_family,
-        lambda known: known.from_official(state_dict),
-        lambda known: known.to_official(state_dict, _our_kind(state_dict)),
-        'expected official names, got names of mmdefocus already',
-    )
+    adapter = family_by_name(family) if family else find_official_family(state_dict)
+    if adapter is None:
+        mapped, mapped_back = _count_mapped(state_dict, _our_kind(state_dict))
+        if max(mapped_back.values()) > max(mapped.values()):
+            raise ValueError('expected official names, got names of mmdefocus already')
+        adapter = _closest_family(state_dict, mapped)
     naming = f'official {adapter.official_kind(state_dict)}'
     return _convert(state_dict, adapter.from_official(state_dict), naming, strict)
 
@@ -75,14 +73,12 @@ def name_map_to_official(
     if kind is not None and kind not in KINDS:
         raise ValueError(f'kind must be one of {list(KINDS)} or None, got {kind!r}')
     chosen = kind or _our_kind(state_dict)
-    adapter = _choose_family(
-        state_dict,
-        family,
-        find_family,
-        lambda known: known.to_official(state_dict, chosen),
-        lambda known: known.from_official(state_dict),
-        'expected names of mmdefocus (backbone.*), got official names',
-    )
+    adapter = family_by_name(family) if family else find_family(state_dict)
+    if adapter is None:
+        mapped_back, mapped = _count_mapped(state_dict, chosen)
+        if max(mapped_back.values()) > max(mapped.values()):
+            raise ValueError('expected names of mmdefocus (backbone.*), got official names')
+        adapter = _closest_family(state_dict, mapped)
     return adapter.to_official(state_dict, chosen), chosen
 
 
@@ -135,25 +131,23 @@ def _our_kind(state_dict: Mapping[str, Value]) -> Kind:
     return 'classification' if is_classifier else 'detection'
 
 
-def _choose_family(
-    state_dict: Mapping[str, Value],
-    name: str | None,
-    find: Callable[[Mapping[str, Value]], CheckpointFamily | None],
-    forward: Callable[[CheckpointFamily], NameMap],
-    backward: Callable[[CheckpointFamily], NameMap],
-    wrong_direction: str,
-) -> CheckpointFamily:
-    recognised = find(state_dict) if name is None else family_by_name(name)
-    if recognised is not None:
-        return recognised
-    # A part of a model lacks the names by which a family recognises itself.
-    mapped = {family: len(forward(family)) for family in registered_families()}
-    most = max(mapped.values(), default=0)
-    if any(len(backward(family)) > most for family in mapped):
-        raise ValueError(wrong_direction)
+def _count_mapped(
+    state_dict: Mapping[str, Value], kind: Kind
+) -> tuple[dict[CheckpointFamily, int], dict[CheckpointFamily, int]]:
+    """Count the names that each family maps from and to official ones."""
+    families = registered_families()
+    return (
+        {family: len(family.from_official(state_dict)) for family in families},
+        {family: len(family.to_official(state_dict, kind)) for family in families},
+    )
+
+
+def _closest_family(state_dict: Mapping[str, Value], mapped: Mapping[CheckpointFamily, int]) -> CheckpointFamily:
+    """Choose the family of a part of a model, which lacks the names by which families recognise whole models."""
+    most = max(mapped.values())
+    closest = [family for family, count in mapped.items() if count == most]
     if most == 0:
         raise unknown(state_dict)
-    closest = [family for family, count in mapped.items() if count == most]
     if len(closest) > 1:
         raise ambiguous(closest, state_dict)
     return closest[0]

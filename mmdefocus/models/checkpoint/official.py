@@ -21,7 +21,7 @@ class OfficialWeights(NamedTuple):
         family: Family that recognises them.
         kind: Kind of model that they belong to.
         state_dict: Tensors with official names.
-        in_mmengine_file: True if the file has MMEngine's layout (``state_dict`` and ``meta``), as detection files do.
+        in_mmengine_file: True if the other entries of the file are those of MMEngine or MMCV, as in detection files.
     """
 
     family: CheckpointFamily
@@ -53,7 +53,9 @@ def find_official_weights(content: Any, weights: str = 'model') -> OfficialWeigh
             continue
         family = find_official_family(state_dict)
         if family is not None and weights == 'model':
-            return OfficialWeights(family, family.official_kind(state_dict), state_dict, entry == 'state_dict')
+            kind = family.official_kind(state_dict)
+            in_mmengine_file = entry == 'state_dict' and (kind == 'detection' or 'meta' in content)
+            return OfficialWeights(family, kind, state_dict, in_mmengine_file)
         if family is not None:
             average = content.get(family.average_entry)
             if not isinstance(average, Mapping):

@@ -96,7 +96,7 @@ def unknown(names: Iterable[str]) -> ValueError:
 
 def known_titles() -> str:
     """Return the registered networks as text."""
-    return ' or '.join(family.title for family in _FAMILIES.values()) or 'a registered family (there is none)'
+    return ' or '.join(family.title for family in _FAMILIES.values())
 
 
 def show_names(names: Iterable[str]) -> str:
