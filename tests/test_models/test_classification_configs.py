@@ -360,6 +360,6 @@ def test_label_that_the_head_has_no_class_for(tiny, tmp_path):
     """Found before mixup and cutmix."""
     (tmp_path / 'data' / 'meta' / 'train.txt').write_text('china.jpg 663\nflower.jpg 20000')
     with pytest.raises(
-        ValueError, match=r'labels from 0 to 999 \(num_classes=1000\), got 20000; the data set has other'
+        ValueError, match=r'labels from 0 to 999 \(num_classes=1000\), got 20000; data set and head have'
     ):
         build_runner(tiny('defocus_mamba_base')).train()

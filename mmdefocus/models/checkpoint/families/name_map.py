@@ -20,7 +20,7 @@ class Derived(NamedTuple):
 
 
 # New name to old name, or to the computation from tensors under old names.
-NameMap = dict[str, 'str | Derived']
+NameMap = dict[str, str | Derived]
 
 
 class Rule(NamedTuple):
