@@ -1,4 +1,4 @@
-"""What a backbone takes and refuses, and how its scales follow the image size of what it loads."""
+"""State dicts that a backbone loads or rejects, and the scales that follow the image size of the checkpoint."""
 
 import copy
 import logging
@@ -70,7 +70,7 @@ def test_prefix_in_a_list_of_initialisations(build, saved):
 
 
 def test_strictness_is_the_callers(build, saved):
-    """Weights of another model, of a neck or of one layer are for the caller to accept or to refuse."""
+    """The caller decides about weights of another model, of a neck or of one layer."""
     backbone, expected = build(), build()
     resnet = nn.ModuleDict({'conv1': nn.Conv2d(3, 4, 7), 'layer1': nn.Linear(1, 1)})
     for other in (saved(resnet), saved(in_model(resnet)), saved(nn.ModuleDict({'neck': resnet}))):
@@ -125,7 +125,7 @@ def test_other_shapes_of_the_same_arch_are_explained(build, toy_arch):
 
 @pytest.mark.parametrize('change', [{'num_layers': 3}, {'num_layers': 1}, {'inner_dims': 48}])
 def test_pretrained_weights_must_fit(saved, build, toy_arch, change):
-    """MMEngine alone would train on with what fits, and random weights for the rest."""
+    """MMEngine alone would keep random weights for the tensors that do not fit."""
     path = saved(in_model(DefocusMamba(toy_arch | change)))
     for init_cfg in (dict(type='Pretrained', checkpoint=path), dict(type='Pretrained', checkpoint=path, prefix='head')):
         with pytest.raises(
@@ -226,7 +226,7 @@ def test_a_classifier_saves_the_scales_that_it_computes(build):
 
 
 def test_part_of_a_backbone_without_metadata_changes_no_scale(build, log):
-    """Only a whole backbone is taken for one of pretrain_size."""
+    """Only a complete backbone counts as trained at pretrain_size."""
     detector = build(**DETECTOR, pretrain_size=64)
     weights = plain(build(img_size=64))
     del weights['norm.weight']

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mmengine.logging import print_log
 from torch import Tensor
 
-from ..checkpoint.key_mapping import backbone_state_dict, is_official, rename_official
+from ..checkpoint.names import backbone_state_dict, is_official, rename_official
 from ..checkpoint.resolution import METADATA_KEY, Resolution, Scale, scales_by_rule
 
 if TYPE_CHECKING:

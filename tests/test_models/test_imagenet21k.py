@@ -4,7 +4,7 @@ from itertools import pairwise
 import pytest
 from timm.data import ImageNetInfo
 
-from mmdefocus.datasets.imagenet21k import imagenet1k_indices
+from mmdefocus.models.imagenet21k import imagenet1k_indices
 
 
 def test_indices_are_distinct_and_sorted():
@@ -17,14 +17,14 @@ def test_indices_are_distinct_and_sorted():
 def test_positions_are_the_published_ones():
     """Spot checks against the published conversion: its first, its last and two in the middle.
 
-    The last two tell the list of 21,841 classes from that of 21,843, where they are one and two further.
+    The last two distinguish the list of 21,841 classes from that of 21,843, where they are one and two higher.
     """
     indices = imagenet1k_indices()
     assert (indices[0], indices[717], indices[849], indices[999]) == (359, 9204, 11136, 21815)
 
 
 def test_tench_is_counted_by_hand():
-    """Its position is the number of smaller synsets, whatever the library's order is."""
+    """Its index is the number of smaller synsets, independent of the library's order."""
     assert ImageNetInfo('imagenet-1k').index_to_label_name(0) == 'n01440764'
     smaller = sum(synset < 'n01440764' for synset in ImageNetInfo('imagenet-22k').label_names())
     assert imagenet1k_indices()[0] == smaller
@@ -47,7 +47,7 @@ def test_without_timm(monkeypatch):
         imagenet1k_indices()
 
 
-def test_other_tables_are_refused(monkeypatch):
+def test_other_tables_are_an_error(monkeypatch):
     class Shorter(ImageNetInfo):
         def label_names(self):
             return super().label_names()[:-100]
