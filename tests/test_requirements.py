@@ -1,4 +1,4 @@
-"""The versions that set-up, README and pyproject.toml name are the pinned ones; documented commands take them."""
+"""Set-up, README and pyproject.toml name the pinned versions, and the documented commands install them."""
 
 import re
 import shlex
@@ -21,7 +21,7 @@ CONSTRAINTS = ('-c', 'requirements/constraints.txt')
 
 
 def pins() -> dict[str, set[str]]:
-    """All pinned versions of each package; they may differ between versions of Python."""
+    """Return the pinned versions of each package; they may differ between versions of Python."""
     found: dict[str, set[str]] = {}
     for line in (ROOT / 'requirements' / 'constraints.txt').read_text().splitlines():
         if not line.startswith('#'):
@@ -38,57 +38,57 @@ DECLARED = [*PROJECT['project']['dependencies'], *PROJECT['build-system']['requi
 
 
 def array(name: str) -> list[str]:
-    """An array of tools/setup.sh."""
+    """Return an array of tools/setup.sh."""
     return re.search(rf'^{name}=\((.*)\)$', SETUP, re.MULTILINE)[1].split()
 
 
-def commands_for_an_own_environment() -> list[list[str]]:
+def commands_for_another_environment() -> list[list[str]]:
     block = README.partition('**Into an environment of your own**')[2].split('```')[1].removeprefix('bash\n')
     return [shlex.split(line, comments=True) for line in block.replace('\\\n', ' ').strip().splitlines()]
 
 
 @pytest.mark.parametrize('requirement', sorted(set(DECLARED)))
-def test_pinned_versions_fit_what_the_package_declares(requirement):
+def test_pinned_versions_satisfy_the_declared_requirements(requirement):
     declared = Requirement(requirement)
     assert all(declared.specifier.contains(version) for version in PINS[declared.name.lower()])
 
 
-def test_set_up_installs_pinned_packages_only():
+def test_set_up_installs_only_pinned_packages():
     packages = [*array('BUILD_TOOLS'), *array('OPENMMLAB'), *array('DEVELOPMENT'), 'torch', 'torchvision', 'onedl-mmcv']
     assert len(packages) > 10
     assert not set(packages) - PINS.keys()
 
 
-def test_development_tools_are_the_extra_of_the_package():
+def test_set_up_installs_the_development_extra():
     assert array('DEVELOPMENT') == EXTRAS['dev']
 
 
-def test_stand_in_for_opencv_has_its_pinned_version():
-    stand_in = tomllib.loads((ROOT / 'requirements' / 'opencv-python' / 'pyproject.toml').read_text())['project']
-    assert PINS['opencv-python'] == {stand_in['version']} == PINS['opencv-python-headless']
-    assert stand_in['dependencies'] == [f'opencv-python-headless=={stand_in["version"]}']
+def test_opencv_replacement_has_the_pinned_version():
+    replacement = tomllib.loads((ROOT / 'requirements' / 'opencv-python' / 'pyproject.toml').read_text())['project']
+    assert PINS['opencv-python'] == {replacement['version']} == PINS['opencv-python-headless']
+    assert replacement['dependencies'] == [f'opencv-python-headless=={replacement["version"]}']
 
 
-def test_an_own_environment_gets_the_pinned_versions_of_all_that_set_up_installs():
+def test_documented_commands_install_the_pinned_packages_of_set_up():
     packages = set()
-    for command in commands_for_an_own_environment():
+    for command in commands_for_another_environment():
         words = command[command.index('pip') + 2 :]
         if any(word.startswith(('.', './')) for word in words):
-            assert '--no-deps' in words, f'{command} would fetch what is not pinned'
+            assert '--no-deps' in words, f'{command} would install unpinned packages'
             continue
         assert tuple(words[:2]) == CONSTRAINTS, command
         packages |= {word for word in words[2:] if not word.startswith('-')}
     assert packages == {*array('BUILD_TOOLS'), *array('OPENMMLAB'), 'torch', 'torchvision', 'onedl-mmcv'}
 
 
-def test_mmcv_is_compiled_against_the_torch_of_the_line_before():
-    commands = commands_for_an_own_environment()
+def test_documented_commands_compile_mmcv_against_the_installed_torch():
+    commands = commands_for_another_environment()
     mmcv = next(index for index, command in enumerate(commands) if 'onedl-mmcv' in command)
     assert any('torch' in command for command in commands[:mmcv])
     assert '--no-build-isolation' in commands[mmcv]
 
 
-def test_table_of_tested_versions_names_the_pinned_ones():
+def test_readme_table_names_the_pinned_versions():
     rows = dict(re.findall(r'^\| (PyTorch|OpenMMLab) \| (.*?) \|', README, re.MULTILINE))
     named = dict(re.findall(r'(onedl-\w+) ([\d.]+)', rows['OpenMMLab']), torch=rows['PyTorch'])
     assert len(named) == 5
@@ -98,7 +98,7 @@ def test_table_of_tested_versions_names_the_pinned_ones():
 
 
 def test_lowest_torch_is_the_same_everywhere():
-    """That of the reader of checkpoints, which refuses older ones."""
+    """README and pyproject.toml name the lowest version that the checkpoint reader accepts."""
     reading = (ROOT / 'mmdefocus' / 'models' / 'checkpoint' / 'reading.py').read_text()
     lowest = re.search(r'needs PyTorch (\d\.\d+) or newer', reading)[1]
     assert f'| from {lowest}, since' in README
