@@ -27,6 +27,7 @@ struct Sizes {
   int block_channels;           // per thread block: whole groups
   int channel_blocks;           // thread blocks side by side
   int segments, segment_steps;  // segment_steps is a multiple of kForwardSteps; the last segment may be shorter
+  int chunks;                   // per sequence; the state before each is saved
   float inverse_delta_scale;    // a multiplication in the kernel instead of a division
   float eps;
   bool aligned;  // all rows of channels may be accessed in units of 16 bytes
