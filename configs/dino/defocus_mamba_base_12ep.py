@@ -16,6 +16,9 @@ model = dict(
         drop_path_rate=0.5,
         final_norm_eps=1e-5,
         out_type='featmap',
+        blocks_in_fp32=True,
+        patch_embed_init='kaiming_normal',
+        scale_rule='per_image',
         # The activations of all blocks take many GiB for two images of 800 x 1333 otherwise.
         with_cp=True,
         # The published classifier, downloaded at the first start; None starts from random weights.

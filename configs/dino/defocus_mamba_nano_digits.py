@@ -15,6 +15,9 @@ model = dict(
         token_order='raster',
         final_norm_eps=1e-5,
         out_type='featmap',
+        blocks_in_fp32=True,
+        patch_embed_init='kaiming_normal',
+        scale_rule='per_image',
     ),
 )
 

@@ -11,11 +11,11 @@ from .precision import at_least_float32
 
 
 class AbsolutePositions(nn.Module):
-    """A learned vector for every cell of a token grid, resized (bicubic) to other grids, as in ViT.
+    """Learned vectors for the cells of a token grid, resized (bicubic) to other grids, as in ViT.
 
     Args:
         embed_dims: C.
-        grid: (H, W) of the nominal image.
+        grid: Rows and columns (H, W) of the token grid of the nominal image.
     """
 
     def __init__(self, embed_dims: int, grid: tuple[int, int]) -> None:
@@ -24,11 +24,11 @@ class AbsolutePositions(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Set the initial values: those of ViT."""
+        """Set the initial values of ViT."""
         nn.init.trunc_normal_(self.weight, std=0.02)
 
     def forward(self, grid: tuple[int, int]) -> Tensor:
-        """The vectors of ``grid``, (1, H, W, C), at least float32."""
+        """Return the vectors for ``grid``, (1, H, W, C), at least float32."""
         weight = at_least_float32(self.weight)
         if grid != tuple(weight.shape[2:]):
             weight = F.interpolate(weight, size=grid, mode='bicubic', align_corners=False)

@@ -3,11 +3,25 @@
 Shapes: C embed_dims, F hidden_dims.
 """
 
+from abc import ABC, abstractmethod
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class FeedForward(nn.Module):
+class FeedForwardNetwork(nn.Module, ABC):
+    """Base class of modules that map the channels of every token, (..., C) → (..., C)."""
+
+    @abstractmethod
+    def reset_parameters(self) -> None:
+        """Set the initial values of all parameters."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Map the channels of every token."""
+
+
+class FeedForward(FeedForwardNetwork):
     """down(GELU(up(x))), with biases, as in ViT, (..., C) → (..., C).
 
     Args:
@@ -22,7 +36,7 @@ class FeedForward(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Set the initial values: those of DeiT."""
+        """Set the initial values of DeiT."""
         for layer in (self.up, self.down):
             nn.init.trunc_normal_(layer.weight, std=0.02)
             nn.init.zeros_(layer.bias)
@@ -31,7 +45,7 @@ class FeedForward(nn.Module):
         return self.down(F.gelu(self.up(x)))
 
 
-class GatedFeedForward(nn.Module):
+class GatedFeedForward(FeedForwardNetwork):
     """down(SiLU(gate(x)) · up(x)), without biases (Shazeer, arXiv 2002.05202), (..., C) → (..., C).
 
     Args:
@@ -47,7 +61,7 @@ class GatedFeedForward(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Set the initial values: those of the mixers."""
+        """Set the initial values of the token mixers."""
         for layer in (self.gate, self.up, self.down):
             nn.init.trunc_normal_(layer.weight, std=0.02)
 

@@ -1,6 +1,6 @@
 """Normalisations of the De-focus networks; statistics are at least float32.
 
-Shapes: B batch, L tokens, C channels, H and W rows and columns of a map.
+Shapes: B batch, L tokens, C channels, H and W rows and columns of a feature map.
 """
 
 import torch.nn.functional as F
@@ -13,8 +13,8 @@ from .precision import at_least_float32
 class RMSNorm(nn.RMSNorm):
     """Root-mean-square norm over the last dimension, (..., C) → (..., C).
 
-    Statistics and scaling are at least float32; the result has the dtype of the weight, so that a float32 residual
-    can feed projections held in a half type.
+    Statistics and scaling are at least float32. The result has the dtype of the weight, so that projections with half
+    parameters accept a normalised float32 residual.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -32,17 +32,17 @@ class LayerNorm(nn.LayerNorm):
 
 @MODELS.register_module()
 class DefocusLN2d(nn.LayerNorm):
-    """Layer norm over the channels of every pixel of a map, (B, C, H, W) → (B, C, H, W).
+    """Layer norm over the channels of every pixel of a feature map, (B, C, H, W) → (B, C, H, W).
 
-    Statistics are at least float32; the result has the dtype of the input. ``build_norm_layer`` of mmcv builds it
-    from ``dict(type='DefocusLN2d', eps=1e-5)``.
+    Statistics are at least float32. The result has the dtype of the input. In mmcv's ``build_norm_layer``, use
+    ``dict(type='DefocusLN2d', eps=1e-5)``.
 
     Args:
         num_channels: C.
-        eps: Added to the variance.
+        eps: Epsilon added to the variance.
     """
 
-    # The name that mmcv's ConvModule gives to the layer: the one in the published detection checkpoints.
+    # mmcv's ConvModule names the layer by this, and the published detection checkpoints contain the name.
     _abbr_ = 'norm_layer'
 
     def __init__(self, num_channels: int, eps: float = 1e-5) -> None:

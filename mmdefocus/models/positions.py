@@ -8,11 +8,11 @@ from torch import Tensor
 
 
 def initial_frequencies(count: int, base: float = 100.0) -> Tensor:
-    """Initial rotary frequencies f_j = (base^(−j/N) − base^(−1)) / (1 − base^(−1)), j = 1..N, falling to 0.
+    """Return initial rotary frequencies f_j = (base^(−j/N) − base^(−1)) / (1 − base^(−1)), j = 1..N, falling to 0.
 
     Args:
         count: N.
-        base: Ratio between the frequencies before the shift to 0.
+        base: Ratio of the highest to the lowest frequency before the shift to 0.
 
     Returns:
         (N,), float32, in radians per token.
@@ -22,8 +22,15 @@ def initial_frequencies(count: int, base: float = 100.0) -> Tensor:
 
 
 def token_positions(length: int, rope_scale: float, like: Tensor) -> Tensor:
-    """Positions 0, 1, … of a sequence, divided by ``rope_scale``; (L,), on the device and in the dtype of ``like``.
+    """Return the positions 0, 1, …, L - 1 of a sequence, divided by ``rope_scale``.
 
-    ``like`` must be at least float32: bfloat16 cannot count past 256.
+    Args:
+        length: L.
+        rope_scale: Divides the positions.
+        like: Tensor whose device and dtype the positions have; at least float32, since bfloat16 represents all
+            integers only up to 256.
+
+    Returns:
+        (L,).
     """
     return torch.arange(length, device=like.device, dtype=like.dtype) / rope_scale

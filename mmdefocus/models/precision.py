@@ -1,4 +1,4 @@
-"""What must not be computed in half precision, whatever autocast or the parameters' dtype say."""
+"""Computation in at least float32, independent of autocast and of the dtype of the parameters."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -12,6 +12,6 @@ def at_least_float32(tensor: Tensor) -> Tensor:
 
 
 def autocast_off(device: torch.device) -> AbstractContextManager:
-    """Context without autocast; does nothing on the ``meta`` device, which has none."""
-    # torch.amp.is_autocast_available would be the general question, but torch.compile cannot trace it.
+    """Return a context that disables autocast; it does nothing on the ``meta`` device, which has no autocast."""
+    # torch.compile cannot trace the general check, torch.amp.is_autocast_available.
     return nullcontext() if device.type == 'meta' else torch.autocast(device.type, enabled=False)

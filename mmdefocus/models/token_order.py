@@ -1,4 +1,4 @@
-"""The order in which the tokens of an image are laid out as a sequence, and the way back.
+"""Conversion between token grids and sequences, in raster order or window by window.
 
 Shapes: B batch, H and W rows and columns of the token grid, C channels, S side of a window in tokens.
 """
@@ -7,18 +7,18 @@ from torch import Tensor
 
 
 def image_to_sequence(tokens: Tensor, window: int | None = None) -> Tensor:
-    """Lay a token grid out as a sequence.
+    """Arrange a token grid as a sequence.
 
     Args:
-        tokens: (B, H, W, C).
-        window: ``None`` for raster order (row by row). A side S for window order: the grid is cut into windows of
-            S × S tokens, windows follow row by row, and so do the tokens inside each of them.
+        tokens: Token grid (B, H, W, C).
+        window: None for raster order (row by row). A side S for window order: the grid is cut into windows of
+            S × S tokens; windows follow row by row, and so do the tokens of each window.
 
     Returns:
         (B, H * W, C).
 
     Raises:
-        ValueError: H or W is not a multiple of ``window``.
+        ValueError: If H or W is not a multiple of ``window``.
     """
     if window is None:
         return tokens.flatten(1, 2)
@@ -31,15 +31,15 @@ def sequence_to_image(sequence: Tensor, grid: tuple[int, int], window: int | Non
     """Undo :func:`image_to_sequence`.
 
     Args:
-        sequence: (B, H * W, C), without a class token.
-        grid: (H, W).
-        window: As given to :func:`image_to_sequence`.
+        sequence: Tokens (B, H * W, C), without a class token.
+        grid: Rows and columns (H, W).
+        window: As for :func:`image_to_sequence`.
 
     Returns:
         (B, H, W, C).
 
     Raises:
-        ValueError: The sequence has not H * W tokens, or H or W is not a multiple of ``window``.
+        ValueError: If the sequence does not have H * W tokens, or if H or W is not a multiple of ``window``.
     """
     height, width = grid
     if sequence.shape[1] != height * width:

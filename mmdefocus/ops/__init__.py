@@ -2,10 +2,9 @@
 
 from mmdefocus.ops import flops
 from mmdefocus.ops.backends import available_backends
-from mmdefocus.ops.bandpass_attention import bandpass_attention
+from mmdefocus.ops.bandpass import bandpass_attention, retention
 from mmdefocus.ops.causal_conv1d import causal_conv1d
 from mmdefocus.ops.defocus_scan import defocus_scan
-from mmdefocus.ops.retention import retention
 from mmdefocus.ops.selective_scan import selective_scan
 
 __all__ = [

@@ -1,17 +1,18 @@
-"""Which implementations of the operators can run here, and the choice between them.
+"""Backends of the operators: which ones can run on this machine, and which one a call uses.
 
-* ``cuda``: the CUDA kernels of the compiled extension ``mmdefocus._ext``, if it was built with them.
-* ``triton``: Triton kernels, on a GPU; the choice there for what the extension has no CUDA kernels for. On a CPU they
-  run in Triton's interpreter, with ``TRITON_INTERPRET=1`` and by name only: it is for tests.
-* ``mamba_ssm``: the CUDA scan of the package mamba-ssm, if it is installed.
-* ``cpp``: the CPU kernels of the extension.
-* ``reference``: plain PyTorch, any device; a Python loop over time, so slow. It is the specification of the others.
+* ``cuda``: CUDA kernels of the compiled extension ``mmdefocus._ext``, if it was built with CUDA.
+* ``triton``: Triton kernels for GPU tensors. On CPU tensors they run only by name and in Triton's interpreter
+  (``TRITON_INTERPRET=1``), which is meant for tests.
+* ``mamba_ssm``: the CUDA scan of the package mamba-ssm, if that is installed.
+* ``cpp``: CPU kernels of the extension.
+* ``reference``: plain PyTorch on any device. It is the specification of the other backends, and slow: it loops over
+  tokens in Python.
 
-A further backend needs its name in ``BACKENDS``, a predicate in ``_PREDICATES``, and a place among the implementations
-of the operators that it has.
+To add a backend, add its name to ``BACKENDS``, a predicate to ``_PREDICATES``, and the implementation to the operators
+that have it.
 
-The choice is, in this order: the argument ``backend=`` of an operator, the environment variable
-``MMDEFOCUS_BACKEND`` (where it names one that the operator has), the fastest one that can run on the tensors.
+A call uses the backend that its argument ``backend=`` names, else the one that the environment variable
+``MMDEFOCUS_BACKEND`` names (if the operator has it), else the fastest one that can run on its tensors.
 """
 
 import functools
@@ -31,7 +32,7 @@ ENVIRONMENT_VARIABLE = 'MMDEFOCUS_BACKEND'
 
 
 def _load_extension() -> str | None:
-    """Registers the compiled operators; returns why that is impossible."""
+    """Register the compiled operators; return the reason if that fails."""
     try:
         importlib.import_module('mmdefocus._ext')
     except ModuleNotFoundError:
@@ -47,16 +48,18 @@ def _load_extension() -> str | None:
     return None
 
 
-_EXTENSION_OBSTACLE = _load_extension()
+_NO_EXTENSION = _load_extension()
+# Compile-time constants of the extension by name, such as 'cpu_scan_chunk'; empty without the extension.
+KERNEL_CONSTANTS: Mapping[str, int] = {} if _NO_EXTENSION else torch.ops.mmdefocus.kernel_constants()
 _HAS_TRITON = importlib.util.find_spec('triton') is not None
-# Triton compiles what launches a kernel; where it looks is in triton/runtime/build.py.
+# Triton compiles the code that launches a kernel; triton/runtime/build.py looks for the compiler in these places.
 _HAS_C_COMPILER = 'CC' in os.environ or any(shutil.which(name) for name in ('gcc', 'clang'))
 _BUILT_WITH_CUDA = hasattr(torch.ops.mmdefocus, 'missing_cuda_kernels')
 
 
 @functools.cache
-def _gpu_obstacle(index: int) -> str | None:
-    """Why the CUDA kernels of the extension cannot run on a GPU."""
+def _no_kernels_for_gpu(index: int) -> str | None:
+    """Return the reason if the CUDA kernels of the extension cannot run on a GPU."""
     if not torch.cuda.is_available():
         return 'torch finds no CUDA GPU'
     message = torch.ops.mmdefocus.missing_cuda_kernels(index)
@@ -70,14 +73,14 @@ def _gpu_obstacle(index: int) -> str | None:
 
 
 def can_run_cuda(device: torch.device | None = None, dtype: torch.dtype | None = None) -> str | None:
-    """None where the compiled CUDA kernels run, else the reason why they do not.
+    """Return None if the compiled CUDA kernels can run, else the reason.
 
     Args:
-        device: where the tensors are; None asks for the machine as such.
-        dtype: type of the tensors; float16, bfloat16 and float32 are there.
+        device: Device of the tensors; None asks about the machine.
+        dtype: Type of the tensors; the kernels take float16, bfloat16 and float32.
     """
-    if _EXTENSION_OBSTACLE is not None:
-        return _EXTENSION_OBSTACLE
+    if _NO_EXTENSION is not None:
+        return _NO_EXTENSION
     if not _BUILT_WITH_CUDA:
         return (
             'the extension mmdefocus._ext is built without CUDA; with a CUDA toolkit, '
@@ -87,17 +90,17 @@ def can_run_cuda(device: torch.device | None = None, dtype: torch.dtype | None =
         return f'its kernels run on CUDA tensors, got tensors on {device}'
     if dtype == torch.float64:
         return 'its kernels compute in float32, got float64'
-    if torch.compiler.is_compiling():  # a trace cannot ask the CUDA runtime
+    if torch.compiler.is_compiling():  # torch.compile cannot trace calls of the CUDA runtime
         return None
-    return _gpu_obstacle(0 if device is None or device.index is None else device.index)
+    return _no_kernels_for_gpu(0 if device is None or device.index is None else device.index)
 
 
 def can_run_triton(device: torch.device | None = None, dtype: torch.dtype | None = None) -> str | None:
-    """None where Triton kernels run, else the reason why they do not.
+    """Return None if Triton kernels can run, else the reason.
 
     Args:
-        device: where the tensors are; None asks for the machine as such.
-        dtype: type of the tensors; float16, bfloat16 and float32 are there.
+        device: Device of the tensors; None asks about the machine.
+        dtype: Type of the tensors; the kernels take float16, bfloat16 and float32.
     """
     if not _HAS_TRITON:
         return 'Triton is not installed; "pip install triton" installs it'
@@ -120,8 +123,8 @@ def can_run_triton(device: torch.device | None = None, dtype: torch.dtype | None
 
 
 @functools.cache
-def _mamba_ssm_obstacle() -> str | None:
-    """Why the compiled scan of mamba-ssm cannot be imported."""
+def _no_mamba_ssm() -> str | None:
+    """Return the reason if the compiled scan of mamba-ssm cannot be imported."""
     if importlib.util.find_spec('mamba_ssm') is None:
         return (
             'mamba-ssm is not installed; on a machine with a CUDA toolkit, '
@@ -137,11 +140,11 @@ def _mamba_ssm_obstacle() -> str | None:
 
 
 def can_run_mamba_ssm(device: torch.device | None = None, dtype: torch.dtype | None = None) -> str | None:
-    """None where the compiled scan of mamba-ssm runs, else the reason why it does not.
+    """Return None if the compiled scan of mamba-ssm can run, else the reason.
 
     Args:
-        device: where the tensors are; None asks for the machine as such.
-        dtype: type of the tensors; float16, bfloat16 and float32 are there.
+        device: Device of the tensors; None asks about the machine.
+        dtype: Type of the tensors; the kernels take float16, bfloat16 and float32.
     """
     if device is not None and device.type != 'cuda':
         return f'its kernels run on CUDA tensors, got tensors on {device}'
@@ -149,23 +152,23 @@ def can_run_mamba_ssm(device: torch.device | None = None, dtype: torch.dtype | N
         return 'its kernels compute in float32, got float64'
     if torch.compiler.is_compiling():
         return 'torch.compile cannot trace its kernels'
-    return _mamba_ssm_obstacle() or (None if torch.cuda.is_available() else 'torch finds no CUDA GPU')
+    return _no_mamba_ssm() or (None if torch.cuda.is_available() else 'torch finds no CUDA GPU')
 
 
 def can_run_reference(device: torch.device | None = None, dtype: torch.dtype | None = None) -> str | None:
-    """None: plain PyTorch runs on every device and in every type."""
+    """Return None: plain PyTorch runs on every device and in every type."""
     return None
 
 
 def can_run_cpp(device: torch.device | None = None, dtype: torch.dtype | None = None) -> str | None:
-    """None where the compiled CPU kernels run, else the reason why they do not.
+    """Return None if the compiled CPU kernels can run, else the reason.
 
     Args:
-        device: where the tensors are; None asks for the machine as such. Meta tensors give the shapes of the results.
-        dtype: type of the tensors; all are there.
+        device: Device of the tensors; None asks about the machine. Meta tensors give the shapes of the results.
+        dtype: Type of the tensors; the kernels take all floating types.
     """
-    if _EXTENSION_OBSTACLE is not None:
-        return _EXTENSION_OBSTACLE
+    if _NO_EXTENSION is not None:
+        return _NO_EXTENSION
     if device is not None and device.type not in ('cpu', 'meta'):
         return f'its kernels run on CPU tensors, got tensors on {device}'
     return None
@@ -181,7 +184,7 @@ _PREDICATES = {
 
 
 def available_backends() -> dict[str, str | None]:
-    """All backends by name, each with None where it can run or with the reason why it cannot."""
+    """Return all backends by name, each with None if it can run, else with the reason."""
     return {name: _PREDICATES[name]() for name in BACKENDS}
 
 
@@ -190,18 +193,18 @@ def choose_backend(
     device: torch.device,
     dtype: torch.dtype | None = None,
     implemented: Collection[str] = BACKENDS,
-    limits: Mapping[str, str | None] | None = None,
+    unsupported: Mapping[str, str | None] | None = None,
 ) -> str:
-    """The backend for tensors on ``device``: the one that is asked for, or else the fastest that can run.
+    """Return the requested backend, or else the fastest one that can run on ``device``.
 
     Arguments and errors are those of :func:`requested_backend`.
     """
-    requested = requested_backend(name, device, dtype, implemented, limits)
+    requested = requested_backend(name, device, dtype, implemented, unsupported)
     if requested is not None:
         return requested
-    # Triton's interpreter is for tests; nobody else wants it on a CPU.
+    # On a CPU, Triton means its interpreter, which is for tests only.
     candidates = (x for x in BACKENDS if x in implemented and not (x == 'triton' and device.type != 'cuda'))
-    return next(x for x in candidates if _obstacle(x, device, dtype, limits) is None)
+    return next(x for x in candidates if _unsupported_reason(x, device, dtype, unsupported) is None)
 
 
 def requested_backend(
@@ -209,22 +212,22 @@ def requested_backend(
     device: torch.device,
     dtype: torch.dtype | None = None,
     implemented: Collection[str] = BACKENDS,
-    limits: Mapping[str, str | None] | None = None,
+    unsupported: Mapping[str, str | None] | None = None,
 ) -> str | None:
-    """The backend that a call or the environment asks for, whatever its speed; None where neither does.
+    """Return the backend that the call or the environment requests; None if neither does.
 
     Args:
-        name: the backend that the call names, or None. Then ``MMDEFOCUS_BACKEND`` counts, where it names a backend that
-            has the operator: it speaks to all operators, and not all have the same backends.
-        device: where the tensors are.
-        dtype: type of the activations.
-        implemented: backends that have the operator.
-        limits: by backend, what is wrong with other arguments of the operator for it (a width that its kernels do not
-            have), or None.
+        name: Backend that the call names, or None. With None, ``MMDEFOCUS_BACKEND`` counts if it names a backend that
+            the operator has: it applies to all operators, which do not all have the same backends.
+        device: Device of the tensors.
+        dtype: Type of the activations.
+        implemented: Backends that have the operator.
+        unsupported: By backend, the reason why it does not support the other arguments of the call (such as a kernel
+            width), or None.
 
     Raises:
-        ValueError: there is no backend of this name.
-        RuntimeError: the named backend does not have the operator, or cannot run here; the message says why.
+        ValueError: There is no backend of this name.
+        RuntimeError: The named backend does not have the operator, or cannot run here; the message says why.
     """
     variable = os.environ.get(ENVIRONMENT_VARIABLE) if name is None else None
     name = name or variable
@@ -237,22 +240,22 @@ def requested_backend(
         if variable:
             return None
         raise RuntimeError(f'backend {name!r} does not have this operator; those that do: {", ".join(implemented)}')
-    obstacle = _obstacle(name, device, dtype, limits)
-    if obstacle is not None:
-        raise RuntimeError(f'backend {name!r} cannot run: {obstacle}')
+    reason = _unsupported_reason(name, device, dtype, unsupported)
+    if reason is not None:
+        raise RuntimeError(f'backend {name!r} cannot run: {reason}')
     return name
 
 
-def _obstacle(
-    backend: str, device: torch.device, dtype: torch.dtype | None, limits: Mapping[str, str | None] | None
+def _unsupported_reason(
+    backend: str, device: torch.device, dtype: torch.dtype | None, unsupported: Mapping[str, str | None] | None
 ) -> str | None:
-    return _PREDICATES[backend](device, dtype) or (limits or {}).get(backend)
+    return _PREDICATES[backend](device, dtype) or (unsupported or {}).get(backend)
 
 
-def refuse_second_derivatives(op: str) -> None:
-    """Makes a derivative of the gradient of ``op`` an error; torch would warn and return wrong numbers."""
+def disallow_double_backward(op: str) -> None:
+    """Make differentiating the gradient of ``op`` an error; torch would warn and return wrong numbers."""
 
-    def refuse(ctx, *gradients):
-        raise RuntimeError(f"{op}: second derivatives are in the reference only; use backend='reference'")
+    def disallow(ctx, *grad_outputs):
+        raise RuntimeError(f"{op}: only the reference supports double backward; use backend='reference'")
 
-    torch.library.register_autograd(f'mmdefocus::{op}_backward', refuse)
+    torch.library.register_autograd(f'mmdefocus::{op}_backward', disallow)

@@ -1,4 +1,4 @@
-"""Checks of operator arguments, with messages in the caller's terms."""
+"""Argument checks that all operators share; messages name the argument as the caller knows it."""
 
 from collections.abc import Mapping
 
@@ -10,15 +10,15 @@ _DTYPES = (*_HALF_TYPES, torch.float32, torch.float64)
 
 
 def compute_dtype(op: str, tensors: Mapping[str, Tensor | None]) -> torch.dtype:
-    """The type in which an operator computes: float64 for float64 tensors, else float32.
+    """Return the type in which an operator computes: float64 for float64 tensors, else float32.
 
     Args:
-        op: name of the operator, for messages.
-        tensors: the arguments by name; the first is the one that gives the result its type. None is passed over.
+        op: Name of the operator, for messages.
+        tensors: Arguments by name; the first one has the type of the result. None is skipped.
 
     Raises:
-        TypeError: an argument is no tensor, not of a real floating type, or float64 is mixed with other types.
-        ValueError: the tensors are on several devices.
+        TypeError: An argument is not a tensor, is not of a real floating type, or mixes float64 with other types.
+        ValueError: The tensors are on different devices.
     """
     present = {name: tensor for name, tensor in tensors.items() if tensor is not None}
     for name, tensor in present.items():
@@ -41,25 +41,25 @@ def compute_dtype(op: str, tensors: Mapping[str, Tensor | None]) -> torch.dtype:
 
 
 def check_types(op: str, tensors: Mapping[str, Tensor | None], dtype: torch.dtype) -> None:
-    """Raises TypeError unless all tensors, by name, are None or of ``dtype``."""
+    """Raise TypeError unless all tensors, by name, are None or of ``dtype``."""
     for name, tensor in tensors.items():
         if tensor is not None and tensor.dtype != dtype:
             raise TypeError(f'{op}: expected {name} as {dtype}, got {tensor.dtype}')
 
 
 def check_rank(op: str, name: str, tensor: Tensor, meaning: str) -> None:
-    """Raises ValueError unless ``tensor`` has the dimensions that ``meaning`` lists, e.g. ``(batch, length)``."""
+    """Raise ValueError unless ``tensor`` has the dimensions that ``meaning`` lists, e.g. ``(batch, length)``."""
     if tensor.dim() != meaning.count(',') + 1:
         raise ValueError(f'{op}: expected {name} of shape {meaning}, got {tuple(tensor.shape)}')
 
 
 def check_shape(op: str, name: str, tensor: Tensor | None, shape: tuple[int, ...], meaning: str) -> None:
-    """Raises ValueError unless ``tensor`` is None or of ``shape``; ``meaning`` names the dimensions."""
+    """Raise ValueError unless ``tensor`` is None or of ``shape``; ``meaning`` names the dimensions."""
     if tensor is not None and tuple(tensor.shape) != tuple(shape):
         raise ValueError(f'{op}: expected {name} of shape {meaning} = {tuple(shape)}, got {tuple(tensor.shape)}')
 
 
 def check_state(op: str, A: Tensor) -> None:
-    """Raises ValueError where A (channels, state) has no state."""
+    """Raise ValueError where A (channels, state) has no state."""
     if A.shape[1] == 0:
         raise ValueError(f'{op}: expected a state of at least one number, got A of shape {tuple(A.shape)}')

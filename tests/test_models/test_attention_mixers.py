@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from test_golden import BFLOAT16_TOLERANCE, assert_parity
 
 from mmdefocus.models.mixers import AttentionMixer, RetentionMixer
-from mmdefocus.models.mixers.band_pass import BandPass
+from mmdefocus.models.mixers.bandpass import Bandpass
 from mmdefocus.models.positions import initial_frequencies, token_positions
 
 MIXERS = {
@@ -51,7 +51,7 @@ def filtered_logits(q, k, band_pass, rope_scale=1.0, delta_scale=1.0):
 
 
 def test_band_pass_spreads_half_lives_over_heads_and_frequencies_over_pairs():
-    decay, freq = BandPass(num_heads=6, embed_dims=6 * 16)(torch.arange(9.0), 1.0)
+    decay, freq = Bandpass(num_heads=6, embed_dims=6 * 16)(torch.arange(9.0), 1.0)
     half_lives = math.log(2) / decay
     torch.testing.assert_close(half_lives[:, 0], 4 * 4 ** torch.arange(6.0))
     torch.testing.assert_close(half_lives, half_lives[:, :1].expand(-1, 8))
@@ -59,7 +59,7 @@ def test_band_pass_spreads_half_lives_over_heads_and_frequencies_over_pairs():
 
 
 def test_band_pass_follows_both_scales():
-    band_pass = BandPass(num_heads=2, embed_dims=16)
+    band_pass = Bandpass(num_heads=2, embed_dims=16)
     decay, freq = band_pass(torch.arange(9.0), 1.0)
     scaled_decay, scaled_freq = band_pass(torch.arange(9.0) / 4, 2.0)
     torch.testing.assert_close(scaled_decay, decay / 2)
@@ -68,7 +68,7 @@ def test_band_pass_follows_both_scales():
 
 @pytest.mark.parametrize(('dtype', 'expected'), [(torch.bfloat16, torch.float32), (torch.float64, torch.float64)])
 def test_band_pass_is_at_least_float32(dtype, expected):
-    band_pass = BandPass(num_heads=2, embed_dims=16).to(dtype)
+    band_pass = Bandpass(num_heads=2, embed_dims=16).to(dtype)
     with torch.autocast('cpu', torch.bfloat16):
         outputs = band_pass(torch.arange(3, dtype=expected), 1.0)
     assert [output.dtype for output in outputs] == [expected, expected]

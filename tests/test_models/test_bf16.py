@@ -76,7 +76,7 @@ def test_fifty_steps_stay_finite(side, length):
 
 
 class TypeRecorder(TorchDispatchMode):
-    """Floating-point types that every operator takes or gives."""
+    """Record the floating-point dtypes of the inputs and outputs of every operator."""
 
     def __init__(self):
         super().__init__()
@@ -92,7 +92,7 @@ class TypeRecorder(TorchDispatchMode):
 
 
 def test_only_matrix_products_are_computed_in_bfloat16(monkeypatch):
-    """The reference spells the scan out in torch's operators, so that the state's updates can be looked at."""
+    """The reference computes the scan with PyTorch operators, so that the updates of the state are visible."""
     monkeypatch.setenv('MMDEFOCUS_BACKEND', 'reference')
     model, (images, samples) = make_model(), make_batch(64)
     with TypeRecorder() as recorder, torch.autocast('cpu', torch.bfloat16):

@@ -6,13 +6,13 @@ from torch import nn
 
 from mmdefocus.models import DefocusClsHead, DefocusMamba, SimpleFeaturePyramid
 from mmdefocus.models.checkpoint import mmdefocus_to_official, official_to_mmdefocus
-from mmdefocus.models.checkpoint.key_mapping import backbone_state_dict, is_official
+from mmdefocus.models.checkpoint.names import backbone_state_dict, is_official, rename_official
 
 GOLDEN_CASES = ['cls_rope', 'cls_norope', 'cls_22kto1k_scaled', 'det_window', 'det_raster']
 
 
 def official_shapes(width, layers, classes, hidden_head=False, rotary=True):
-    """Keys and shapes of an official classification file, written out; both networks have these other sizes."""
+    """Keys and shapes of an official classification file, written out."""
     inner, state, kernel, rank = 2 * width, 16, 4, 48
     block = {
         'norm.weight': (width,),
@@ -96,14 +96,14 @@ def test_our_detectors_have_exactly_the_official_keys(golden, toy_arch):
     assert list(mmdefocus_to_official(ours)) == list(official)
 
 
-def test_names_of_dino_stay():
+def test_names_of_dino_do_not_change():
     official = dict.fromkeys(['backbone.cls_token', 'bbox_head.cls_branches.0.weight', 'level_embed'], 0)
     official |= dict.fromkeys(['encoder.layers.0.norms.0.weight', 'dn_query_generator.label_embedding.weight'], 0)
     assert official_to_mmdefocus(official) == official
     assert mmdefocus_to_official(official) == official
 
 
-def test_a_bare_backbone_is_written_as_classification_unless_told():
+def test_a_bare_backbone_is_written_as_classification_by_default():
     ours = {'backbone.layers.0.norm.weight': 0, 'backbone.patch_embed.projection.bias': 1}
     assert mmdefocus_to_official(ours) == {'blocks.0.norm.weight': 0, 'patch_embed.proj.bias': 1}
     detection = {'backbone.blocks.0.norm.weight': 0, 'backbone.patch_embed.projection.bias': 1}
@@ -133,7 +133,7 @@ def test_leftovers_are_left_out_on_request():
 
 @pytest.mark.parametrize('case', GOLDEN_CASES)
 def test_part_of_the_backbone(golden, case):
-    """From official and our names, of the whole model and of the backbone alone."""
+    """Official and our names, whole model and backbone alone."""
     _, official = golden(case)
     ours = official_to_mmdefocus(official)
     expected = {key.removeprefix('backbone.'): value for key, value in ours.items() if key.startswith('backbone.')}
@@ -145,25 +145,32 @@ def test_part_of_the_backbone(golden, case):
     assert not is_official(ours)
     for state_dict in (official, ours, alone, expected):
         assert backbone_state_dict(state_dict) == expected
+        extra = backbone_state_dict(state_dict | {'extra': 0})
+        assert extra == (
+            expected if any(key.startswith('backbone.') for key in state_dict) else expected | {'extra': 0}
+        )
+    for state_dict in (official, alone):
+        assert rename_official(state_dict | {'extra': 0}) == official_to_mmdefocus(state_dict) | {'extra': 0}
+    assert official_to_mmdefocus(alone) == {f'backbone.{key}': value for key, value in expected.items()}
 
 
-def test_blocks_of_other_models_are_not_taken_for_official():
+def test_blocks_of_other_models_are_not_official():
     other = {'blocks.0.attn.qkv.weight': 0, 'patch_embed.proj.weight': 0, 'cls_token': 0}
     assert not is_official(other)
-    assert backbone_state_dict(other) == other
+    assert backbone_state_dict(other) == rename_official(other) == other
 
 
-def test_names_that_are_already_right_are_refused():
-    with pytest.raises(ValueError, match='already in the naming of mmdefocus'):
+def test_the_wrong_direction_is_an_error():
+    with pytest.raises(ValueError, match='expected official names, got names of mmdefocus already'):
         official_to_mmdefocus({'backbone.layers.0.norm.weight': 0})
-    with pytest.raises(ValueError, match='got official keys'):
+    with pytest.raises(ValueError, match=r'expected names of mmdefocus \(backbone\.\*\), got official names'):
         mmdefocus_to_official({'backbone.blocks.0.norm.weight': 0})
-    with pytest.raises(ValueError, match='got official keys'):
+    with pytest.raises(ValueError, match=r'expected names of mmdefocus \(backbone\.\*\), got official names'):
         mmdefocus_to_official({'blocks.0.norm.weight': 0})
 
 
 @pytest.mark.parametrize('convert', [official_to_mmdefocus, mmdefocus_to_official])
-def test_whole_checkpoints_and_other_objects_are_refused(convert):
+def test_whole_checkpoints_and_other_objects_are_errors(convert):
     with pytest.raises(ValueError, match="got a whole checkpoint; pass its entry 'model'"):
         convert({'model': {}, 'epoch': 3})
     with pytest.raises(ValueError, match="got a whole checkpoint; pass its entry 'state_dict'"):
@@ -172,6 +179,6 @@ def test_whole_checkpoints_and_other_objects_are_refused(convert):
         convert([])
 
 
-def test_unknown_kind_is_refused():
+def test_unknown_kind_is_an_error():
     with pytest.raises(ValueError, match=r"kind must be one of \['classification', 'detection'\] or None, got 'det'"):
         mmdefocus_to_official({}, kind='det')

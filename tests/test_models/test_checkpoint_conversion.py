@@ -1,4 +1,4 @@
-"""Conversion of file contents and what is said about them; through the tools in tests/test_tools."""
+"""Conversion of file contents and its report; tests/test_tools covers the tools."""
 
 import hashlib
 from collections import OrderedDict
@@ -15,7 +15,8 @@ from mmdefocus.models import DefocusClsHead, DefocusMamba, SimpleFeaturePyramid
 from mmdefocus.models.backbones.pretrained import split_pretrained
 from mmdefocus.models.checkpoint import CheckpointError, is_official_checkpoint, read_checkpoint
 from mmdefocus.models.checkpoint.conversion import convert_official, convert_to_official
-from mmdefocus.models.checkpoint.inspection import arch_of, expected_model, missing_and_misshapen
+from mmdefocus.models.checkpoint.families.defocus_mamba import arch_of
+from mmdefocus.models.checkpoint.inspection import expected_model, missing_and_misshapen
 from mmdefocus.models.checkpoint.loaders import cached_path
 from mmdefocus.models.checkpoint.official import as_mmengine_checkpoint
 from mmdefocus.models.checkpoint.publishing import sha256
@@ -33,7 +34,7 @@ def detector():
     return read_checkpoint(GOLDEN / 'det_raster_official_det.pth')
 
 
-def test_official_files_are_told_from_ours(classifier, detector):
+def test_official_files_are_recognised(classifier, detector):
     assert is_official_checkpoint(classifier)
     assert is_official_checkpoint(detector)
     assert not is_official_checkpoint(convert_official(classifier))
@@ -51,7 +52,7 @@ def test_a_detector_keeps_its_meta(detector):
 
 
 def test_an_official_detector_keeps_versions_and_progress(detector):
-    """mmdet's heads translate what an older version has saved."""
+    """mmdet's heads convert the parameters of older versions."""
     detector['state_dict'] = OrderedDict(detector['state_dict'])
     detector['state_dict']._metadata = OrderedDict(bbox_head={'version': 2})
     checkpoint = as_mmengine_checkpoint(detector)
@@ -67,7 +68,7 @@ def test_meta_of_a_converted_classifier(classifier):
     assert meta == {'mmdefocus_version': __version__, 'official_weights': 'model_ema'}
 
 
-def test_initialisations_are_told_apart():
+def test_initialisations_are_separated():
     rule = dict(type='Constant', layer='Linear', val=0)
     files = [dict(type='Pretrained', checkpoint='a'), dict(type=PretrainedInit, checkpoint='b')]
     assert split_pretrained([rule, *files]) == ([rule], files)
@@ -75,7 +76,7 @@ def test_initialisations_are_told_apart():
     assert split_pretrained(None) == ([], [])
 
 
-def test_a_classifier_tells_its_image_size_where_it_knows_it(classifier):
+def test_a_classifier_writes_its_image_size_if_the_checkpoint_has_it(classifier):
     converted = convert_official(classifier)
     assert list(convert_to_official(converted)) == ['model', 'config']
     without_metadata = OrderedDict(converted['state_dict'])
@@ -110,7 +111,7 @@ def test_heads_of_21k_classes_are_expected(classifier):
         convert_official(classifier, head='21k-to-1k')
 
 
-def test_names_of_no_model_are_refused_unless_told(classifier):
+def test_unknown_names_are_an_error_by_default(classifier):
     classifier['model']['foreign.weight'] = torch.zeros(1)
     with pytest.raises(ValueError, match=r'foreign\.weight'):
         convert_official(classifier)
@@ -120,7 +121,7 @@ def test_names_of_no_model_are_refused_unless_told(classifier):
 def test_a_head_that_was_lost(classifier):
     for name in [name for name, tensor in classifier['model'].items() if len(tensor) == 10]:
         del classifier['model'][name]
-    with pytest.raises(ValueError, match=r'got head\.fc\.weight with 0 rows'):
+    with pytest.raises(ValueError, match=r'got head\.fc\.0\.weight with 192 rows'):
         convert_official(classifier, head='21k-to-1k')
 
 
@@ -133,7 +134,7 @@ def test_the_arch_is_read_from_the_tensors(toy_arch):
     assert arch_of(state_dict) == toy_arch | {'group_size': 32}
 
 
-def test_what_every_backbone_has():
+def test_the_arch_needs_its_tensors():
     with pytest.raises(ValueError, match=r'the state dict has no backbone.cls_token, backbone.layers.0.mixer.A_log, b'):
         arch_of({})
 
@@ -212,5 +213,5 @@ def test_backbone_of_another_model(build, tmp_path, prefix, plain):
 def test_a_prefix_that_the_file_does_not_have(build, tmp_path):
     torch.save({'state_dict': build().state_dict()}, tmp_path / 'model.pth')
     init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'model.pth'), prefix='encoder')
-    with pytest.raises(CheckpointError, match='is no checkpoint of this DefocusMamba'):
+    with pytest.raises(CheckpointError, match='is not a checkpoint of this DefocusMamba'):
         build(init_cfg=init_cfg).init_weights()

@@ -13,7 +13,7 @@ from mmdefocus.models.checkpoint.loaders import cached_path
 
 
 class Server(BaseHTTPRequestHandler):
-    """Answers with what ``files`` has for the path; ``announced`` is the length that it announces."""
+    """Serves ``files`` by path; ``announced`` overrides the content length."""
 
     files: dict[str, bytes]
     announced: dict[str, int]
@@ -67,7 +67,7 @@ def test_addresses_of_one_file_name_are_kept_apart(server, tmp_path):
     assert [load(f'{server.url}/v{version}/base.pth') for version in (1, 2, 1)] == [1, 2, 1]
 
 
-def test_a_truncated_download_is_refused_and_does_not_stay(server, tmp_path):
+def test_a_truncated_download_is_an_error_and_removed(server, tmp_path):
     whole = checkpoint(tmp_path, 1)
     server.files['/base.pth'], server.announced['/base.pth'] = whole[:600], len(whole)
     url = f'{server.url}/base.pth'
@@ -92,7 +92,7 @@ def test_a_damaged_copy_is_downloaded_again(server, tmp_path):
 
 
 @pytest.mark.parametrize('content', [b'<html>moved</html>', None])
-def test_what_is_no_checkpoint_does_not_stay(server, tmp_path, content):
+def test_other_content_is_removed(server, tmp_path, content):
     if content is not None:
         server.files['/base.pth'] = content
     with pytest.raises(
@@ -102,7 +102,7 @@ def test_what_is_no_checkpoint_does_not_stay(server, tmp_path, content):
     assert not list((tmp_path / 'hub').rglob('*.pth'))
 
 
-def test_what_is_refused_does_not_stay(server, tmp_path):
+def test_an_invalid_checkpoint_is_removed(server, tmp_path):
     path = tmp_path / 'made.pth'
     torch.save({'state_dict': {'weight': torch.tensor(torch.nan)}}, path)
     server.files['/base.pth'] = path.read_bytes()

@@ -1,4 +1,4 @@
-"""Which tensors of a checkpoint do not fit a model."""
+"""Description of the tensors that do not fit a model."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from mmdefocus.models.checkpoint.fit import load_and_describe_misfit
 
 
 class Renamed(nn.Linear):
-    """Calls its weight by another name in checkpoints."""
+    """Has another name for its weight in checkpoints."""
 
     def _load_from_state_dict(self, state_dict, prefix, *rest):
         state_dict[f'{prefix}weight'] = state_dict.pop(f'{prefix}old_weight')
@@ -88,9 +88,9 @@ def test_names_that_a_module_translates_fit():
 
 
 def test_other_errors_are_passed_on(model):
-    def refuse(*_):
-        raise RuntimeError('a hook refuses')
+    def fail(*_):
+        raise RuntimeError('a hook fails')
 
-    model.register_load_state_dict_pre_hook(refuse)
-    with pytest.raises(RuntimeError, match=r'^a hook refuses$'):
+    model.register_load_state_dict_pre_hook(fail)
+    with pytest.raises(RuntimeError, match=r'^a hook fails$'):
         load_and_describe_misfit(model, model.state_dict())

@@ -1,10 +1,11 @@
-"""What a backbone takes and refuses, and how its scales follow the image size of what it loads."""
+"""State dicts that a backbone loads or rejects, and the scales that follow the image size of the checkpoint."""
 
 import copy
 import logging
 
 import pytest
 import torch
+from detector_options import DETECTOR
 from mmengine.logging import MMLogger
 from mmengine.runner import load_checkpoint, save_checkpoint
 from mmengine.runner.checkpoint import get_state_dict
@@ -69,7 +70,7 @@ def test_prefix_in_a_list_of_initialisations(build, saved):
 
 
 def test_strictness_is_the_callers(build, saved):
-    """Weights of another model, of a neck or of one layer are for the caller to accept or to refuse."""
+    """The caller decides about weights of another model, of a neck or of one layer."""
     backbone, expected = build(), build()
     resnet = nn.ModuleDict({'conv1': nn.Conv2d(3, 4, 7), 'layer1': nn.Linear(1, 1)})
     for other in (saved(resnet), saved(in_model(resnet)), saved(nn.ModuleDict({'neck': resnet}))):
@@ -124,11 +125,11 @@ def test_other_shapes_of_the_same_arch_are_explained(build, toy_arch):
 
 @pytest.mark.parametrize('change', [{'num_layers': 3}, {'num_layers': 1}, {'inner_dims': 48}])
 def test_pretrained_weights_must_fit(saved, build, toy_arch, change):
-    """MMEngine alone would train on with what fits, and random weights for the rest."""
+    """MMEngine alone would keep random weights for the tensors that do not fit."""
     path = saved(in_model(DefocusMamba(toy_arch | change)))
     for init_cfg in (dict(type='Pretrained', checkpoint=path), dict(type='Pretrained', checkpoint=path, prefix='head')):
         with pytest.raises(
-            CheckpointError, match=r'epoch_1\.pth is no checkpoint of this DefocusMamba: .*init_cfg=None'
+            CheckpointError, match=r'epoch_1\.pth is not a checkpoint of this DefocusMamba: .*init_cfg=None'
         ):
             build(init_cfg=init_cfg).init_weights()
 
@@ -189,7 +190,7 @@ def test_published_rule(trained, used, scales):
 @pytest.mark.parametrize(('side', 'rope_scale', 'delta_scale'), [(224, 20.9, 4.571), (384, 7.111, 2.667)])
 def test_scales_of_a_detector_count_from_the_classifier(build, saved, side, rope_scale, delta_scale):
     """Published, rounded: 224 -> 1024 gives 4.57 and 20.0; 384 -> 1024 gives 2.67 and 7.13."""
-    detector = build(out_type='featmap')
+    detector = build(**DETECTOR)
     load_checkpoint(detector, saved(in_model(build(img_size=side))))
     assert (detector.rope_scale, detector.delta_scale, detector.pretrain_size) == ('auto', 'auto', side)
     assert detector.scales_at(1024, 1024) == pytest.approx((rope_scale, delta_scale), rel=1e-3)
@@ -225,8 +226,8 @@ def test_a_classifier_saves_the_scales_that_it_computes(build):
 
 
 def test_part_of_a_backbone_without_metadata_changes_no_scale(build, log):
-    """Only a whole backbone is taken for one of pretrain_size."""
-    detector = build(out_type='featmap', pretrain_size=64)
+    """Only a complete backbone counts as trained at pretrain_size."""
+    detector = build(**DETECTOR, pretrain_size=64)
     weights = plain(build(img_size=64))
     del weights['norm.weight']
     detector.load_state_dict(weights, strict=False)
@@ -235,7 +236,7 @@ def test_part_of_a_backbone_without_metadata_changes_no_scale(build, log):
 
 
 def test_a_state_dict_of_other_parts_changes_no_scale(build, saved, log):
-    detector = build(out_type='featmap', pretrain_size=64)
+    detector = build(**DETECTOR, pretrain_size=64)
     other = nn.Linear(2, 2).state_dict()
     other._metadata[''][METADATA_KEY] = Resolution(64, 64, 1.0, 1.0).to_metadata()
     detector.load_state_dict(other, strict=False)
@@ -272,7 +273,7 @@ def test_numbers_of_the_config_are_kept(build, saved, log, scales, warns):
     model = in_model(build(img_size=128, rope_scale=scales[0], delta_scale=scales[1]))
     load_checkpoint(model, saved(in_model(build(img_size=64))))
     assert (model['backbone'].rope_scale, model['backbone'].delta_scale) == scales
-    said = f'but the config says rope_scale={scales[0]:g} and delta_scale={scales[1]:g}, which is kept'
+    said = f'but the config sets rope_scale={scales[0]:g} and delta_scale={scales[1]:g}, which are kept'
     assert [said in text for text in warnings_in(log)] == [True] * warns
 
 
@@ -281,7 +282,7 @@ def test_a_scale_of_one_is_a_number_too(build, saved, log):
     load_checkpoint(model, saved(in_model(build(img_size=64))))
     assert (model['backbone'].rope_scale, model['backbone'].delta_scale) == (1, 1)
     (text,) = warnings_in(log)
-    assert 'takes to rope_scale=4 and delta_scale=2 here, but the config says rope_scale=1 and delta_scale=1' in text
+    assert 'gives rope_scale=4 and delta_scale=2 here, but the config sets rope_scale=1 and delta_scale=1' in text
 
 
 def test_each_scale_follows_the_rule_by_itself(build, saved):
@@ -296,24 +297,22 @@ def plain(model):
 
 
 def test_a_plain_state_dict_in_a_detector_is_of_a_classifier_of_pretrain_size(build, log):
-    detector = build(out_type='featmap', pretrain_size=64)
+    detector = build(**DETECTOR, pretrain_size=64)
     detector.load_state_dict(plain(build(img_size=64)))
     assert (detector.rope_scale, detector.delta_scale) == ('auto', 'auto')
     (text,) = warnings_in(log)
-    assert 'is taken for that of a classifier trained at pretrain_size, 64 x 64 pixels' in text
+    assert 'assuming a classifier trained at pretrain_size, 64 x 64 pixels' in text
     assert 'trained at 64 x 64 pixels with rope_scale=1 and delta_scale=1; by the published rule' in log.text
     assert detector.scales_at(128, 128) == (4, 2)
 
 
-@pytest.mark.parametrize('changes', [{'img_size': 128}, {'out_type': 'featmap'}])
+@pytest.mark.parametrize('changes', [{'img_size': 128}, DETECTOR])
 def test_a_plain_state_dict_without_a_known_size_changes_no_scale(build, log, changes):
     backbone = build(**changes)
     backbone.load_state_dict(plain(build(img_size=64)))
     assert (backbone.rope_scale, backbone.delta_scale) == (1, 1)
     (text,) = warnings_in(log)
-    assert text == (
-        'the state dict does not tell its image size and scales; rope_scale=1 and delta_scale=1 stay as they are'
-    )
+    assert text == ('the state dict does not record its image size and scales; rope_scale=1 and delta_scale=1 are kept')
 
 
 def test_a_plain_state_dict_says_nothing_where_the_config_has_both_scales(build, log):
@@ -323,24 +322,24 @@ def test_a_plain_state_dict_says_nothing_where_the_config_has_both_scales(build,
 
 @pytest.mark.parametrize('changes', [{}, {'pretrain_size': 64, 'token_order': 'window'}])
 def test_a_classifier_that_is_not_square_does_not_set_a_detectors_scales(build, saved, log, changes):
-    detector = build(out_type='featmap', **changes)
+    detector = build(**DETECTOR, **changes)
     load_checkpoint(detector, saved(in_model(build(img_size=(64, 128)))))
     assert (detector.rope_scale, detector.delta_scale) == (1, 1)
     assert detector.pretrain_size == changes.get('pretrain_size')
     (text,) = warnings_in(log)
     assert 'trained at 64 x 128 pixels' in text
-    assert 'for weights of square images, so that rope_scale=1 and delta_scale=1 stay as they are' in text
+    assert 'applies to weights trained on square images; rope_scale=1 and delta_scale=1 are kept' in text
 
 
 def test_a_detector_does_not_set_a_classifiers_scales(build, saved, log):
     classifier = build(img_size=128)
-    load_checkpoint(classifier, saved(build(out_type='featmap', pretrain_size=64, rope_scale=4.0, delta_scale=2.0)))
+    load_checkpoint(classifier, saved(build(**DETECTOR, pretrain_size=64, rope_scale=4.0, delta_scale=2.0)))
     assert (classifier.rope_scale, classifier.delta_scale) == (1, 1)
-    assert 'there is no rule from a detector to a classifier' in warnings_in(log)[0]
+    assert "there is no rule from scale_rule='per_image' (detectors) to 'nominal' (classifiers)" in warnings_in(log)[0]
 
 
 def test_published_detector_keeps_its_numbers_without_a_warning(build, saved, log):
-    changes = dict(out_type='featmap', token_order='window', rope_scale=7.13, delta_scale=2.67)
+    changes = dict(**DETECTOR, token_order='window', rope_scale=7.13, delta_scale=2.67)
     detector = build(pretrain_size=384, **changes)
     path = saved(in_model(build(img_size=384, rope_scale=4.0, delta_scale=2.0)))
     log.clear()
@@ -353,8 +352,8 @@ def test_published_detector_keeps_its_numbers_without_a_warning(build, saved, lo
 
 def test_a_trained_detector_tells_its_scales_to_the_test(build, saved):
     """They came from a classifier once and are in no config."""
-    trained = build(out_type='featmap', rope_scale='auto', delta_scale='auto', pretrain_size=64)
-    tested = build(out_type='featmap')
+    trained = build(**DETECTOR, rope_scale='auto', delta_scale='auto', pretrain_size=64)
+    tested = build(**DETECTOR)
     load_checkpoint(in_model(tested), saved(in_model(trained)))
     assert (tested.rope_scale, tested.delta_scale, tested.pretrain_size) == ('auto', 'auto', 64)
 

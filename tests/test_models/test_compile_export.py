@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from detector_options import DETECTOR
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 
@@ -19,8 +20,8 @@ MAMBA = {
 VIT = {'embed_dims': 16, 'num_layers': 2, 'num_heads': 2, 'ffn_dims': 32}
 RETNET = {'embed_dims': 16, 'num_layers': 2, 'num_heads': 2, 'value_dims': 32, 'ffn_dims': 24}
 NETWORKS = {'mamba': (DefocusMamba, MAMBA), 'vit': (DefocusViT, VIT), 'retnet': (DefocusRetNet, RETNET)}
-DETECTOR = {
-    'out_type': 'featmap',
+FEATURE_MAP = {
+    **DETECTOR,
     'token_order': 'window',
     'pretrain_size': 16,
     'rope_scale': 'auto',
@@ -46,8 +47,8 @@ def images(batch=2):
 
 
 def run(network, module, dtype=None):
-    """Output of the module and gradients of all parameters of the network in it."""
-    torch.manual_seed(2)  # of drop path
+    """Return the output of the module and the gradients of all parameters of the network in it."""
+    torch.manual_seed(2)  # for drop path
     with torch.autocast('cpu', dtype, enabled=dtype is not None):
         (output,) = module(images())
     weights = torch.linspace(-1, 1, output.numel()).view(output.shape)
@@ -77,7 +78,7 @@ def test_a_backbone_compiles_without_graph_break(kind):
     [
         ({'out_type': 'cls_token', 'drop_path_rate': 0.5}, None),
         ({'out_type': 'raw', 'with_cp': True}, None),
-        (DETECTOR, None),
+        (FEATURE_MAP, None),
         ({'out_type': 'raw', 'rotary': False}, torch.bfloat16),
         ({'out_type': 'raw'}, torch.bfloat16),
     ],
@@ -87,7 +88,7 @@ def test_options_compile_without_graph_break(options, dtype):
 
 
 def assert_exports(module, call):
-    """The exported program gives what `call` gives, for batch sizes that it was not traced with."""
+    """Assert that the exported program and `call` agree for batch sizes other than the traced one."""
     module.eval()
     dynamic = ({0: torch.export.Dim('batch')},)
     program = torch.export.export(module, (images(),), dynamic_shapes=dynamic).module()
@@ -96,7 +97,7 @@ def assert_exports(module, call):
             torch.testing.assert_close(program(images(batch)), call(images(batch)))
 
 
-@pytest.mark.parametrize('options', [{'out_type': 'cls_token'}, {'out_type': 'raw'}, DETECTOR])
+@pytest.mark.parametrize('options', [{'out_type': 'cls_token'}, {'out_type': 'raw'}, FEATURE_MAP])
 @pytest.mark.parametrize('kind', NETWORKS)
 def test_a_backbone_exports(kind, options):
     network = build(kind, **{key: value for key, value in options.items() if kind == 'mamba' or key != 'delta_scale'})

@@ -4,8 +4,8 @@ import torch.nn.functional as F
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
-from mmdefocus.datasets.imagenet21k import imagenet1k_indices
 from mmdefocus.models import DefocusClsHead
+from mmdefocus.models.imagenet21k import imagenet1k_indices
 
 CLASSES, CHANNELS = 5, 8
 CROSS_ENTROPY = {'type': 'mmpretrain.CrossEntropyLoss'}
@@ -181,7 +181,7 @@ def test_validation_of_a_model_with_batch_augmentations():
 
 def test_classes_of_imagenet1k_among_those_of_21k(monkeypatch):
     indices = list(range(5, 21_000, 21))[:1000]
-    monkeypatch.setattr('mmdefocus.datasets.imagenet21k.imagenet1k_indices', lambda: indices)
+    monkeypatch.setattr('mmdefocus.models.heads.defocus_cls_head.imagenet1k_indices', lambda: indices)
     head = make_head(num_classes=21_841, predict_classes='imagenet1k')
     assert head.predict_classes.tolist() == indices
     assert 'predict_classes' not in head.state_dict()
@@ -246,7 +246,7 @@ def test_losses_are_float32_under_autocast():
 
 
 def test_targets_are_not_copied_for_every_token():
-    """What the backward pass keeps: logits and probabilities of the tokens, but no target as large as these."""
+    """The backward pass stores logits and probabilities of the tokens, but no target of that size."""
     classes, tokens = 1000, torch.randn(2, 101, CHANNELS)
     samples = [DataSample().set_gt_score(torch.full((classes,), 1 / classes)) for _ in range(2)]
     for loss in (CROSS_ENTROPY, {'type': 'mmpretrain.LabelSmoothLoss', 'label_smooth_val': 0.1}):
@@ -271,7 +271,7 @@ def test_features_of_another_shape(shape):
 @pytest.mark.parametrize('label', [-1, CLASSES, 20_000])
 def test_label_out_of_range(label):
     samples = [DataSample().set_gt_label(number) for number in (0, label, 4)]
-    message = rf'labels from 0 to 4 \(num_classes=5\), got {label}; .* give num_classes of the head the number of'
+    message = rf'labels from 0 to 4 \(num_classes=5\), got {label}; .* set num_classes of the head to the number of'
     with pytest.raises(ValueError, match=message):
         make_head().loss((make_tokens(),), samples)
 
@@ -288,7 +288,7 @@ def test_scores_of_other_classes():
         ({'num_classes': 0}, 'num_classes must be positive, got 0'),
         ({'in_channels': -1}, 'in_channels must be positive, got -1'),
         ({'hidden_dims': 0}, 'hidden_dims must be positive, got 0'),
-        ({'from_imagenet21k': True}, r'makes heads of 1000 classes from those of 21,841, got num_classes='),
+        ({'from_imagenet21k': True}, 'reduces heads of 21,841 classes to 1000, got num_classes='),
         ({'aux': 'mean'}, r"aux must be one of \['token', 'pool', None\], got 'mean'"),
         ({'aux_weight': 1.5}, 'aux_weight must be from 0 to 1, got 1.5'),
         ({'predict_classes': []}, r'distinct indices, at least one, got \[\]'),

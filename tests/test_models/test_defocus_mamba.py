@@ -1,5 +1,6 @@
 import pytest
 import torch
+from detector_options import DETECTOR
 from test_golden import BFLOAT16_TOLERANCE, assert_parity
 from torch.autograd.graph import saved_tensors_hooks
 
@@ -44,7 +45,9 @@ def test_output_forms(build, size):
     rows, columns = -(-size[0] // 16), -(-size[1] // 16)
     shapes = {'cls_token': (2, 16), 'raw': (2, rows * columns + 1, 16), 'featmap': (2, 16, rows, columns)}
     for out_type, shape in shapes.items():
-        outputs = build(out_type=out_type)(image)
+        backbone = build()
+        backbone.out_type = out_type
+        outputs = backbone(image)
         assert isinstance(outputs, tuple)
         assert [tuple(output.shape) for output in outputs] == [shape]
 
@@ -75,8 +78,8 @@ def test_window_order_pads_to_windows_and_crops(build):
 
 def test_orders_agree_on_one_window(build):
     image = torch.randn(1, 3, 48, 48)
-    window = build(token_order='window', pretrain_size=48, out_type='featmap')
-    assert torch.equal(window(image)[0], build(out_type='featmap')(image)[0])
+    window = build(token_order='window', pretrain_size=48, **DETECTOR)
+    assert torch.equal(window(image)[0], build(**DETECTOR)(image)[0])
 
 
 def test_class_token_sees_the_image_and_no_token_sees_it(build):
@@ -89,7 +92,7 @@ def test_class_token_sees_the_image_and_no_token_sees_it(build):
 
 
 def test_first_token_sees_its_own_patch_only(build):
-    backbone, image = build(out_type='featmap'), torch.randn(1, 3, 32, 32, requires_grad=True)
+    backbone, image = build(**DETECTOR), torch.randn(1, 3, 32, 32, requires_grad=True)
     (gradient,) = torch.autograd.grad(backbone(image)[0][..., 0, 0].square().sum(), image)
     assert gradient[..., :16, :16].abs().sum() > 0
     assert not gradient[..., 16:, :].any()
@@ -97,7 +100,7 @@ def test_first_token_sees_its_own_patch_only(build):
 
 
 def test_other_channel_counts_and_patch_sizes(toy_arch):
-    backbone = DefocusMamba(toy_arch, img_size=(8, 24), patch_size=8, in_channels=5, out_type='featmap')
+    backbone = DefocusMamba(toy_arch, img_size=(8, 24), patch_size=8, in_channels=5, **DETECTOR)
     assert backbone(torch.randn(1, 5, 20, 24))[0].shape == (1, 16, 3, 3)
 
 
@@ -239,7 +242,7 @@ def test_layer_depths(build):
     assert backbone.get_layer_depth('head.fc.weight', prefix='backbone.') == (3, 4)
 
 
-# Initialisation
+# Precision
 
 
 def test_residual_and_norms_are_float32_under_autocast(build):
@@ -254,9 +257,10 @@ def test_residual_and_norms_are_float32_under_autocast(build):
     assert tokens.dtype == torch.float32
 
 
-@pytest.mark.parametrize(('out_type', 'dtype'), [('raw', torch.bfloat16), ('featmap', torch.float32)])
-def test_feature_maps_are_computed_in_float32_even_under_autocast(build, out_type, dtype):
-    backbone = build(out_type=out_type)
+@pytest.mark.parametrize(('blocks_in_fp32', 'dtype'), [(False, torch.bfloat16), (True, torch.float32)])
+@pytest.mark.parametrize('out_type', ['raw', 'featmap'])
+def test_blocks_run_in_float32_under_autocast_on_request(build, out_type, blocks_in_fp32, dtype):
+    backbone = build(**DETECTOR | {'out_type': out_type, 'blocks_in_fp32': blocks_in_fp32})
     dtypes = []
     backbone.layers[1].mixer.x_proj.register_forward_hook(lambda module, args, output: dtypes.append(output.dtype))
     with torch.autocast('cpu', torch.bfloat16):
@@ -310,6 +314,8 @@ def test_images_that_do_not_fit_are_refused(build, image, error, message):
     [
         ({'token_order': 'spiral'}, r"token_order must be one of \['raster', 'window'\], got 'spiral'"),
         ({'out_type': 'avg'}, r"out_type must be one of \['raw', 'cls_token', 'featmap'\], got 'avg'"),
+        ({'patch_embed_init': 'zeros'}, r"patch_embed_init must be .*'kaiming_normal'\], got 'zeros'"),
+        ({'scale_rule': 'auto'}, r"scale_rule must be one of \['nominal', 'per_image'\], got 'auto'"),
         ({'token_order': 'window'}, "token_order='window' needs pretrain_size"),
         ({'rope_scale': 'auto'}, "rope_scale='auto' needs pretrain_size"),
         ({'delta_scale': 'auto'}, "delta_scale='auto' needs pretrain_size"),
@@ -333,6 +339,23 @@ def test_arguments_outside_their_range_are_refused(build, changes, message):
         build(**changes)
 
 
+@pytest.mark.parametrize('missing', ['blocks_in_fp32', 'patch_embed_init', 'scale_rule'])
+def test_a_feature_map_needs_explicit_arguments_of_a_detector(build, missing):
+    names = 'blocks_in_fp32, patch_embed_init, scale_rule'
+    published = r"blocks_in_fp32=True, patch_embed_init='kaiming_normal', scale_rule='per_image'"
+    with pytest.raises(ValueError, match=rf'needs explicit values of {names}, got none of {missing}; .* {published}'):
+        build(**{name: value for name, value in DETECTOR.items() if name != missing})
+    with pytest.raises(ValueError, match=rf'got none of {names};'):
+        build(out_type='featmap')
+
+
+def test_a_feature_map_takes_any_explicit_value(build):
+    values = {'blocks_in_fp32': False, 'patch_embed_init': 'default', 'scale_rule': 'nominal'}
+    detector, classifier = build(out_type='featmap', **values), build()
+    assert all(getattr(network, name) == values[name] for network in (detector, classifier) for name in values)
+    assert torch.equal(detector.patch_embed.projection.weight, classifier.patch_embed.projection.weight)
+
+
 def test_arguments_at_the_end_of_their_range(build):
     backbone = build(pretrain_size=16, img_size=16, frozen_stages=2, final_norm_eps=0.25, drop_path_rate=0.0)
     assert (backbone.pretrain_size, backbone.img_size, backbone.norm.eps) == (16, (16, 16), 0.25)
@@ -353,8 +376,19 @@ def test_arch_with_a_key_too_many_or_too_few(toy_arch):
 
 
 def test_unknown_arguments_are_refused(build):
-    with pytest.raises(TypeError, match='use_rope'):
+    with pytest.raises(TypeError, match=r"^DefocusMamba has no .*'rope_scales' \(did you mean 'rope_scale'\?\)$"):
+        build(rope_scales=2.0)
+    with pytest.raises(TypeError, match=r"no argument 'rotery' \(did you mean 'rotary'\?\), 'zzz'; its arguments are"):
+        build(rotery=False, zzz=1)
+    with pytest.raises(TypeError, match=r"'use_rope'; its arguments are rotary, arch, img_size, .*, init_cfg$"):
         build(use_rope=True)
+
+
+def test_sizes_of_the_image_and_the_sequence_may_be_positional(toy_arch):
+    backbone = DefocusMamba(toy_arch, 32, 8, 1, 'window', 16)
+    assert (backbone.img_size, backbone.patch_size, backbone.in_channels, backbone.window) == ((32, 32), 8, 1, 2)
+    with pytest.raises(TypeError, match='positional arguments'):
+        DefocusMamba(toy_arch, 32, 8, 1, 'window', 16, False)
 
 
 def test_unknown_arch_is_refused(toy_arch):
@@ -378,7 +412,7 @@ def test_unknown_arch_is_refused(toy_arch):
     [
         {'with_cp': True},
         {
-            'out_type': 'featmap',
+            **DETECTOR,
             'token_order': 'window',
             'pretrain_size': 32,
             'rope_scale': 'auto',

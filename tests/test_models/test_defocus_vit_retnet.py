@@ -1,11 +1,12 @@
-"""De-focus ViT and De-focus RetNet: what they do not share with De-focus Mamba, and that the rest is shared."""
+"""De-focus ViT and De-focus RetNet: their own parts, and the parts that they share with De-focus Mamba."""
 
 import pytest
 import torch
+from detector_options import DETECTOR
 from test_golden import BFLOAT16_TOLERANCE, assert_parity
 
 from mmdefocus.models import DefocusRetNet, DefocusViT
-from mmdefocus.models.mixers.band_pass import BandPass
+from mmdefocus.models.mixers.bandpass import Bandpass
 
 VIT = {'embed_dims': 16, 'num_layers': 2, 'num_heads': 2, 'ffn_dims': 32}
 RETNET = {'embed_dims': 16, 'num_layers': 2, 'num_heads': 2, 'value_dims': 32, 'ffn_dims': 24}
@@ -34,7 +35,7 @@ def parameters(module):
 @pytest.mark.parametrize(
     ('network', 'arch', 'heads', 'published', 'tolerance', 'counted'),
     [
-        # De-focus networks have two heads; their published sizes are rounded, and those of RetNet our reading.
+        # De-focus networks have two heads. Their published sizes are rounded; the sizes of RetNet are our choice.
         (DefocusViT, 'base', 2, 87.4e6, 0.005, 87_176_144),
         (DefocusRetNet, 'base', 2, 92.7e6, 0.02, 94_171_088),
         (DefocusViT, 'small', 1, 22.1e6, 0.005, 22_041_064),
@@ -64,7 +65,9 @@ def test_nano_is_small(network):
 def test_output_forms(kind, options):
     image = torch.randn(2, 3, 17, 50)
     for out_type, shape in {'cls_token': (2, 16), 'raw': (2, 9, 16), 'featmap': (2, 16, 2, 4)}.items():
-        (output,) = build(kind, out_type=out_type, img_size=(48, 32), **options)(image)
+        backbone = build(kind, img_size=(48, 32), **options)
+        backbone.out_type = out_type
+        (output,) = backbone(image)
         assert output.shape == shape
 
 
@@ -78,7 +81,7 @@ def test_class_token_sees_the_image(kind):
 @ALL
 def test_first_token_sees_the_others_where_the_network_is_not_causal(kind):
     image = torch.randn(1, 3, 32, 32, requires_grad=True)
-    (feature,) = build(kind, out_type='featmap')(image)
+    (feature,) = build(kind, **DETECTOR)(image)
     (gradient,) = torch.autograd.grad(feature[..., 0, 0].square().sum(), image)
     assert gradient[..., :16, :16].any()
     assert gradient[..., 16:, :].any() == (kind == 'non-causal vit')
@@ -90,9 +93,9 @@ def test_padding_tokens_and_orders_are_those_of_the_skeleton(kind):
     backbone = build(kind, token_order='window', pretrain_size=32, rope_scale='auto', delta_scale='auto')
     backbone.out_type = 'featmap'
     assert backbone(image)[0].shape == (1, 16, 3, 5)
-    one_window = build(kind, token_order='window', pretrain_size=48, out_type='featmap')
+    one_window = build(kind, token_order='window', pretrain_size=48, **DETECTOR)
     square = torch.randn(1, 3, 48, 48)
-    assert torch.equal(one_window(square)[0], build(kind, out_type='featmap')(square)[0])
+    assert torch.equal(one_window(square)[0], build(kind, **DETECTOR)(square)[0])
 
 
 @ALL
@@ -106,7 +109,7 @@ def test_scales_reach_the_band_pass(kind):
     torch.testing.assert_close(seen[1], band_pass.freq / 4)
 
 
-# Feed-forward half of the block
+# Feed-forward networks
 
 
 @ALL
@@ -189,7 +192,7 @@ def test_checkpointing_keeps_gradients(kind):
 def test_arguments_reach_the_skeleton(kind):
     init_cfg = dict(type='Constant', layer='Linear', val=0.5)
     changes = dict(img_size=(32, 48), in_channels=1, final_norm_eps=0.25, init_cfg=init_cfg)
-    network = build(kind, **changes, with_cp=True, frozen_stages=1, out_type='featmap')
+    network = build(kind, **changes, with_cp=True, frozen_stages=1, **DETECTOR)
     assert network.img_size == (32, 48)
     assert network.norm.eps == 0.25
     assert network.with_cp
@@ -220,7 +223,7 @@ def test_initial_weights_are_drawn_with_a_deviation_of_002(kind):
 
 
 def test_frequencies_are_per_unit_of_position():
-    band_pass = BandPass(2, 16)
+    band_pass = Bandpass(2, 16)
     for positions in ([3.0, 3.5], [1.0, 1.5, 2.0]):
         assert torch.equal(band_pass(torch.tensor(positions), 1.0)[1], 0.5 * band_pass.freq)
     assert torch.equal(band_pass(torch.tensor([4.0]), 1.0)[1], 4 * band_pass.freq)
@@ -293,5 +296,5 @@ def test_wrong_arguments_are_refused(network, arch):
         network({key: value for key, value in arch.items() if key != 'num_heads'} | {'heads': 2})
     with pytest.raises(ValueError, match=r'embed_dims must be a multiple of num_heads \(3\), got 16'):
         network(arch | {'num_heads': 3})
-    with pytest.raises(TypeError, match='use_rope'):
-        network(arch, use_rope=True)
+    with pytest.raises(TypeError, match=rf"{network.__name__} has no .* 'bandpass' \(did you mean 'band_pass'\?\)"):
+        network(arch, bandpass=True)

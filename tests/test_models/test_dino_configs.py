@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from detector_options import DETECTOR
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
@@ -70,7 +71,7 @@ def test_backbone_and_neck(name):
     network = name.rpartition('_')[0]
     weights = {'type': 'Pretrained', 'checkpoint': PUBLISHED[network]} if network in PUBLISHED else None
     assert model.backbone.pop('init_cfg') == weights
-    common = {'token_order': 'window', 'out_type': 'featmap', 'final_norm_eps': 1e-5, 'with_cp': True}
+    common = {'token_order': 'window', 'final_norm_eps': 1e-5, 'with_cp': True, **DETECTOR}
     assert model.backbone == BACKBONES[network] | common
     assert model.neck == {
         'type': 'SimpleFeaturePyramid',

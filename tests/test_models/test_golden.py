@@ -9,6 +9,7 @@ zero.
 
 import pytest
 import torch
+from detector_options import DETECTOR
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import nn
@@ -19,9 +20,9 @@ from mmdefocus.ops import available_backends
 
 TOLERANCE = 1e-5
 FLOAT64_TOLERANCE = 1e-9
-# Four roundings to bfloat16: of the operands and results of projections, one behind the other.
+# Four successive roundings to bfloat16, of the operands and results of projections.
 BFLOAT16_TOLERANCE = 4 * 2**-8
-BACKENDS = [name for name, obstacle in available_backends().items() if obstacle is None]
+BACKENDS = [name for name, reason in available_backends().items() if reason is None]
 
 
 def assert_parity(actual, expected, what, tolerance=TOLERANCE, order=float('inf')):
@@ -67,7 +68,7 @@ class Detector(nn.Module):
             token_order='window' if arch['window_order'] else 'raster',
             pretrain_size=arch['pretrain_size'],
             final_norm_eps=1e-5,
-            out_type='featmap',
+            **DETECTOR,
         )
         self.neck = SimpleFeaturePyramid(arch['embed_dims'], arch['fpn_out'])
 
@@ -118,7 +119,7 @@ def test_classification_blocks_losses_and_gradients(golden, monkeypatch, case, b
     assert_parity(model.head.aux_fc(tokens[:, :-1]), expected['logits_patch'], 'auxiliary logits')
     samples = [DataSample().set_gt_score(score) for score in expected['soft_target']]
     losses = model(expected['image'], samples, mode='loss')
-    # Both have their weight of a half already.
+    # Both losses already include their weight of 0.5.
     assert_parity(2 * losses['loss_cls'], expected['loss_cls'], 'main loss')
     assert_parity(2 * losses['loss_aux'], expected['loss_patch'], 'auxiliary loss')
     loss, _ = model.parse_losses(losses)

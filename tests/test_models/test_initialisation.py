@@ -1,9 +1,10 @@
-"""Initial values of a De-focus Mamba backbone, and weights that replace them."""
+"""Initial values of a De-focus Mamba backbone, and pretrained weights."""
 
 import copy
 
 import pytest
 import torch
+from detector_options import DETECTOR
 
 from mmdefocus.models import DefocusMamba
 
@@ -29,7 +30,7 @@ def test_a_second_init_weights_changes_nothing(build):
 
 
 def test_patch_embedding_of_a_detector_has_its_own_initial_values():
-    projection = DefocusMamba('nano', out_type='featmap').patch_embed.projection
+    projection = DefocusMamba('nano', **DETECTOR).patch_embed.projection
     assert projection.weight.std().item() == pytest.approx((2 / (256 * 96)) ** 0.5, rel=0.02)
     bound = (3 * 256) ** -0.5
     assert bound * 0.9 < projection.bias.abs().max().item() <= bound
@@ -41,7 +42,7 @@ def test_padding_does_not_make_gradients_explode_in_a_new_detector(toy_arch):
     def largest_gradient(side):
         torch.manual_seed(0)
         arch = toy_arch | {'num_layers': 24, 'embed_dims': 64, 'inner_dims': 512}
-        backbone = DefocusMamba(arch, token_order='window', pretrain_size=64, out_type='featmap')
+        backbone = DefocusMamba(arch, token_order='window', pretrain_size=64, **DETECTOR)
         backbone(torch.randn(1, 3, side, side))[0].sum().backward()
         return max(parameter.grad.abs().max().item() for parameter in backbone.parameters())
 
@@ -64,6 +65,3 @@ def test_own_init_cfg_wins(build):
     backbone.init_weights()
     assert (backbone.layers[0].mixer.in_proj.weight == 0.25).all()
     assert (backbone.layers[0].mixer.D == 1).all()
-
-
-# Precision

@@ -1,4 +1,4 @@
-"""Between the mixer's projections, nothing is as large as its activations but what the operators read and write."""
+"""Between the projections of the mixer, only inputs and outputs of the operators are as large as the activations."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ class LargeResults(TorchDispatchMode):
         result = op(*args, **(kwargs or {}))
         made = [x for x in (result if isinstance(result, tuple) else (result,)) if isinstance(x, torch.Tensor)]
         given = {x.untyped_storage().data_ptr() for x in args if isinstance(x, torch.Tensor)}
-        # Views and operators in place make nothing.
+        # Views and in-place operators allocate nothing.
         made = [x for x in made if x.untyped_storage().data_ptr() not in given]
         if any(x.numel() >= BATCH * LENGTH * INNER for x in made):
             name = op._schema.name.split('::')[1]
@@ -41,5 +41,5 @@ def test_no_copies_of_activations(dtype):
         y.backward(incoming)
     # u and gate of in_proj, and the step sizes.
     assert forward.counts == {'mm': 3, 'causal_conv1d': 1, 'defocus_scan': 1}
-    # Gradients of y by out_proj, and of u by x_proj, which is added to that by the scan.
+    # Gradients of y from out_proj, and of u from x_proj, which is added to the gradient from the scan.
     assert backward.counts == {'mm': 2, 'defocus_scan_backward': 1, 'add': 1, 'causal_conv1d_backward': 1}

@@ -26,7 +26,7 @@ def test_initial_values_are_the_published_ones():
     assert torch.equal(mixer.D, torch.ones(64))
     dt = F.softplus(mixer.dt_proj.bias)
     expected = [math.exp(math.log(1e-3) + i / 63 * math.log(100)) for i in range(64)]
-    # The bias of the smallest step is near -7, where float32 rounds by 5e-7 of a step's logarithm.
+    # The bias of the smallest step is near -7, where float32 rounds the logarithm of a step by 5e-7.
     torch.testing.assert_close(dt, torch.tensor(expected), rtol=1e-5, atol=0)
     assert mixer.dt_proj.weight.abs().max() <= 3**-0.5
     assert mixer.dt_proj.weight.abs().max() > 0.9 * 3**-0.5
@@ -61,10 +61,10 @@ def test_mixer_is_the_published_chain():
     state = torch.zeros(32, 4, dtype=torch.float64)
     for t in range(6):
         theta = t / rope_scale * mixer.freq
-        turn = lambda v, theta=theta: v * theta.cos() + v[[1, 0, 3, 2]] * v.new_tensor([-1, 1, -1, 1]) * theta.sin()  # noqa: E731
+        rotate = lambda v, theta=theta: v * theta.cos() + v[[1, 0, 3, 2]] * v.new_tensor([-1, 1, -1, 1]) * theta.sin()  # noqa: E731
         delta = torch.log1p(mixer.dt_proj(r[t]).exp()) / delta_scale
-        state = torch.exp(-delta[:, None] * mixer.A_log.exp()) * state + delta[:, None] * turn(b[t]) * u[t][:, None]
-        y = (state * turn(c[t])).sum(-1)
+        state = torch.exp(-delta[:, None] * mixer.A_log.exp()) * state + delta[:, None] * rotate(b[t]) * u[t][:, None]
+        y = (state * rotate(c[t])).sum(-1)
         y = torch.cat([g / (g.square().mean() + 1e-6).sqrt() for g in y.split(16)])
         expected = mixer.out_proj((y + mixer.D * u[t]) * F.silu(z[t]))
         torch.testing.assert_close(run(mixer, x, rope_scale, delta_scale)[0, t], expected, rtol=1e-10, atol=1e-12)
@@ -101,7 +101,7 @@ def test_every_parameter_receives_a_gradient():
 
 @pytest.fixture
 def scan_dtypes(monkeypatch):
-    """Types of the activations and of the parameters that reach the scan; the operator computes in the latter."""
+    """The scan receives activations and parameters of these dtypes; it computes in the dtype of the parameters."""
     seen = []
     scan = mamba.defocus_scan
 

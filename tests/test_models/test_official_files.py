@@ -1,4 +1,4 @@
-"""Official files as users load them, by config and path, against the numbers of the official networks."""
+"""Official files, loaded by config and path as users do, against the outputs of the official networks."""
 
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def official_file(case):
 
 @pytest.fixture
 def classifier_config(tmp_path):
-    """Writer of a classifier's config; its scales are left to the checkpoint."""
+    """Writer of a classifier's config without scales, which the checkpoint sets."""
 
     def write(expected):
         arch = expected['arch']
@@ -79,7 +79,7 @@ def through_init_cfg(config, file, work_dir):
 
 
 def through_inferencer(config, file, work_dir):
-    """What MMPreTrain's inferencers call."""
+    """The function that MMPreTrain's inferencers call."""
     return get_model(str(config), pretrained=file)
 
 
@@ -173,7 +173,7 @@ def test_detectors(tmp_path, case, load):
 
 @pytest.mark.parametrize('prefix', [{}, {'prefix': 'backbone.'}])
 def test_backbone_of_a_detector_from_an_official_classifier(tmp_path, prefix):
-    """At the classifier's own size both scales come out as 1, and so must the features."""
+    """At the classifier's own size both scales are 1, so the features must be equal."""
     expected = read_expected('cls_rope')
     changes = dict(pretrain_size=64, rope_scale=None, delta_scale=None, drop_path_rate=0.0, final_norm_eps=1e-6)
     init_cfg = dict(type='Pretrained', checkpoint=official_file('cls_rope'), **prefix)
@@ -223,7 +223,7 @@ def test_official_detector_finds_boxes_on_a_photograph(tmp_path):
         (lambda state: state.update(cls_token='text'), 'expected tensors, got cls_token of type str'),
     ],
 )
-def test_damaged_official_files_are_refused_with_their_name(tmp_path, change, message):
+def test_damaged_official_files_are_errors_with_their_name(tmp_path, change, message):
     content = read_checkpoint(official_file('cls_rope'))
     change(content['model'])
     torch.save(content, tmp_path / 'changed.pth')

@@ -22,7 +22,7 @@ def test_names_are_found_from_every_scope(registry, name):
 
 @pytest.mark.parametrize('registry', [mmdet.registry.MODELS, mmpretrain.registry.MODELS])
 def test_names_do_not_clash(registry):
-    """A name of ours that another package registers would hide ours in that package's scope."""
+    """A type of another package with the same name would hide ours in the scope of that package."""
     assert not set(NAMES) & set(registry.module_dict)
 
 

@@ -59,7 +59,7 @@ def test_other_norms():
     ('inputs', 'error', 'message'),
     [
         (torch.randn(1, 8, 4, 4), TypeError, 'in a tuple or list, got Tensor'),
-        ((torch.randn(1, 8, 4, 4),) * 2, ValueError, r'exactly one feature map \(out_type=featmap\), got 2'),
+        ((torch.randn(1, 8, 4, 4),) * 2, ValueError, r"exactly one feature map \(out_type='featmap'\), got 2"),
         ((torch.randn(1, 4, 4, 4),), ValueError, r'shape \(batch, 8, rows, columns\), got \(1, 4, 4, 4\)'),
         ((torch.randn(2, 8),), ValueError, r'shape \(batch, 8, rows, columns\), got \(2, 8\)'),
         ((torch.randn(2, 8, 1, 5),), ValueError, 'at least 2 x 2 for the level of stride 32, got 1 x 5; use larger'),

@@ -29,7 +29,7 @@ def build(case):
 
 
 def compute(backbone, image):
-    """Tokens and gradients in float64, where no processor's way to sum shows."""
+    """Return tokens and gradients in float64, in which the order of summation does not matter."""
     backbone = backbone.double()
     (tokens,) = backbone(image.double())
     weights = torch.linspace(-1, 1, tokens.numel(), dtype=torch.float64).reshape(tokens.shape)

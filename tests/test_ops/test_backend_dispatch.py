@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mmdefocus.ops import bandpass_attention, causal_conv1d, defocus_scan, retention, selective_scan
+from mmdefocus.ops.bandpass.rotary import apply_rotary
 from mmdefocus.ops.kernel_limits import CUDA_LIMITS, TRITON_LIMITS
 
 B, L, E, N, H, P = 2, 5, 8, 3, 2, 4
@@ -58,8 +59,8 @@ def test_the_choice_knows_tensors_and_limits(monkeypatch, op):
     module = importlib.import_module(f'mmdefocus.ops.{op}')
     asked = []
 
-    def choose(backend, device, dtype, implemented, limits):
-        asked.append((backend, device, dtype, list(implemented), limits))
+    def choose(backend, device, dtype, implemented, unsupported):
+        asked.append((backend, device, dtype, list(implemented), unsupported))
         return 'reference'
 
     monkeypatch.setattr(module, 'choose_backend', choose)
@@ -67,22 +68,22 @@ def test_the_choice_knows_tensors_and_limits(monkeypatch, op):
     ((backend, device, dtype, implemented, limits),) = asked
     assert (backend, device, dtype) == ('cpp', torch.device('cpu'), torch.float32)
     assert implemented == list(module._IMPLEMENTATIONS)
-    assert set(limits) == ({'mamba_ssm'} if op == 'selective_scan' else {'cuda', 'triton'})
+    assert set(limits) == ({'mamba_ssm', 'cpp'} if op == 'selective_scan' else {'cuda', 'triton'})
     assert set(limits.values()) == {None}
 
 
 def test_limits_of_kernels_are_those_of_the_arguments(monkeypatch):
     asked = {}
 
-    def choose(backend, device, dtype, implemented, limits):
-        asked.update(limits)
+    def choose(backend, device, dtype, implemented, unsupported):
+        asked.update(unsupported)
         return 'reference'
 
     for op in ('defocus_scan', 'causal_conv1d'):
         monkeypatch.setattr(importlib.import_module(f'mmdefocus.ops.{op}'), 'choose_backend', choose)
     causal_conv1d(torch.randn(B, E, L), torch.randn(E, 5))
     for name, limits in (('cuda', CUDA_LIMITS), ('triton', TRITON_LIMITS)):
-        assert asked[name] == limits.convolution_obstacle(5) == 'its kernels take a width of up to 4, got 5'
+        assert asked[name] == limits.unsupported_convolution(5) == 'its kernels take a width of up to 4, got 5'
     u, dt, z = torch.randn(3, B, L, 192)
     b, c = torch.randn(2, B, L, N)
     defocus_scan(u, dt, -torch.rand(192, N), b, c, torch.ones(192), z, torch.zeros(192), group_size=96)
@@ -96,7 +97,7 @@ def test_limits_of_kernels_are_those_of_the_arguments(monkeypatch):
     [(bandpass_attention, 'bandpass_attention_reference'), (retention, 'retention_reference')],
 )
 def test_the_loop_runs_where_it_is_named(monkeypatch, op, reference, backend):
-    module = importlib.import_module(f'mmdefocus.ops.{op.__name__}')
+    module = importlib.import_module(f'mmdefocus.ops.bandpass.{op.__name__.removeprefix("bandpass_")}')
     original, calls = getattr(module, reference), []
     monkeypatch.setattr(
         module, reference, lambda *arguments, **options: calls.append(1) or original(*arguments, **options)
@@ -107,7 +108,7 @@ def test_the_loop_runs_where_it_is_named(monkeypatch, op, reference, backend):
 
 
 def test_attention_hands_the_kernels_what_it_was_given(monkeypatch):
-    module = importlib.import_module('mmdefocus.ops.bandpass_attention')
+    module = importlib.import_module('mmdefocus.ops.bandpass.attention')
     asked, given = [], []
 
     def choose(*arguments, implemented):
@@ -115,17 +116,17 @@ def test_attention_hands_the_kernels_what_it_was_given(monkeypatch):
         return 'triton'
 
     monkeypatch.setattr(module, 'requested_backend', choose)
-    monkeypatch.setattr(
-        module.triton_bandpass_attention, 'attend', lambda *arguments: given.append(arguments) or arguments[2]
-    )
+    monkeypatch.setattr(module, 'attend_triton', lambda *arguments: given.append(arguments) or (arguments[2],))
     q, k, v = torch.randn(3, B, H, L, 2 * P).bfloat16()
     decay, freq = torch.rand(2, H, P)
     y = bandpass_attention(q, k, v, decay, freq, causal=False, scale=0.5, backend='triton')
     assert asked == [('triton', torch.device('cpu'), torch.float32, ('triton', 'reference'))]
-    ((query, key, value, *filters, causal),) = given
+    ((query, key, value, self_logits, rates, causal),) = given
     assert {query.dtype, key.dtype, value.dtype, y.dtype} == {torch.bfloat16}
-    torch.testing.assert_close(query, 0.5 * q)
-    assert torch.equal(key, k)
+    assert torch.equal(query, apply_rotary(0.5 * q.float(), freq).bfloat16())
+    assert torch.equal(key, apply_rotary(k.float(), freq).bfloat16())
     assert torch.equal(value, v)
-    assert all(torch.equal(one, other) for one, other in zip(filters, (decay, freq), strict=True))
+    assert torch.equal(self_logits, (0.5 * q.float() * k.float()).sum(-1, keepdim=True))
+    assert torch.equal(rates[:, 0::2], decay)
+    assert torch.equal(rates[:, 1::2], decay)
     assert causal is False

@@ -22,16 +22,16 @@ CPU, GPU = torch.device('cpu'), torch.device('cuda', 0)
 def gpu_machine(monkeypatch):
     """A machine with a GPU and an extension that has kernels for it; its fields can be changed."""
     machine = types.SimpleNamespace(missing='', available=True)
-    monkeypatch.setattr(backends, '_EXTENSION_OBSTACLE', None)
+    monkeypatch.setattr(backends, '_NO_EXTENSION', None)
     monkeypatch.setattr(backends, '_BUILT_WITH_CUDA', True)
     monkeypatch.setattr(backends, '_HAS_C_COMPILER', True)
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: machine.available)
     monkeypatch.setattr(torch.cuda, 'get_device_name', lambda index: f'GPU number {index}')
     monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda index: (7, 5))
     monkeypatch.setattr(torch.ops.mmdefocus, 'missing_cuda_kernels', lambda index: machine.missing, raising=False)
-    backends._gpu_obstacle.cache_clear()
+    backends._no_kernels_for_gpu.cache_clear()
     yield machine
-    backends._gpu_obstacle.cache_clear()
+    backends._no_kernels_for_gpu.cache_clear()
 
 
 def test_all_backends_are_listed_from_the_fastest_to_the_slowest():
@@ -53,11 +53,11 @@ def test_the_fastest_that_can_run_is_chosen(gpu_machine, device, dtype, expected
     assert choose_backend(None, device, dtype) == expected
 
 
-def test_limits_of_an_operator_lead_to_the_next_backend(gpu_machine):
-    limits = {'cuda': 'its kernels are too narrow', 'cpp': None}
-    assert choose_backend(None, GPU, torch.float32, limits=limits) == 'triton'
+def test_unsupported_arguments_lead_to_the_next_backend(gpu_machine):
+    unsupported = {'cuda': 'its kernels are too narrow', 'cpp': None}
+    assert choose_backend(None, GPU, torch.float32, unsupported=unsupported) == 'triton'
     with pytest.raises(RuntimeError, match="backend 'cuda' cannot run: its kernels are too narrow"):
-        choose_backend('cuda', GPU, torch.float32, limits=limits)
+        choose_backend('cuda', GPU, torch.float32, unsupported=unsupported)
     assert choose_backend(None, GPU, torch.float32, ('cpp', 'reference')) == 'reference'
 
 
@@ -124,11 +124,11 @@ def test_the_interpreter_of_triton_is_never_the_choice(monkeypatch):
 
 
 def test_extension_without_cuda(monkeypatch):
-    monkeypatch.setattr(backends, '_EXTENSION_OBSTACLE', None)
+    monkeypatch.setattr(backends, '_NO_EXTENSION', None)
     monkeypatch.setattr(backends, '_BUILT_WITH_CUDA', False)
     with pytest.raises(RuntimeError, match=r"backend 'cuda' cannot run: .* is built without CUDA; .*FORCE_CUDA=1 pip"):
         choose_backend('cuda', GPU)
-    monkeypatch.setattr(backends, '_EXTENSION_OBSTACLE', 'the extension is not built')
+    monkeypatch.setattr(backends, '_NO_EXTENSION', 'the extension is not built')
     for name in ('cuda', 'cpp'):
         assert available_backends()[name] == 'the extension is not built'
     assert choose_backend(None, CPU, torch.float32, ('cpp', 'reference')) == 'reference'
@@ -178,9 +178,9 @@ def test_an_operator_that_a_backend_does_not_have(gpu_machine):
 
 @pytest.mark.parametrize(('limits', 'group_size'), [(CUDA_LIMITS, 64), (TRITON_LIMITS, 128)])
 def test_limits_of_gpu_kernels(limits: KernelLimits, group_size):
-    assert limits.scan_obstacle(32, group_size) is None
-    assert limits.scan_obstacle(34, 64) == 'its kernels take a state of up to 32, got 34'
+    assert limits.unsupported_scan(32, group_size) is None
+    assert limits.unsupported_scan(34, 64) == 'its kernels take a state of up to 32, got 34'
     message = f'its kernels take a group_size of up to {group_size}, got {group_size + 2}'
-    assert limits.scan_obstacle(16, group_size + 2) == message
-    assert limits.convolution_obstacle(4) is None
-    assert limits.convolution_obstacle(5) == 'its kernels take a width of up to 4, got 5'
+    assert limits.unsupported_scan(16, group_size + 2) == message
+    assert limits.unsupported_convolution(4) is None
+    assert limits.unsupported_convolution(5) == 'its kernels take a width of up to 4, got 5'

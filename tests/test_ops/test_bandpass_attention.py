@@ -9,7 +9,6 @@ from tolerances import FORWARD, GRADIENT, HALF, assert_close, looser
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmdefocus.ops import bandpass_attention
-from mmdefocus.ops.bandpass import bandpass_factors
 
 LENGTHS = (1, 2, 3, 63, 64, 65, 145, 197, 577)
 NAMES = ('q', 'k', 'v', 'decay', 'freq')
@@ -302,11 +301,14 @@ def test_counts_flops_as_torch_does():
 
 @pytest.mark.parametrize('causal', (True, False))
 def test_opcheck(causal):
-    q, k, v, decay, freq = make(length=70, dtype=torch.float64).values()
-    factors = bandpass_factors(decay, freq, 69).detach().requires_grad_()
-    torch.library.opcheck(torch.ops.mmdefocus.bandpass_attention.default, (q, k, v, factors, causal))
-    detached = [tensor.detach() for tensor in (v, q, k, v, factors, v)]
-    torch.library.opcheck(torch.ops.mmdefocus.bandpass_attention_backward.default, (*detached, causal))
+    q, k, v, decay, _ = make(length=70, dtype=torch.float64).values()
+    rates = decay.detach().repeat_interleave(2, dim=1).requires_grad_()
+    for softmax in (True, False):
+        options = (causal, softmax)
+        own = torch.randn(2, 3, 70, 1, dtype=torch.float64, requires_grad=True)
+        torch.library.opcheck(torch.ops.mmdefocus.bandpass_attention.default, (q, k, v, own, rates, *options))
+        detached = [tensor.detach() for tensor in (v, q, k, v, own, rates, v)]
+        torch.library.opcheck(torch.ops.mmdefocus.bandpass_attention_backward.default, (*detached, *options))
 
 
 @pytest.mark.parametrize('options', ({}, {'causal': False}, {'decay': None}))
@@ -343,7 +345,7 @@ def test_second_derivatives():
         return torch.autograd.grad(y.square().sum(), arguments['decay'], create_graph=True)[0].sum()
 
     assert torch.autograd.grad(derivative('reference'), arguments['q'])[0].any()
-    with pytest.raises(RuntimeError, match=r"bandpass_attention: second derivatives .* use backend='reference'"):
+    with pytest.raises(RuntimeError, match=r"bandpass_attention: .* double backward; use backend='reference'"):
         torch.autograd.grad(derivative(None), arguments['q'])
 
 

@@ -11,14 +11,10 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from mmdefocus.models import DefocusMamba
 from mmdefocus.ops import causal_conv1d, defocus_scan, selective_scan
-from mmdefocus.ops.flops import (
-    FLOP_FORMULAS,
-    causal_conv1d_backward_flops,
-    causal_conv1d_flops,
-    selective_scan_backward_flops,
-    selective_scan_flops,
-)
-from mmdefocus.ops.reference import selective_scan_reference
+from mmdefocus.ops.causal_conv1d.registration import causal_conv1d_backward_flops, causal_conv1d_flops
+from mmdefocus.ops.flops import FLOP_FORMULAS
+from mmdefocus.ops.selective_scan.reference import selective_scan_reference
+from mmdefocus.ops.selective_scan.registration import selective_scan_backward_flops, selective_scan_flops
 
 # batch, channels, state, length, groups
 SIZES = [(1, 4, 6, 5, 1), (2, 6, 4, 1, 2), (3, 8, 16, 7, 4)]

@@ -16,9 +16,9 @@ CPU, GPU = torch.device('cpu'), torch.device('cuda', 0)
 
 @pytest.fixture(autouse=True)
 def _fresh_answers():
-    backends._mamba_ssm_obstacle.cache_clear()
+    backends._no_mamba_ssm.cache_clear()
     yield
-    backends._mamba_ssm_obstacle.cache_clear()
+    backends._no_mamba_ssm.cache_clear()
 
 
 @pytest.fixture

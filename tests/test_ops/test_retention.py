@@ -9,7 +9,6 @@ from tolerances import FORWARD, GRADIENT, HALF, assert_close, looser
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmdefocus.ops import retention
-from mmdefocus.ops.bandpass import bandpass_factors
 
 FORMS = ('parallel', 'chunkwise', 'recurrent')
 EVERY = [{'form': form} for form in FORMS] + [{'backend': 'reference'}]
@@ -257,19 +256,6 @@ def test_counts_flops():
     assert count('chunkwise') == heads * 2 * (128 * 64 * (8 + 5) + 2 * 128 * 8 * 5)
 
 
-def test_opcheck():
-    arguments = make(length=72, dtype=torch.float64)
-    q, k = (arguments[name].detach().unflatten(2, (8, 9)).requires_grad_() for name in 'qk')
-    factors = bandpass_factors(arguments['decay'], arguments['freq'], 9).detach().requires_grad_()
-    operators = torch.ops.mmdefocus
-    torch.library.opcheck(operators.bandpass_turn.default, (q, factors, -9))
-    torch.library.opcheck(operators.bandpass_block_logits.default, (q, k, factors, True))
-    q, k, factors = (tensor.detach() for tensor in (q, k, factors))
-    torch.library.opcheck(operators.bandpass_turn_backward.default, (k, q, factors, 1))
-    grad = torch.randn(2, 3, 8, 9, 9, dtype=torch.float64)
-    torch.library.opcheck(operators.bandpass_block_logits_backward.default, (grad, q, k, factors, False))
-
-
 @pytest.mark.parametrize(('form', 'length'), [('parallel', 17), ('chunkwise', 70), ('recurrent', 3)])
 def test_compiles_without_graph_break(form, length):
     arguments = make(length=length)
@@ -304,7 +290,7 @@ def test_second_derivatives():
         return torch.autograd.grad(y.square().sum(), arguments['decay'], create_graph=True)[0].sum()
 
     assert torch.autograd.grad(derivative('reference'), arguments['q'])[0].any()
-    with pytest.raises(RuntimeError, match=r"bandpass_\w+: second derivatives .* use backend='reference'"):
+    with pytest.raises(RuntimeError, match=r"bandpass_attention: .* double backward; use backend='reference'"):
         torch.autograd.grad(derivative(None), arguments['q'])
 
 

@@ -2,7 +2,7 @@ import math
 
 import torch
 
-from mmdefocus.ops.rotary import learnable_rotary
+from mmdefocus.ops.defocus_scan.rotary import learnable_rotary
 
 
 def test_rotary_is_the_formula_channel_by_channel():

@@ -53,7 +53,7 @@ def test_wrong_types(changes, message):
 
 
 def test_named_backend_that_cannot_run_says_why(monkeypatch):
-    monkeypatch.setattr(backends, '_EXTENSION_OBSTACLE', 'the extension is not built')
+    monkeypatch.setattr(backends, '_NO_EXTENSION', 'the extension is not built')
     selective_scan(**make())
     with pytest.raises(RuntimeError, match="backend 'cpp' cannot run: the extension is not built"):
         selective_scan(**make(), backend='cpp')

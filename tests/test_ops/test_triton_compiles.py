@@ -16,7 +16,11 @@ from test_defocus_scan import make as make_scan
 from triton.backends.compiler import GPUTarget
 from triton.runtime import jit
 
-from mmdefocus.ops import triton_bandpass_attention, triton_causal_conv1d, triton_defocus_scan
+from mmdefocus.ops.bandpass import triton as bandpass_triton
+from mmdefocus.ops.bandpass.registration import attend_triton
+from mmdefocus.ops.causal_conv1d.registration import causal_conv1d_triton
+from mmdefocus.ops.defocus_scan import _IMPLEMENTATIONS, triton
+from mmdefocus.ops.defocus_scan.registration import ScanTensors
 
 LARGEST_GRID = (2**31 - 1, 65535, 65535)  # of any NVIDIA GPU
 
@@ -46,7 +50,7 @@ def compiled(monkeypatch):
 
     monkeypatch.setattr(jit.JITFunction, 'run', compile_only)
     monkeypatch.setattr(jit, 'driver', SimpleNamespace(active=AbsentGPU()))
-    monkeypatch.setattr(triton_defocus_scan, 'multiprocessors', lambda device: 132)
+    monkeypatch.setattr(triton, 'multiprocessors', lambda device: 132)
     return kernels
 
 
@@ -69,10 +73,10 @@ def test_scan(compiled, dtype, sizes, group_size):
     arguments = make_scan(**sizes)
     for name in ACTIVATIONS:
         arguments[name] = arguments[name].detach().to(dtype).requires_grad_()
-    results = triton_defocus_scan.scan(**arguments, delta_scale=2.0, group_size=group_size, eps=1e-6)
+    results = _IMPLEMENTATIONS['triton'](ScanTensors(**arguments), 2.0, group_size, 1e-6)
     torch.autograd.grad(results, [arguments[name] for name in NAMES], [torch.zeros_like(x) for x in results])
-    check(compiled, ('segment_ends', 'carry', 'forward', 'segment_gradients', 'backward'))
-    for name in ('segment_ends', 'forward', 'segment_gradients', 'backward'):
+    check(compiled, ('local_final_states', 'pass_states', 'forward', 'local_state_gradients', 'backward'))
+    for name in ('local_final_states', 'forward', 'local_state_gradients', 'backward'):
         # Tokens are counted in 64 bits, and so are all offsets that they are a factor of.
         assert set(re.findall(r'scf\.for .* : (i\d+)', compiled[name].asm['ttir'])) == {'i64'}, name
     rounded = {torch.bfloat16: 'cvt.rn.bf16', torch.float16: 'cvt.rn.f16', torch.float32: 'st.global'}
@@ -82,7 +86,7 @@ def test_scan(compiled, dtype, sizes, group_size):
 def test_scan_of_one_token_and_channel(compiled):
     """Sizes of 1 become constants."""
     arguments = make_scan(batch=1, channels=1, length=1, state=1) | {'freq': None, 'positions': None}
-    results = triton_defocus_scan.scan(**arguments, delta_scale=2.0, group_size=1, eps=1e-6)
+    results = _IMPLEMENTATIONS['triton'](ScanTensors(**arguments), 2.0, 1, 1e-6)
     inputs = [arguments[name] for name in NAMES if arguments[name] is not None]
     torch.autograd.grad(results, inputs, [torch.zeros_like(x) for x in results])
     check(compiled, ('forward', 'backward'))
@@ -93,7 +97,7 @@ def test_scan_of_one_token_and_channel(compiled):
 def test_convolution(compiled, dtype, width):
     x, weight, bias = make_conv(channels=64, length=40, width=width)
     rows = x.detach().to(dtype).transpose(1, 2).contiguous().transpose(1, 2).requires_grad_()
-    y = triton_causal_conv1d.convolve(rows, weight, bias, True)
+    y = causal_conv1d_triton(rows, weight, bias, True)
     torch.autograd.grad(y, [rows, weight, bias], torch.zeros_like(y))
     check(compiled, ('forward', 'backward'))
 
@@ -102,14 +106,14 @@ def test_bandpass_attention(compiled):
     """In bfloat16; float32 has no matrix instructions, and compiling it takes a minute."""
     arguments = make_attention(batch=1, heads=1, length=70, channels=64, values=64)
     q, k, v = (arguments[name].detach().bfloat16().requires_grad_() for name in 'qkv')
-    inputs = [q, k, v, *(arguments[name].detach().float().requires_grad_() for name in ('decay', 'freq'))]
-    y = triton_bandpass_attention.attend(*inputs, causal=False)
+    inputs = [q, k, v, torch.rand(1, 1, 70, 1, requires_grad=True), torch.rand(1, 64, requires_grad=True)]
+    y, *_ = attend_triton(*inputs, causal=False)
     torch.autograd.grad(y, inputs, torch.zeros_like(y))
     check(compiled, ('forward', 'backward_queries', 'backward_keys'))
 
 
 def test_more_heads_than_the_second_dimension_of_a_grid_takes(compiled, monkeypatch):
-    monkeypatch.setattr(triton_bandpass_attention, 'BLOCK', 16)  # the logits inside blocks are computed
-    q, decay = torch.zeros(35_000, 2, 1, 2), torch.zeros(2, 1)
-    triton_bandpass_attention.attend(q, q, q, decay, decay, causal=True)
+    monkeypatch.setattr(bandpass_triton, 'TRITON_BLOCK', 16)  # intra-block logits are computed, not only compiled
+    q, own, decay = torch.zeros(35_000, 2, 1, 2), torch.zeros(35_000, 2, 1, 1), torch.zeros(2, 2)
+    attend_triton(q, q, q, own, decay, causal=True)
     check(compiled, ('forward',))

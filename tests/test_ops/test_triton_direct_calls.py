@@ -6,7 +6,7 @@ from test_bandpass_attention import make as make_attention
 from test_causal_conv1d import make as make_conv
 from test_defocus_scan import make as make_scan
 
-from mmdefocus.ops import triton_bandpass_attention
+from mmdefocus.ops.bandpass.registration import TRITON_BLOCK
 
 SCAN = ('u', 'dt', 'A', 'B', 'C', 'D', 'z', 'dt_bias', 'initial_state')
 
@@ -26,7 +26,9 @@ def conv_arguments():
 
 
 def attention_arguments():
-    return without_gradients(make_attention()) | {'causal': True}
+    arguments = without_gradients(make_attention())
+    parameters = {'self_logits': torch.rand(2, 3, 70, 1), 'decay': torch.rand(3, 8)}
+    return {name: arguments[name] for name in 'qkv'} | parameters | {'causal': True}
 
 
 SCAN_CHANGES = [
@@ -54,8 +56,9 @@ ATTENTION_CHANGES = [
     ({'k': torch.zeros(2, 3, 69, 8)}, ValueError, r'expected k of shape .* = \(2, 3, 70, 8\), got \(2, 3, 69, 8\)'),
     ({'v': torch.zeros(2, 3, 69, 5)}, ValueError, r'expected v of shape .* = \(2, 3, 70, 5\), got \(2, 3, 69, 5\)'),
     ({'k': torch.zeros(2, 3, 70, 8).half()}, TypeError, 'expected k as torch.float32, got torch.float16'),
-    ({'decay': torch.zeros(2, 4)}, ValueError, r'expected decay of shape .* = \(3, 4\), got \(2, 4\)'),
-    ({'freq': torch.zeros(3, 4).half()}, TypeError, 'expected freq as torch.float32, got torch.float16'),
+    ({'self_logits': torch.zeros(2, 3, 70)}, ValueError, r'expected self_logits of shape .* = \(2, 3, 70, 1\), got'),
+    ({'decay': torch.zeros(2, 8)}, ValueError, r'expected decay of shape .* = \(3, 8\), got \(2, 8\)'),
+    ({'decay': torch.zeros(3, 8).half()}, TypeError, 'expected decay as torch.float32, got torch.float16'),
 ]
 BACKWARD_CHANGES = {
     'defocus_scan_triton': [
@@ -73,9 +76,9 @@ BACKWARD_CHANGES = {
         ({'y': torch.zeros(2, 3, 70, 5).half()}, TypeError, 'expected y as torch.float32, got torch.float16'),
         ({'lse': torch.zeros(2, 3, 69)}, ValueError, r'expected lse of shape .* = \(2, 3, 70\), got \(2, 3, 69\)'),
         (
-            {'inside': torch.zeros(2, 3, 1, 64, 64)},
+            {'intra_block': torch.zeros(2, 3, 1, 64, 64)},
             ValueError,
-            r'expected inside of shape .* = \(2, 3, 2, 64, 64\), got',
+            r'expected intra_block of shape .* = \(2, 3, 2, 64, 64\), got',
         ),
     ],
 }
@@ -94,9 +97,8 @@ def backward_arguments(op):
     elif op == 'causal_conv1d_triton':
         incoming = {'grad': arguments['x']}
     else:
-        block = triton_bandpass_attention.BLOCK
         incoming = dict.fromkeys(('grad', 'y'), arguments['v'])
-        incoming |= {'lse': torch.zeros(2, 3, 70), 'inside': torch.zeros(2, 3, 2, block, block)}
+        incoming |= {'lse': torch.zeros(2, 3, 70), 'intra_block': torch.zeros(2, 3, 2, TRITON_BLOCK, TRITON_BLOCK)}
     return arguments | incoming
 
 

@@ -14,8 +14,10 @@ from test_defocus_scan import ACTIVATIONS, NAMES, OPTIONS, make
 from tolerances import FORWARD, GRADIENT, HALF, assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmdefocus.ops import defocus_scan, triton_defocus_scan
-from mmdefocus.ops.flops import selective_scan_backward_flops, selective_scan_flops
+from mmdefocus.ops import defocus_scan
+from mmdefocus.ops.defocus_scan import _IMPLEMENTATIONS, triton
+from mmdefocus.ops.defocus_scan.registration import TRITON_CHUNK
+from mmdefocus.ops.selective_scan.registration import selective_scan_backward_flops, selective_scan_flops
 
 FLOAT = torch.float32
 CPU = torch.device('cpu')
@@ -24,8 +26,8 @@ CPU = torch.device('cpu')
 @pytest.fixture
 def cut(monkeypatch):
     """A GPU that has room for more programs than there are, and cuts sequences into segments of a chunk or two."""
-    monkeypatch.setattr(triton_defocus_scan, 'multiprocessors', lambda device: 132)
-    monkeypatch.setattr(triton_defocus_scan, 'MIN_SEGMENT', triton_defocus_scan.CHUNK)
+    monkeypatch.setattr(triton, 'multiprocessors', lambda device: 132)
+    monkeypatch.setattr(triton, 'MIN_SEGMENT', TRITON_CHUNK)
 
 
 @pytest.mark.parametrize('length', (1, 2, 8, 15, 16, 17, 33))
@@ -83,7 +85,7 @@ def test_one_output_used_alone(cut, used):
     ],
 )
 def test_cuts(length, programs, parallel, tokens):
-    assert triton_defocus_scan.segment_tokens(length, programs, parallel) == tokens
+    assert triton.segment_tokens(length, programs, parallel) == tokens
 
 
 @pytest.mark.parametrize('at', (1, 16))
@@ -277,15 +279,15 @@ def test_second_derivatives_are_refused():
     arguments = make(batch=1, length=2)
     y = defocus_scan(**arguments, **OPTIONS, backend='triton')
     (gradient,) = torch.autograd.grad(y.square().sum(), arguments['dt'], create_graph=True)
-    with pytest.raises(RuntimeError, match='defocus_scan_triton: second derivatives are in the reference only'):
+    with pytest.raises(RuntimeError, match='defocus_scan_triton: only the reference supports double backward'):
         gradient.sum().backward()
 
 
 def test_on_a_cpu_only_by_name(monkeypatch):
     arguments = {name: value.detach() for name, value in make(batch=1, length=2).items()}
     calls = []
-    scan = triton_defocus_scan.scan
-    monkeypatch.setattr(triton_defocus_scan, 'scan', lambda *values: calls.append(1) or scan(*values))
+    scan = _IMPLEMENTATIONS['triton']
+    monkeypatch.setitem(_IMPLEMENTATIONS, 'triton', lambda *values: calls.append(1) or scan(*values))
     defocus_scan(**arguments, **OPTIONS)
     assert calls == []
     monkeypatch.setenv('MMDEFOCUS_BACKEND', 'triton')

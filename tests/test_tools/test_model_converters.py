@@ -1,4 +1,4 @@
-"""Published checkpoints to MMEngine ones and back, as commands and as functions."""
+"""Official checkpoints to MMEngine ones and back, by command and by function."""
 
 import hashlib
 import runpy
@@ -12,10 +12,10 @@ from commands import TOOLS, tool
 from mmengine.registry import MODELS
 from mmengine.runner import load_checkpoint
 
-from mmdefocus.datasets.imagenet21k import imagenet1k_indices
 from mmdefocus.models.checkpoint import official_to_mmdefocus, read_checkpoint
 from mmdefocus.models.checkpoint.conversion import convert_official, convert_to_official
 from mmdefocus.models.checkpoint.publishing import write_checkpoint
+from mmdefocus.models.imagenet21k import imagenet1k_indices
 
 GOLDEN = Path(__file__).parents[1] / 'golden'
 CLASSIFIERS = ['cls_rope', 'cls_norope', 'cls_22kto1k_scaled']
@@ -89,7 +89,7 @@ def test_report_and_name(command, capsys):
     assert lines[0].endswith(f': classification, sha256 {source}')
     assert lines[1:6] == [
         'weights    model',
-        'network    an arch without a name: embed_dims 64, 2 layers',
+        'network    De-focus Mamba, custom arch: embed_dims 64, 2 layers',
         'trained at 128 x 128 pixels, rope_scale 4, delta_scale 2',
         '           a detector with pretrain_size=128 sets its scales by the published rule: at 1024 x 1024 pixels '
         'rope_scale 64, delta_scale 8',
@@ -113,7 +113,8 @@ def test_backbone_of_a_detector(command, capsys):
     content = read_checkpoint(ours)
     assert {key.split('.')[0] for key in content['state_dict']} == {'backbone'}
     arch = dict(embed_dims=64, num_layers=2, inner_dims=128, state_dims=16, conv_kernel=4, dt_rank=4, group_size=64)
-    backbone = MODELS.build(dict(type='DefocusMamba', arch=arch, out_type='featmap'))
+    options = dict(out_type='featmap', blocks_in_fp32=True, patch_embed_init='kaiming_normal', scale_rule='per_image')
+    backbone = MODELS.build(dict(type='DefocusMamba', arch=arch, **options))
     load_checkpoint(backbone, str(ours), strict=True)
     assert (backbone.rope_scale, backbone.delta_scale, backbone.pretrain_size) == ('auto', 'auto', 128)
 
@@ -155,7 +156,7 @@ def test_rows_of_imagenet_1k(case, layer):
         ('cls_rope', ['--head', '21k-to-1k'], '21k-to-1k expects heads of 21841 classes, got head.fc.weight with 10'),
     ],
 )
-def test_choices_that_a_file_does_not_allow(command, tmp_path, capsys, case, options, message):
+def test_options_that_do_not_apply_to_a_file(command, tmp_path, capsys, case, options, message):
     with pytest.raises(SystemExit, match='2'):
         convert(command, case, *options)
     assert capsys.readouterr().err.startswith(f'error: {message}')
@@ -183,7 +184,7 @@ def test_choices_that_a_file_does_not_allow(command, tmp_path, capsys, case, opt
         ),
     ],
 )
-def test_strict_unless_told(command, tmp_path, capsys, change, message, line):
+def test_strict_by_default(command, tmp_path, capsys, change, message, line):
     content = read_checkpoint(official_file('cls_rope'))
     change(content['model'])
     (tmp_path / 'in').mkdir()
@@ -222,11 +223,9 @@ def test_files_that_cannot_be_converted(command, tmp_path, capsys, name):
 
 def test_wrong_direction():
     official = official_weights('cls_rope')
-    with pytest.raises(
-        ValueError, match=r'expected a checkpoint of mmdefocus \(backbone\.layers\.\*\), got .* cls_token'
-    ):
+    with pytest.raises(ValueError, match=r'expected a checkpoint of mmdefocus .*\(De-focus Mamba\), got .* cls_token'):
         convert_to_official({'model': official})
-    with pytest.raises(ValueError, match=r'expected an official De-focus Mamba file, got .* backbone\.cls_token'):
+    with pytest.raises(ValueError, match=r'expected an official file of De-focus Mamba, got .* backbone\.cls_token'):
         convert_official({'state_dict': official_to_mmdefocus(official)})
     with pytest.raises(ValueError, match='got one with a list'):
         convert_official([])
@@ -235,7 +234,7 @@ def test_wrong_direction():
             convert_official({'model': official}, **names)
 
 
-def test_a_file_is_whole_or_not_there(tmp_path):
+def test_files_are_written_atomically(tmp_path):
     target = tmp_path / 'new' / 'file.pth'
     with pytest.raises(TypeError, match='pickle'):
         write_checkpoint({'weight': torch.ones(1000), 'lock': threading.Lock()}, target)
@@ -248,7 +247,7 @@ def test_a_file_is_whole_or_not_there(tmp_path):
         write_checkpoint({}, tmp_path / 'file.pt')
 
 
-def test_command_in_a_process_of_its_own(tmp_path):
+def test_command_in_a_new_process(tmp_path):
     printed = tool(tmp_path, 'model_converters/official_to_mmdefocus.py', official_file('det_raster'), 'ours.pth')
     (written,) = tmp_path.iterdir()
     assert f'written    {written.name}, sha256 ' in printed

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from mmdefocus.ops import causal_conv1d, defocus_scan, selective_scan
 from mmdefocus.ops.backends import BACKENDS
-from mmdefocus.ops.defocus_scan_chain import defocus_scan_chain
-from mmdefocus.ops.rotary import learnable_rotary
+from mmdefocus.ops.defocus_scan.reference import defocus_scan_reference
+from mmdefocus.ops.defocus_scan.rotary import learnable_rotary
 
 STATE = 16
 GROUP = 64
@@ -108,7 +108,7 @@ def defocus_scan_by_chain(backend: str, **tensors: Tensor) -> Tensor:
     def scan(u, delta, A, B, C, initial_state):
         return selective_scan(u, delta, A, B, C, backend=backend), u.new_empty(0)
 
-    y, _ = defocus_scan_chain(**tensors, initial_state=None, delta_scale=1.0, group_size=GROUP, eps=1e-6, scan=scan)
+    y, _ = defocus_scan_reference(**tensors, initial_state=None, delta_scale=1.0, group_size=GROUP, eps=1e-6, scan=scan)
     return y.to(dtype)
 
 

@@ -1,10 +1,12 @@
-"""Convert a classifier or detector of mmdefocus to the layout of the published checkpoints; see docs/checkpoints.md."""
+"""Convert a checkpoint of mmdefocus to the layout of the official files; see docs/checkpoints.md."""
 
 import argparse
 
-from mmdefocus.models.checkpoint import mmdefocus_to_official, read_checkpoint
+from mmdefocus.models.checkpoint import read_checkpoint
 from mmdefocus.models.checkpoint.conversion import convert_to_official
+from mmdefocus.models.checkpoint.families.name_map import names_by_source
 from mmdefocus.models.checkpoint.inspection import report
+from mmdefocus.models.checkpoint.names import name_map_to_official
 from mmdefocus.models.checkpoint.publishing import sha256, write_checkpoint
 
 
@@ -12,16 +14,16 @@ def convert(args: argparse.Namespace) -> None:
     content = read_checkpoint(args.src)
     checkpoint = convert_to_official(content)
     state_dict = content.get('state_dict', content)
-    official_names = {ours: name for name, ours in mmdefocus_to_official({key: key for key in state_dict}).items()}
+    name_map, _ = name_map_to_official(state_dict)
     print(f'source     {args.src}, sha256 {sha256(args.src)}')
-    print(report(state_dict, official_names, 'to'))
+    print(report(state_dict, names_by_source(name_map), 'to'))
     written = write_checkpoint(checkpoint, args.dst)
     print(f'written    {written}, sha256 {sha256(written)}')
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('src', help='checkpoint of mmdefocus')
+    parser.add_argument('src', help='checkpoint of mmdefocus, of a classifier or a detector')
     parser.add_argument('dst', help='file to write, NAME.pth')
     args = parser.parse_args()
     try:

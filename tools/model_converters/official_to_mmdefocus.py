@@ -1,12 +1,12 @@
-"""Convert a published checkpoint of De-focus Attention Networks to an MMEngine checkpoint; see docs/checkpoints.md."""
+"""Convert an official checkpoint to an MMEngine checkpoint; see docs/checkpoints.md."""
 
 import argparse
 
-from mmdefocus.models.checkpoint import official_to_mmdefocus, read_checkpoint
+from mmdefocus.models.checkpoint import read_checkpoint
 from mmdefocus.models.checkpoint.conversion import HEADS, TARGETS, convert_official
+from mmdefocus.models.checkpoint.families.name_map import sources_by_name, unmapped
 from mmdefocus.models.checkpoint.inspection import expected_model, missing_and_misshapen, report
-from mmdefocus.models.checkpoint.key_mapping import official_kind
-from mmdefocus.models.checkpoint.official import official_state_dict
+from mmdefocus.models.checkpoint.official import find_official_weights
 from mmdefocus.models.checkpoint.publishing import sha256, write_checkpoint
 
 
@@ -14,30 +14,33 @@ def convert(args: argparse.Namespace) -> None:
     content = read_checkpoint(args.src)
     weights = 'model_ema' if args.weights == 'ema' else 'model'
     checkpoint = convert_official(content, weights, args.to, args.head, strict=not args.no_strict)
-    official = official_state_dict(content, weights) or {}
-    sources = official_to_mmdefocus({key: key for key in official}, strict=False)
+    official = find_official_weights(content, weights)
+    assert official is not None, 'convert_official raises'
+    name_map = official.family.from_official(official.state_dict)
     state_dict = checkpoint['state_dict']
     missing = missing_and_misshapen(state_dict, expected_model(state_dict))
     checkpoint['meta']['source_sha256'] = sha256(args.src)
-    print(f'source     {args.src}: {official_kind(official)}, sha256 {sha256(args.src)}')
+    print(f'source     {args.src}: {official.kind}, sha256 {sha256(args.src)}')
     print(f'weights    {weights}')
-    print(report(state_dict, sources, 'from'))
-    print(f'left over  {", ".join(sorted(set(official) - set(sources.values()))) or "none"}')
+    print(report(state_dict, sources_by_name(name_map), 'from'))
+    print(f'left over  {", ".join(sorted(unmapped(name_map, official.state_dict))) or "none"}')
     print(f'missing    {", ".join(missing) or "none"}')
     if missing and not args.no_strict:
-        raise ValueError(f'{len(missing)} keys are missing or of another shape; --no-strict writes the file without')
+        raise ValueError(
+            f'{len(missing)} keys are missing or of another shape; --no-strict writes the file without them'
+        )
     written = write_checkpoint(checkpoint, args.dst, with_hash=True)
     print(f'written    {written}, sha256 {sha256(written)}')
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('src', help='official checkpoint, of classification or detection')
+    parser.add_argument('src', help='official checkpoint of a classifier or a detector')
     parser.add_argument('dst', help='file to write, NAME.pth; 8 digits of its SHA-256 are added to the name')
     parser.add_argument('--weights', choices=['model', 'ema'], default='model', help='plain or averaged weights')
     parser.add_argument('--to', choices=TARGETS, help='det makes the backbone of a detector from a classifier')
     parser.add_argument(
-        '--head', choices=HEADS, help='the heads of a classifier; 21k-to-1k reduces both to the classes of ImageNet-1k'
+        '--head', choices=HEADS, help='heads of a classifier; 21k-to-1k reduces them to the classes of ImageNet-1k'
     )
     parser.add_argument('--no-strict', action='store_true', help='write the file even if keys are missing or left over')
     args = parser.parse_args()

@@ -1,23 +1,36 @@
-"""Sizes of a backbone by name or as a dict."""
+"""Sizes of a backbone, given by name or as a dict."""
 
 from collections.abc import Mapping
 
-Zoo = Mapping[str, Mapping[str, int]]
+ArchZoo = Mapping[str, Mapping[str, int]]
 
 
-def arch_sizes(arch: str | Mapping[str, int], zoo: Zoo) -> dict[str, int]:
-    """The sizes of a network.
+def arch_table(keys: tuple[str, ...], **archs: tuple[int, ...]) -> dict[str, dict[str, int]]:
+    """Write a table of sizes with one row per name.
+
+    Args:
+        keys: Names of the columns.
+        archs: Rows by name, each with one size per column.
+
+    Returns:
+        Sizes by name and key, as :func:`arch_sizes` expects them.
+    """
+    return {name: dict(zip(keys, sizes, strict=True)) for name, sizes in archs.items()}
+
+
+def arch_sizes(arch: str | Mapping[str, int], zoo: ArchZoo) -> dict[str, int]:
+    """Look up or check the sizes of a network.
 
     Args:
         arch: A name in ``zoo``, or a dict with exactly the keys of its entries.
         zoo: Sizes by name, all with the same keys.
 
     Returns:
-        A new dict in the order of the keys in ``zoo``.
+        A new dict with the keys in the order of ``zoo``.
 
     Raises:
-        TypeError: ``arch`` is neither a name nor a dict.
-        ValueError: An unknown name, missing or unknown keys, or a size that is no positive integer.
+        TypeError: If ``arch`` is neither a name nor a dict.
+        ValueError: If the name is unknown, keys are missing or unknown, or a size is not a positive integer.
     """
     if isinstance(arch, str):
         if arch not in zoo:

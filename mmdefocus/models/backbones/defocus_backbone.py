@@ -1,159 +1,136 @@
-"""The skeleton that all De-focus backbones share: everything but the token mixer.
+"""The skeleton of plain backbones: a sequence of image tokens and a class token, a token mixer in every block.
 
 Shapes: B batch, H and W rows and columns of the token grid, L tokens (class token included), C embed_dims.
 """
 
 import math
-from collections.abc import Callable
+from abc import abstractmethod
+from collections.abc import Mapping
 from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
-from mmcv.cnn.bricks import DropPath
 from mmcv.cnn.bricks.transformer import PatchEmbed
-from mmengine.logging import print_log
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..absolute_positions import AbsolutePositions
-from ..checkpoint.key_mapping import is_official, rename_official
 from ..checkpoint.resolution import Scale
-from ..feed_forward import FeedForward, GatedFeedForward
+from ..feed_forward import FeedForwardNetwork
 from ..mixers import TokenMixer
-from ..norms import LayerNorm, RMSNorm
+from ..norms import LayerNorm
 from ..positions import token_positions
 from ..precision import at_least_float32, autocast_off
 from ..token_order import image_to_sequence, sequence_to_image
-from .checkpoint_hooks import add_checkpoint_hooks
-from .pretrained import load_pretrained, split_pretrained
+from .arch import arch_sizes
+from .arguments import check_choice, check_images, check_scales, image_sides, refuse_unknown, require_for_feature_map
+from .block import DefocusBlock
+from .checkpoint_hooks import add_checkpoint_hooks, translate_official_names
+from .vision_backbone import VisionBackbone
 
 TOKEN_ORDERS = ('raster', 'window')
 OUT_TYPES = ('raw', 'cls_token', 'featmap')
-BLOCK_NORM_EPS = 1e-5
+PATCH_EMBED_INITS = ('default', 'kaiming_normal')
+SCALE_RULES = ('nominal', 'per_image')
 
 
-class DefocusBlock(nn.Module):
-    """Pre-norm residual block, (B, L, C) → (B, L, C), residual at least float32.
+class DefocusBackbone(VisionBackbone):
+    """Patch embedding, token order, class token last, blocks and final norm (sections 3 and 4 of arXiv 2406.04342).
 
-    x ← x + DropPath(mixer(RMSNorm(x))), then, if there is a feed-forward network, x ← x + DropPath(ffn(RMSNorm(x))).
+    A subclass gives ``arch_zoo``, whose entries have at least the keys ``embed_dims`` and ``num_layers``, and
+    implements :meth:`make_mixer` and, for blocks with a feed-forward network, :meth:`make_ffn`. Its constructor stores
+    its own arguments and passes all others to this one.
 
-    Args:
-        mixer: Maps tokens to tokens.
-        embed_dims: C.
-        drop_path_rate: Probability of dropping a branch for a sample in training; ``drop_path.drop_prob`` may be
-            changed later.
-        ffn: Maps the channels of every token; None for a block of the mixer alone.
-    """
-
-    def __init__(
-        self,
-        mixer: TokenMixer,
-        embed_dims: int,
-        drop_path_rate: float,
-        ffn: FeedForward | GatedFeedForward | None = None,
-    ) -> None:
-        super().__init__()
-        self.norm = RMSNorm(embed_dims, eps=BLOCK_NORM_EPS)
-        self.mixer = mixer
-        self.drop_path = DropPath(drop_path_rate)
-        self.ffn_norm = None if ffn is None else RMSNorm(embed_dims, eps=BLOCK_NORM_EPS)
-        self.ffn = ffn
-
-    def reset_parameters(self) -> None:
-        """Set the initial values of all parameters."""
-        for part in (self.norm, self.mixer, self.ffn_norm, self.ffn):
-            if part is not None:
-                part.reset_parameters()
-
-    def forward(self, x: Tensor, positions: Tensor, delta_scale: float) -> Tensor:
-        """Map tokens (B, L, C) to tokens; ``positions`` (L,) and ``delta_scale`` go to the mixer."""
-        mixed = self.mixer(self.norm(x), positions, delta_scale)
-        x = x + self.drop_path(mixed.to(x.dtype))
-        if self.ffn is None or self.ffn_norm is None:
-            return x
-        return x + self.drop_path(self.ffn(self.ffn_norm(x)).to(x.dtype))
-
-
-class DefocusBackbone(BaseModule):
-    """Patch embedding, token order, class token last, blocks, final norm and outputs (sections 3 and 4 of the paper).
-
-    Images of any size from one patch up are accepted. They are padded with zeros at the bottom and the right: in
-    raster order to a multiple of ``patch_size``, in window order to a multiple of ``pretrain_size``. Padding tokens
-    take part in the sequence.
+    Images may have any size from one patch up. They are padded with zeros at the bottom and the right: in raster order
+    to a multiple of ``patch_size``, in window order to a multiple of ``pretrain_size``. Padding tokens take part in
+    the sequence.
 
     Args:
-        make_mixer: Called once per block, returns the block's mixer.
-        embed_dims: C.
-        num_layers: Number of blocks.
-        make_ffn: Called once per block, returns the block's feed-forward network; None for blocks without one.
-        absolute_positions: Whether every cell of the token grid of ``img_size`` has a learned vector that is added to
-            its token, for networks without a band-pass. It is resized to other grids.
-        img_size: Nominal side, or (height, width), of the input in pixels. The network takes any other size as well.
+        arch: A name in ``arch_zoo``, or a dict with exactly the keys of its entries.
+        img_size: Nominal side, or (height, width), of the input in pixels. The network accepts any other size as well.
         patch_size: Side of a patch in pixels.
-        in_channels: Channels of the image.
+        in_channels: Number of channels of the image.
         token_order: ``'raster'`` (row by row) or ``'window'`` (window by window, each of the pretraining's size).
-        pretrain_size: Image side of the pretraining in pixels, a multiple of ``patch_size``; needed by window order
-            and by the scale ``'auto'``.
-        rope_scale: Divides token positions. ``'auto'`` is (s / pretrain_size)², where s = sqrt(height · width) of the
-            padded image: the ratio of the numbers of tokens. None is 1 until weights are loaded, and then what the
-            published rule makes of the image size that they were trained at (``docs/checkpoints.md``).
-        delta_scale: Divides step sizes. ``'auto'`` is s / pretrain_size; None as for ``rope_scale``.
-        drop_path_rate: Drop path of the last block; it grows linearly from 0 at the first one.
-        final_norm_eps: Epsilon of the final layer norm; 1e-6 in the published classifiers, 1e-5 in the detectors.
-        out_type: ``'cls_token'``: (B, C). ``'raw'``: the whole sequence (B, L, C) in token order, padding tokens
-            included, class token last. ``'featmap'``: (B, C, ceil(height / patch_size), ceil(width / patch_size));
-            here the blocks run without autocast, as detectors need.
-        with_cp: Recompute the blocks in the backward pass instead of keeping their activations.
-        frozen_stages: -1 freezes nothing, 0 patch embedding, positions and class token, k also the first k blocks, and
-            ``num_layers`` also the final norm.
+        pretrain_size: Image side of the pretraining in pixels, a multiple of ``patch_size``. Window order and the
+            scale ``'auto'`` need it.
+        absolute_positions: If True, add a learned vector per cell of the token grid to the image tokens. Networks
+            without a band-pass need it. The vectors are for the grid of ``img_size`` and are resized to other grids.
+        rope_scale: Divides token positions. ``'auto'`` is (s / pretrain_size)², the ratio of the numbers of tokens,
+            where s = sqrt(height · width) of the padded image. None is 1 until weights are loaded; then ``scale_rule``
+            determines it.
+        delta_scale: Divides step sizes and decays. ``'auto'`` is s / pretrain_size; None as for ``rope_scale``.
+        drop_path_rate: Drop path rate of the last block. The rate grows linearly from 0 at the first block.
+        final_norm_eps: Epsilon of the final layer norm: 1e-6 in the published classifiers, 1e-5 in the detectors.
+        out_type: Output. ``'cls_token'``: (B, C). ``'raw'``: the whole sequence (B, L, C) in token order, padding
+            tokens included, class token last. ``'featmap'``: (B, C, ceil(height / patch_size),
+            ceil(width / patch_size)); it needs explicit values of the next three arguments.
+        blocks_in_fp32: If True, run the blocks without autocast, as in the published detectors. Default: False, as in
+            the published classifiers.
+        patch_embed_init: Initial weight of the patch embedding. ``'default'`` (default, published classifiers): as in
+            PyTorch's ``Conv2d``. ``'kaiming_normal'`` (published detectors): normal with variance
+            2 / (patch_size² · C), Kaiming's rule for the fan-out.
+        scale_rule: Determines scales that are None when weights are loaded (``docs/checkpoints.md``). ``'nominal'``
+            (default, published classifiers): numbers, from the ratio of ``img_size`` to the checkpoint's image size.
+            ``'per_image'`` (published detectors): ``'auto'``, from the ratio of each padded image to the checkpoint's
+            image size.
+        with_cp: If True, recompute the blocks in the backward pass instead of keeping their activations.
+        frozen_stages: -1 freezes nothing, 0 patch embedding, absolute positions and class token, k also the first k
+            blocks, and ``num_layers`` also the final norm.
         init_cfg: MMEngine's initialisation, applied after the published initial values. A checkpoint in it
-            (``type='Pretrained'``) may be of the backbone or a whole model, ours or an official one, and must have the
-            whole backbone.
+            (``type='Pretrained'``) may hold the backbone or a whole model, in the naming of this package or the
+            official one, and must contain every tensor of the backbone.
 
     Raises:
-        ValueError: An argument is outside its range.
+        TypeError: If an argument is unknown, or if ``arch`` is neither a name nor a dict.
+        ValueError: If an argument is outside its range, if ``arch`` has missing or unknown keys, or if
+            ``out_type='featmap'`` comes without the three arguments that it needs.
     """
 
     def __init__(
         self,
-        make_mixer: Callable[[], TokenMixer],
-        embed_dims: int,
-        num_layers: int,
-        make_ffn: Callable[[], FeedForward | GatedFeedForward] | None = None,
-        absolute_positions: bool = False,
+        arch: str | Mapping[str, int],
         img_size: int | tuple[int, int] = 224,
         patch_size: int = 16,
         in_channels: int = 3,
         token_order: str = 'raster',
         pretrain_size: int | None = None,
+        *,
+        absolute_positions: bool = False,
         rope_scale: Scale | None = None,
         delta_scale: Scale | None = None,
         drop_path_rate: float = 0.0,
         final_norm_eps: float = 1e-6,
         out_type: str = 'cls_token',
+        blocks_in_fp32: bool | None = None,
+        patch_embed_init: str | None = None,
+        scale_rule: str | None = None,
         with_cp: bool = False,
         frozen_stages: int = -1,
         init_cfg: dict | list[dict] | None = None,
+        **unknown: object,
     ) -> None:
-        by_rule, self.pretrained = split_pretrained(init_cfg)
-        super().__init__(init_cfg=by_rule)
-        self.img_size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
-        if len(self.img_size) != 2 or min(self.img_size) < patch_size:
-            raise ValueError(
-                f'img_size must be a side or (height, width) of at least one patch ({patch_size} pixels), '
-                f'got {img_size}'
+        refuse_unknown(type(self), unknown)
+        super().__init__(init_cfg)
+        sizes = arch_sizes(arch, self.arch_zoo)
+        self.embed_dims, self.num_layers = sizes['embed_dims'], sizes.pop('num_layers')
+        self.img_size = image_sides(img_size, patch_size)
+        check_choice('token_order', token_order, TOKEN_ORDERS)
+        check_choice('out_type', out_type, OUT_TYPES)
+        if out_type == 'featmap':
+            require_for_feature_map(
+                blocks_in_fp32=blocks_in_fp32, patch_embed_init=patch_embed_init, scale_rule=scale_rule
             )
-        _check_choice('token_order', token_order, TOKEN_ORDERS)
-        _check_choice('out_type', out_type, OUT_TYPES)
-        _check_pretrain_size(pretrain_size, patch_size, token_order, rope_scale, delta_scale)
+        self.blocks_in_fp32 = bool(blocks_in_fp32)
+        self.patch_embed_init = patch_embed_init or 'default'
+        self.scale_rule = scale_rule or 'nominal'
+        check_choice('patch_embed_init', self.patch_embed_init, PATCH_EMBED_INITS)
+        check_choice('scale_rule', self.scale_rule, SCALE_RULES)
+        check_scales(rope_scale, delta_scale, token_order, pretrain_size, patch_size)
         if not 0 <= drop_path_rate < 1:
             raise ValueError(f'drop_path_rate must be in [0, 1), got {drop_path_rate}')
-        if not -1 <= frozen_stages <= num_layers:
-            raise ValueError(f'frozen_stages must be from -1 to num_layers ({num_layers}), got {frozen_stages}')
+        if not -1 <= frozen_stages <= self.num_layers:
+            raise ValueError(f'frozen_stages must be from -1 to num_layers ({self.num_layers}), got {frozen_stages}')
 
-        self.embed_dims = embed_dims
-        self.num_layers = num_layers
         self.patch_size = patch_size
         self.in_channels = in_channels
         self.pretrain_size = pretrain_size
@@ -165,63 +142,65 @@ class DefocusBackbone(BaseModule):
         self.with_cp = with_cp
         self.frozen_stages = frozen_stages
 
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dims))
-        self.patch_embed = PatchEmbed(in_channels, embed_dims, kernel_size=patch_size, stride=patch_size, padding=0)
-        grid = (-(-self.img_size[0] // patch_size), -(-self.img_size[1] // patch_size))
-        self.pos_embed = AbsolutePositions(embed_dims, grid) if absolute_positions else None
-        rates = [drop_path_rate * i / max(num_layers - 1, 1) for i in range(num_layers)]
-        self.layers = nn.ModuleList(
-            DefocusBlock(make_mixer(), embed_dims, rate, make_ffn() if make_ffn else None) for rate in rates
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, self.embed_dims))
+        self.patch_embed = PatchEmbed(
+            in_channels, self.embed_dims, kernel_size=patch_size, stride=patch_size, padding=0
         )
-        self.norm = LayerNorm(embed_dims, eps=final_norm_eps)
+        grid = (-(-self.img_size[0] // patch_size), -(-self.img_size[1] // patch_size))
+        self.pos_embed = AbsolutePositions(self.embed_dims, grid) if absolute_positions else None
+        rates = [drop_path_rate * i / max(self.num_layers - 1, 1) for i in range(self.num_layers)]
+        self.layers = nn.ModuleList(
+            DefocusBlock(self.make_mixer(sizes), self.embed_dims, rate, self.make_ffn(sizes)) for rate in rates
+        )
+        self.norm = LayerNorm(self.embed_dims, eps=final_norm_eps)
         self._reset_stem()
-        self._freeze_stages()
+        self.freeze_stages()
         add_checkpoint_hooks(self)
 
-    def init_weights(self) -> None:
-        """Set the published initial values, then what ``init_cfg`` asks for (such as a checkpoint).
+    @abstractmethod
+    def make_mixer(self, sizes: dict[str, int]) -> TokenMixer:
+        """Build the token mixer of one block; called once per block from the constructor.
 
-        Raises:
-            CheckpointError: A checkpoint of ``init_cfg`` cannot be used, or is not one of this backbone.
+        Args:
+            sizes: Entries of ``arch`` except ``num_layers``.
         """
-        if self.is_init:
-            return
+
+    def make_ffn(self, sizes: dict[str, int]) -> FeedForwardNetwork | None:
+        """Build the feed-forward network of one block; None, the default, for blocks without one."""
+        return None
+
+    def reset_parameters(self) -> None:
         self._reset_stem()
         for block in self.layers:
             assert isinstance(block, DefocusBlock)
             block.reset_parameters()
         self.norm.reset_parameters()
-        super().init_weights()
-        for part in self.pretrained:
-            load_pretrained(self, part)
-        if not self.pretrained:
-            print_log(f'{type(self).__name__} starts from random weights: its init_cfg names no checkpoint', 'current')
 
     def _reset_stem(self) -> None:
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         if self.pos_embed is not None:
             self.pos_embed.reset_parameters()
         projection = self.patch_embed.projection
+        # The bias must not start from 0: padding tokens would be exactly 0 in all blocks, where the gradient of RMSNorm
+        # grows by 1 / sqrt(eps) per block until it overflows.
         projection.reset_parameters()
-        # Published detectors and classifiers differ here. The bias must not be 0: padding tokens would be exactly 0 in
-        # all blocks, where the gradient of RMSNorm grows by 1 / sqrt(eps) per block until it overflows.
-        if self.out_type == 'featmap':
+        if self.patch_embed_init == 'kaiming_normal':
             nn.init.normal_(projection.weight, std=math.sqrt(2 / (self.patch_size**2 * self.embed_dims)))
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
-        """Compute the output named by ``out_type``.
+        """Compute the output selected by ``out_type``.
 
         Args:
-            images: (B, in_channels, height, width), floating point, already normalised.
+            images: (B, in_channels, height, width), floating point, normalised.
 
         Returns:
             One tensor in a tuple; see ``out_type``.
 
         Raises:
-            TypeError: The images are not floating point.
-            ValueError: Wrong rank or number of channels, or an image smaller than a patch.
+            TypeError: If the images are not floating point.
+            ValueError: If the rank or the number of channels is wrong, or if an image is smaller than a patch.
         """
-        self._check_images(images)
+        check_images(images, self.in_channels, self.patch_size)
         height, width = images.shape[-2:]
         unit = self.patch_size * (self.window or 1)
         images = F.pad(images, (0, -width % unit, 0, -height % unit))
@@ -236,7 +215,7 @@ class DefocusBackbone(BaseModule):
         sequence = torch.cat((sequence, cls_token), dim=1)  # (B, L, C)
         positions = token_positions(sequence.shape[1], rope_scale, like=sequence)
 
-        with autocast_off(images.device) if self.out_type == 'featmap' else nullcontext():
+        with autocast_off(images.device) if self.blocks_in_fp32 else nullcontext():
             for block in self.layers:
                 if self.with_cp and torch.is_grad_enabled():
                     sequence = checkpoint(block, sequence, positions, delta_scale, use_reentrant=False)
@@ -253,31 +232,25 @@ class DefocusBackbone(BaseModule):
         return (grid_tokens[:, :rows, :columns].permute(0, 3, 1, 2).contiguous(),)
 
     def scales_at(self, height: int, width: int) -> tuple[float, float]:
-        """Numbers for ``rope_scale`` and ``delta_scale`` at a padded image of ``height`` × ``width`` pixels."""
+        """Return ``rope_scale`` and ``delta_scale`` as numbers for a padded image of ``height`` × ``width`` pixels."""
         ratio = height * width / self.pretrain_size**2 if self.pretrain_size else 1.0
         rope_scale = ratio if self.rope_scale == 'auto' else self.rope_scale
         delta_scale = math.sqrt(ratio) if self.delta_scale == 'auto' else self.delta_scale
         return rope_scale, delta_scale
 
-    @staticmethod
-    def _checkpoint_filter(state_dict: dict[str, Tensor], prefix: str, *_: object) -> None:
-        """Rename an official state dict before MMPreTrain's ``ImageClassifier`` loads it, heads included."""
-        own = {key[len(prefix) :]: state_dict[key] for key in state_dict if key.startswith(prefix)}
-        if is_official(own):
-            for key in own:
-                del state_dict[prefix + key]
-            state_dict.update({prefix + key: value for key, value in rename_official(own).items()})
+    # MMPreTrain's ImageClassifier calls it before it loads a state dict.
+    _checkpoint_filter = staticmethod(translate_official_names)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """Depth of a parameter for layer-wise learning-rate decay.
+        """Return the depth of a parameter for layer-wise learning-rate decay.
 
         Args:
             param_name: Name of the parameter, with ``prefix``.
             prefix: Name of the backbone in the model, such as ``'backbone.'``.
 
         Returns:
-            (depth, count): 0 for patch embedding, positions and class token, 1 … num_layers for the blocks and
-            count - 1 = num_layers + 1 for the final norm and everything outside the backbone.
+            (depth, count): 0 for patch embedding, absolute positions and class token, 1 … num_layers for the blocks
+            and count - 1 = num_layers + 1 for the final norm and everything outside the backbone.
         """
         count = self.num_layers + 2
         if not param_name.startswith(prefix):
@@ -289,60 +262,8 @@ class DefocusBackbone(BaseModule):
             return int(name.split('.')[1]) + 1, count
         return count - 1, count
 
-    def train(self, mode: bool = True) -> 'DefocusBackbone':
-        """Set training mode, but keep frozen stages in evaluation mode (no drop path in them)."""
-        super().train(mode)
-        for module in self._frozen_modules():
-            module.eval()
-        return self
-
-    def _frozen_modules(self) -> list[nn.Module]:
-        if self.frozen_stages < 0:
-            return []
-        stem = [self.patch_embed] if self.pos_embed is None else [self.patch_embed, self.pos_embed]
-        modules = [*stem, *self.layers[: self.frozen_stages]]
-        return [*modules, self.norm] if self.frozen_stages == self.num_layers else modules
-
-    def _freeze_stages(self) -> None:
-        if self.frozen_stages >= 0:
-            self.cls_token.requires_grad_(False)
-        for module in self._frozen_modules():
-            module.eval().requires_grad_(False)
-
-    def _check_images(self, images: Tensor) -> None:
-        if images.ndim != 4 or images.shape[1] != self.in_channels:
-            raise ValueError(
-                f'expected images of shape (batch, {self.in_channels}, height, width), got {tuple(images.shape)}'
-            )
-        if not images.is_floating_point():
-            raise TypeError(
-                f'expected floating-point images, got {images.dtype}; normalise them first (data_preprocessor)'
-            )
-        if min(images.shape[-2:]) < self.patch_size:
-            raise ValueError(
-                f'expected images of at least one patch ({self.patch_size} x {self.patch_size} pixels), '
-                f'got {images.shape[-2]} x {images.shape[-1]}; resize or pad them'
-            )
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f'{name} must be one of {list(choices)}, got {value!r}')
-
-
-def _check_pretrain_size(
-    pretrain_size: int | None,
-    patch_size: int,
-    token_order: str,
-    rope_scale: Scale | None,
-    delta_scale: Scale | None,
-) -> None:
-    for name, scale in (('rope_scale', rope_scale), ('delta_scale', delta_scale)):
-        if scale not in ('auto', None) and (isinstance(scale, str) or not 0 < scale < math.inf):
-            raise ValueError(f"{name} must be a positive number, 'auto' or None, got {scale!r}")
-        if scale == 'auto' and pretrain_size is None:
-            raise ValueError(f"{name}='auto' needs pretrain_size, the image side of the pretraining in pixels")
-    if token_order == 'window' and pretrain_size is None:
-        raise ValueError("token_order='window' needs pretrain_size, the image side of the pretraining in pixels")
-    if pretrain_size is not None and (pretrain_size < patch_size or pretrain_size % patch_size):
-        raise ValueError(f'pretrain_size must be a positive multiple of patch_size ({patch_size}), got {pretrain_size}')
+    def stages(self) -> list[list[nn.Module | nn.Parameter]]:
+        positions = [] if self.pos_embed is None else [self.pos_embed]
+        stages = [[self.cls_token, self.patch_embed, *positions], *([block] for block in self.layers)]
+        stages[-1].append(self.norm)
+        return stages

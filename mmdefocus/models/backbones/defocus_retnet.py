@@ -1,86 +1,42 @@
 """De-focus RetNet backbones."""
 
-from collections.abc import Mapping
-from functools import partial
-from typing import ClassVar
+from typing import Any
 
 from mmengine.registry import MODELS
 
 from ..feed_forward import GatedFeedForward
 from ..mixers import RetentionMixer
-from .arch import arch_sizes
-from .defocus_backbone import DefocusBackbone, Scale
-
-
-def _arch(embed_dims: int, num_layers: int, num_heads: int, value_dims: int, ffn_dims: int) -> dict[str, int]:
-    return dict(
-        embed_dims=embed_dims, num_layers=num_layers, num_heads=num_heads, value_dims=value_dims, ffn_dims=ffn_dims
-    )
+from .arch import arch_table
+from .defocus_backbone import DefocusBackbone
 
 
 @MODELS.register_module()
 class DefocusRetNet(DefocusBackbone):
-    """De-focus RetNet (arXiv 2406.04342): retention with a learnable band-pass, causal, and the class token last.
+    """De-focus RetNet (arXiv 2406.04342): causal retention with a learnable band-pass, and the class token last.
 
-    The paper reports this network and does not publish it: ``docs/bandpass.md`` says what is our reading of it. Values
-    are twice as wide as keys; a gated feed-forward network of 5 / 3 of the width makes the published size.
+    The paper reports results of this network but its code is not published; ``docs/bandpass.md`` lists our design
+    choices. Values are twice as wide as keys; a gated feed-forward network of 5 / 3 of the width gives the published
+    number of parameters.
 
     Args:
-        arch: ``'nano'`` (for demonstrations), ``'base'``, or a dict with exactly the keys
-            ``embed_dims, num_layers, num_heads, value_dims, ffn_dims``.
-        band_pass: Whether there is a learnable band-pass. The plain network, which knows no positions without it,
-            should have ``absolute_positions``.
-        absolute_positions, img_size, patch_size, in_channels, token_order, pretrain_size, rope_scale, delta_scale,
-            drop_path_rate, final_norm_eps, out_type, with_cp, frozen_stages, init_cfg: See :class:`DefocusBackbone`.
-
-    Raises:
-        TypeError: ``arch`` is neither a name nor a dict.
-        ValueError: Unknown ``arch``, missing or unknown keys in it, or an argument outside its range.
+        args, kwargs: Arguments of :class:`DefocusBackbone`. ``arch`` is ``'nano'`` (for demonstrations), ``'base'``, or
+            a dict with exactly the keys ``embed_dims, num_layers, num_heads, value_dims, ffn_dims``.
+        band_pass: If True, retention has a learnable band-pass. Without it, retention ignores positions, and the
+            network should have ``absolute_positions=True``.
     """
 
-    arch_zoo: ClassVar[dict[str, dict[str, int]]] = {
-        'nano': _arch(96, 4, 3, 192, 160),
-        'base': _arch(768, 12, 12, 1536, 1280),
-    }
+    arch_zoo = arch_table(
+        ('embed_dims', 'num_layers', 'num_heads', 'value_dims', 'ffn_dims'),
+        nano=(96, 4, 3, 192, 160),
+        base=(768, 12, 12, 1536, 1280),
+    )
 
-    def __init__(
-        self,
-        arch: str | Mapping[str, int],
-        img_size: int | tuple[int, int] = 224,
-        patch_size: int = 16,
-        in_channels: int = 3,
-        token_order: str = 'raster',
-        pretrain_size: int | None = None,
-        band_pass: bool = True,
-        absolute_positions: bool = False,
-        rope_scale: Scale | None = None,
-        delta_scale: Scale | None = None,
-        drop_path_rate: float = 0.0,
-        final_norm_eps: float = 1e-6,
-        out_type: str = 'cls_token',
-        with_cp: bool = False,
-        frozen_stages: int = -1,
-        init_cfg: dict | list[dict] | None = None,
-    ) -> None:
-        sizes = arch_sizes(arch, self.arch_zoo)
-        embed_dims = sizes['embed_dims']
-        super().__init__(
-            make_mixer=partial(RetentionMixer, embed_dims, sizes['num_heads'], sizes['value_dims'], band_pass),
-            embed_dims=embed_dims,
-            num_layers=sizes['num_layers'],
-            make_ffn=partial(GatedFeedForward, embed_dims, sizes['ffn_dims']),
-            absolute_positions=absolute_positions,
-            img_size=img_size,
-            patch_size=patch_size,
-            in_channels=in_channels,
-            token_order=token_order,
-            pretrain_size=pretrain_size,
-            rope_scale=rope_scale,
-            delta_scale=delta_scale,
-            drop_path_rate=drop_path_rate,
-            final_norm_eps=final_norm_eps,
-            out_type=out_type,
-            with_cp=with_cp,
-            frozen_stages=frozen_stages,
-            init_cfg=init_cfg,
-        )
+    def __init__(self, *args: Any, band_pass: bool = True, **kwargs: Any) -> None:
+        self.band_pass = band_pass
+        super().__init__(*args, **kwargs)
+
+    def make_mixer(self, sizes: dict[str, int]) -> RetentionMixer:
+        return RetentionMixer(sizes['embed_dims'], sizes['num_heads'], sizes['value_dims'], self.band_pass)
+
+    def make_ffn(self, sizes: dict[str, int]) -> GatedFeedForward:
+        return GatedFeedForward(sizes['embed_dims'], sizes['ffn_dims'])

@@ -1,6 +1,7 @@
-"""Weights that a backbone starts from: ``init_cfg=dict(type='Pretrained', checkpoint=...)``.
+"""Loading of pretrained weights: ``init_cfg=dict(type='Pretrained', checkpoint=...)``.
 
-MMEngine's own initialiser loads what fits and logs the rest, so that a file of another network leaves random weights.
+MMEngine's own initialiser loads the tensors that fit and logs the others, so that a checkpoint of another network
+leaves random weights. Here, such a checkpoint raises an error.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,22 +17,22 @@ InitCfg = Mapping[str, Any]
 
 
 def split_pretrained(init_cfg: InitCfg | Sequence[InitCfg] | None) -> tuple[list[InitCfg], list[InitCfg]]:
-    """Separate what sets values by a rule from what loads a checkpoint."""
+    """Separate rules for initial values from checkpoints to load; return both lists in this order."""
     parts = [init_cfg] if isinstance(init_cfg, Mapping) else list(init_cfg or [])
     pretrained = [part for part in parts if part['type'] in ('Pretrained', PretrainedInit)]
     return [part for part in parts if part not in pretrained], pretrained
 
 
 def load_pretrained(backbone: BaseModule, init_cfg: InitCfg) -> None:
-    """Load a checkpoint of the backbone, or of a model with it, that must have every tensor of it.
+    """Load a checkpoint that contains every tensor of a backbone.
 
     Args:
-        backbone: One that finds its part in the state dict of a whole model.
+        backbone: Backbone whose load hooks find its tensors in the state dict of a whole model.
         init_cfg: As for MMEngine's ``PretrainedInit``: ``checkpoint`` and, optionally, ``prefix`` and
             ``map_location``.
 
     Raises:
-        CheckpointError: The file cannot be used, or tensors are missing, left over or of another shape.
+        CheckpointError: If the file cannot be read, or if tensors are missing, left over or of another shape.
     """
     initialiser = PretrainedInit(**{key: value for key, value in init_cfg.items() if key != 'type'})
     name = initialiser.checkpoint
@@ -45,6 +46,6 @@ def load_pretrained(backbone: BaseModule, init_cfg: InitCfg) -> None:
     misfit = load_and_describe_misfit(backbone, state_dict)
     if misfit is not None:
         raise CheckpointError(
-            f'{name} is no checkpoint of this {type(backbone).__name__}: {misfit}. Name a file of this network in the '
-            'init_cfg of the backbone, or init_cfg=None to start from random weights'
+            f'{name} is not a checkpoint of this {type(backbone).__name__}: {misfit}. Name a checkpoint of this '
+            'network in the init_cfg of the backbone, or set init_cfg=None to start from random weights'
         )

@@ -1,28 +1,28 @@
-"""What a checkpoint is as a file, looked at before anything in it is unpickled."""
+"""Checks of a checkpoint file that need no unpickling: its format, completeness and checksums."""
 
 import zipfile
 from functools import lru_cache
 from pathlib import Path
 
 ZIP_MAGIC = b'PK\x03\x04'
-# The pickled number that torch.save wrote first of all before it had the zip format; MMDetection still publishes so.
+# Pickled magic number of torch.save's format before zip, in which MMDetection still publishes.
 _LEGACY_MAGIC = b'\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
 
 
 class CheckpointError(ValueError):
-    """A file that cannot be used as a checkpoint. The message says which file and why."""
+    """Raised for a file that cannot be used as a checkpoint. The message names the file and the reason."""
 
 
 def check_container(path: Path) -> None:
-    """Make sure that a file is a whole checkpoint in one of the two formats of ``torch.save``.
+    """Check that a file is a complete checkpoint in one of the two formats of ``torch.save``.
 
     Args:
         path: File.
 
     Raises:
         FileNotFoundError: There is no such file.
-        CheckpointError: A directory, an empty, truncated or damaged file, a pointer of Git LFS, another kind of file,
-            or an archive whose content is larger than itself.
+        CheckpointError: A directory, an empty, truncated or damaged file, a Git LFS pointer, another kind of file,
+            or an archive whose content is larger than the file.
     """
     if path.is_dir():
         raise CheckpointError(f'{path} is a directory; name the checkpoint file in it')
@@ -33,13 +33,13 @@ def check_container(path: Path) -> None:
     if head.startswith(ZIP_MAGIC):
         _check_zip(path)
     elif head.startswith(b'version https://git-lfs'):
-        raise CheckpointError(f'{path} is a pointer of Git LFS, not the checkpoint itself; run "git lfs pull"')
+        raise CheckpointError(f'{path} is a Git LFS pointer, not the checkpoint itself; run "git lfs pull"')
     elif not head:
         raise CheckpointError(f'{path} is empty')
     elif not head[2:].startswith(_LEGACY_MAGIC):
         raise CheckpointError(
-            f'expected a file written by torch.save, but {path} begins with {head[:16]!r}; download it again if it '
-            'should be one'
+            f'expected a file written by torch.save, but {path} begins with {head[:16]!r}; if it should be a '
+            'checkpoint, download it again'
         )
 
 
@@ -51,26 +51,26 @@ def _check_zip(path: Path) -> None:
         raise CheckpointError(f'{path} is truncated or damaged ({error}); download or copy it again') from error
     names = [entry.filename for entry in entries]
     if len(set(names)) < len(names) or not any(name.endswith('/data.pkl') for name in names):
-        raise CheckpointError(f'expected an archive written by torch.save, but {path} is another kind of zip archive')
-    # torch.save stores without compression, so an archive that unpacks to more than itself was made by something else.
+        raise CheckpointError(f'expected an archive written by torch.save, but {path} is another zip archive')
+    # torch.save does not compress, so it never writes an archive that unpacks to more than the size of the file.
     content = sum(entry.file_size for entry in entries)
     size = path.stat().st_size
     if content > size or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise CheckpointError(
-            f'{path} has {size:,} bytes but would unpack to {content:,}; torch.save does not compress, so this is no '
-            'checkpoint'
+            f'{path} has {size:,} bytes but would unpack to {content:,}; torch.save does not compress, so this file '
+            'is not a checkpoint'
         )
     status = path.stat()
     damaged = _damaged_entry(path, status.st_size, status.st_mtime_ns)
     if damaged is not None:
         raise CheckpointError(
-            f'{path} is damaged: the checksum of {damaged} in it is not that of its content; download or copy it again'
+            f'{path} is damaged: the content of {damaged} does not match its checksum; download or copy it again'
         )
 
 
 @lru_cache
 def _damaged_entry(path: Path, size: int, changed: int) -> str | None:
-    """First entry of an archive whose checksum is wrong. The same file is read once, however often it is asked for."""
+    """Return the first entry with a wrong checksum; cached as long as size and modification time stay the same."""
     with zipfile.ZipFile(path) as archive:
         if not any(entry.CRC for entry in archive.infolist()):  # torch.serialization.set_crc32_options(False)
             return None

@@ -1,4 +1,4 @@
-"""Whether the tensors of a checkpoint are those of a model."""
+"""Comparison of the tensors of a checkpoint with those of a model."""
 
 import re
 from collections import OrderedDict
@@ -13,18 +13,18 @@ _SIZE_MISMATCH = re.compile(r'size mismatch for (\S+): .*?torch\.Size\((.*?)\).*
 
 
 def load_and_describe_misfit(model: nn.Module, checkpoint: Mapping[str, Any]) -> str | None:
-    """Load a checkpoint as far as it fits, and describe what does not.
+    """Load the tensors of a checkpoint that fit a model, and describe the others.
 
-    The modules themselves decide, while they load: names that their hooks translate fit. As in MMEngine, a prefix
-    ``module.`` of the names is left out, ``num_batches_tracked`` may be missing, and of a parallel model or one with
-    test-time augmentation the inner model is meant. All processes of a distributed run get the same answer.
+    The comparison happens during loading, so names that the modules' loading hooks convert fit. As in MMEngine, a
+    prefix ``module.`` of the names is removed, ``num_batches_tracked`` may be missing, and wrappers for parallel
+    training and test-time augmentation are unwrapped. All processes of a distributed run get the same result.
 
     Args:
-        model: Model. It may have loaded the checkpoint before.
+        model: Model, whose values are overwritten. It may have loaded the checkpoint before.
         checkpoint: Content of a checkpoint file, with the entry ``state_dict`` or a state dict itself.
 
     Returns:
-        How many tensors are missing, left over or of another shape, and the names of the first ones; None if all fit.
+        Counts and first names of the tensors that are missing, left over or of another shape; None if all fit.
     """
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.get_submodule('module')
@@ -36,11 +36,11 @@ def load_and_describe_misfit(model: nn.Module, checkpoint: Mapping[str, Any]) ->
     notes: list[str] = []
     misshapen: list[str] = []
 
-    def keep(_: nn.Module, keys: Any) -> None:
+    def record(_: nn.Module, keys: Any) -> None:
         missing.extend(key for key in keys.missing_keys if 'num_batches_tracked' not in key)
         unexpected.extend(keys.unexpected_keys)
 
-    handle = model.register_load_state_dict_post_hook(keep)
+    handle = model.register_load_state_dict_post_hook(record)
     try:
         model.load_state_dict(state_dict, strict=False)
     except RuntimeError as error:

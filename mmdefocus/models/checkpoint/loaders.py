@@ -1,9 +1,9 @@
-"""MMEngine's loading of checkpoints, made safe and open to official files.
+"""Safe loaders for MMEngine's ``CheckpointLoader`` that also accept official files.
 
-Importing this module replaces the loaders of files and of http(s) addresses in MMEngine's ``CheckpointLoader``. All
-that MMEngine, MMDetection and MMPreTrain load goes through it: ``load_from``, ``resume``, ``init_cfg`` and inferencers.
-MMEngine's own ones unpickle anything once ``weights_only`` has failed. Names of its model zoos (``open-mmlab://``,
-``torchvision://``) and cloud storage keep MMEngine's loaders.
+Importing this module replaces MMEngine's loaders of files and of http(s) addresses. ``load_from``, ``resume``,
+``init_cfg`` and the inferencers of MMEngine, MMDetection and MMPreTrain then use them. MMEngine's own loaders fall back
+to unpickling anything when ``weights_only`` fails. Model zoos (``open-mmlab://``, ``torchvision://``) and cloud storage
+keep MMEngine's loaders.
 """
 
 import hashlib
@@ -20,61 +20,73 @@ from mmengine.logging import print_log
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from .container import CheckpointError, check_container
-from .official import as_mmengine_checkpoint
+from .official import as_mmengine_checkpoint, find_official_weights
 from .reading import read_checkpoint
-from .resolution import METADATA_KEY
 
 
 @CheckpointLoader.register_scheme(prefixes='', force=True)
 def load_from_local(filename: str, map_location: Any = None) -> Any:
-    """Read a checkpoint file; an official one as an MMEngine checkpoint.
+    """Read a checkpoint file; an official one is converted to an MMEngine checkpoint.
 
     Args:
         filename: Path; ``~`` is the home directory.
-        map_location: As in ``torch.load``; None is the CPU, whatever device the file was written on.
+        map_location: As in ``torch.load``; None means the CPU, whatever device the file was written on.
 
     Returns:
         The content of the file, see :func:`as_mmengine_checkpoint`.
 
     Raises:
         FileNotFoundError: There is no such file.
-        CheckpointError: The file cannot be used; the message says why.
+        CheckpointError: The file cannot be used; the message gives the reason.
     """
     content = read_checkpoint(os.path.expanduser(filename), 'cpu' if map_location is None else map_location)
     try:
+        official = find_official_weights(content)
         checkpoint = as_mmengine_checkpoint(content)
     except ValueError as error:
         raise CheckpointError(f'{filename}: {error}') from error
-    if checkpoint is not content:
-        note = "; it also has 'model_ema', see docs/checkpoints.md" if 'model_ema' in content else ''
-        print_log(f'{filename} is an official checkpoint and was renamed to the names of mmdefocus{note}', 'current')
+    if official is not None:
+        family = official.family
+        has_average = family.average_entry in content
+        note = f'; it also has {family.average_entry!r}, see docs/checkpoints.md' if has_average else ''
+        print_log(
+            f'{filename} is an official {family.title} checkpoint; converted to the names of mmdefocus{note}', 'current'
+        )
     if isinstance(checkpoint, dict):
-        _tell_bare_backbone(checkpoint.get('state_dict'))
+        _copy_backbone_metadata(checkpoint.get('state_dict'))
     return checkpoint
 
 
-def _tell_bare_backbone(state_dict: Any) -> None:
-    """Where a backbone loads the checkpoint of a whole model, it reads the metadata of the whole model."""
+def _copy_backbone_metadata(state_dict: Any) -> None:
+    """Copy the backbone's metadata to the root, from where a backbone that loads a whole model gets its own."""
     metadata = getattr(state_dict, '_metadata', {})
-    if METADATA_KEY in metadata.get('backbone', {}):
-        metadata.setdefault('', {})[METADATA_KEY] = metadata['backbone'][METADATA_KEY]
+    own = {key: value for key, value in metadata.get('backbone', {}).items() if key != 'version'}
+    if own:
+        metadata.setdefault('', {}).update(own)
 
 
 @CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), force=True)
 def load_from_http(filename: str, map_location: Any = None) -> Any:
     """Download a checkpoint, once, and read it as :func:`load_from_local` does.
 
-    The file stays in the directory of ``torch.hub``, below ``checkpoints/``, in a folder of its own for each address.
-    One that cannot be read does not stay there.
+    The file is cached in the directory of ``torch.hub``, in ``checkpoints/`` and a folder per address. A file that
+    cannot be read is removed.
+
+    Args:
+        filename: Address.
+        map_location: As in :func:`load_from_local`.
+
+    Returns:
+        The content of the file.
 
     Raises:
-        CheckpointError: The address gives no usable checkpoint. The message says how to give a local file instead.
+        CheckpointError: The address gives no usable checkpoint. The message explains how to use a local file instead.
     """
     path = cached_path(filename)
     if is_main_process():
         _download(filename, path)
     barrier()
-    _download(filename, path)  # on other machines
+    _download(filename, path)  # on the other nodes
     try:
         return load_from_local(str(path), map_location)
     except CheckpointError:
@@ -83,7 +95,7 @@ def load_from_http(filename: str, map_location: Any = None) -> Any:
 
 
 def cached_path(url: str) -> Path:
-    """Where the checkpoint of an address is kept; different addresses have different places."""
+    """Return the path of the cached checkpoint of an address, which is unique to the address."""
     folder = hashlib.sha256(url.encode()).hexdigest()[:16]
     return Path(torch.hub.get_dir(), 'checkpoints', folder, os.path.basename(urlparse(url).path) or 'checkpoint.pth')
 
@@ -94,7 +106,7 @@ def _download(url: str, path: Path) -> None:
             check_container(path)
             return
         except CheckpointError as error:
-            print_log(f'{error}: downloading {url} once more', 'current', logging.WARNING)
+            print_log(f'{error}: downloading {url} again', 'current', logging.WARNING)
             path.unlink()
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -103,7 +115,7 @@ def _download(url: str, path: Path) -> None:
     except (OSError, HTTPException, CheckpointError) as error:
         path.unlink(missing_ok=True)
         raise CheckpointError(
-            f'{url} could not be downloaded ({type(error).__name__}: {error}). Download it where there is a network, '
-            'and give the path of the file in place of the address (for the weights that a config starts from: '
+            f'{url} could not be downloaded ({type(error).__name__}: {error}). Download it on a machine with network '
+            'access and give the path of the file instead of the address (for the initial weights of a config: '
             '--cfg-options model.backbone.init_cfg.checkpoint=FILE, or load_from=FILE)'
         ) from error

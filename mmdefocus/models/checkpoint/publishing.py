@@ -1,4 +1,4 @@
-"""Writing checkpoint files so that they are either whole or not there."""
+"""Atomic writing of checkpoint files."""
 
 import hashlib
 import os
@@ -9,7 +9,7 @@ import torch
 
 
 def sha256(path: str | Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
+    """Return the hexadecimal SHA-256 of a file."""
     digest = hashlib.sha256()
     with open(path, 'rb') as file:
         while chunk := file.read(2**20):
@@ -18,15 +18,15 @@ def sha256(path: str | Path) -> str:
 
 
 def write_checkpoint(checkpoint: Any, path: str | Path, with_hash: bool = False) -> Path:
-    """Save a checkpoint under its name only when it is complete.
+    """Save a checkpoint; the file appears under its name only when it is complete.
 
     Args:
-        checkpoint: What ``torch.save`` takes.
-        path: File to write; its directory is made where it is missing.
+        checkpoint: Object for ``torch.save``.
+        path: File to write; a missing directory is created.
         with_hash: Insert the first 8 digits of the file's SHA-256, ``name-01234567.pth``, as OpenMMLab publishes.
 
     Returns:
-        The path that was written.
+        The path of the written file.
 
     Raises:
         ValueError: The name does not end in ``.pth``.
@@ -37,7 +37,7 @@ def write_checkpoint(checkpoint: Any, path: str | Path, with_hash: bool = False)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f'.{path.name}.{os.getpid()}')
     try:
-        # Through a file object, for a path would become part of the content and of its hash.
+        # Through a file object: torch.save would write the path into the file and so into its hash.
         with unfinished.open('xb') as file:
             torch.save(checkpoint, file)
         if with_hash:

@@ -1,4 +1,4 @@
-"""Reading a checkpoint without running anything that is in it."""
+"""Reading of checkpoint files without running code from them."""
 
 import re
 from collections import OrderedDict
@@ -10,18 +10,18 @@ import torch
 from torch import Tensor
 
 from .container import ZIP_MAGIC, CheckpointError, check_container
-from .stand_ins import History, NumpyArray, RefusedError, stand_ins
+from .stubs import HistoryBufferStub, NumpyArrayStub, UnsafePickleError, stubs_for
 
-# Buffers that repeat one number may be larger than their file, but not by much.
-SMALL = 2**20
+# A buffer that repeats one number may be larger than its file, up to this many bytes.
+MAX_EXPANDED_BYTES = 2**20
 
 
 def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> Any:
-    """Read a file of ``torch.save``: an official one, one of MMEngine, or any other that holds data only.
+    """Read a file of ``torch.save``: an official one, one of MMEngine, or any other that contains only data.
 
     The file is unpickled by ``torch.load(weights_only=True)``. Classes that torch does not know, such as the yacs
-    config of the official files, become plain dictionaries; functions are never called. To let more in, and only for
-    files that you trust, name the classes or functions to ``torch.serialization.add_safe_globals``.
+    config of the official files, become plain dictionaries; functions are never called. For files that you trust,
+    allow further classes or functions with ``torch.serialization.add_safe_globals``.
 
     Args:
         path: File.
@@ -32,8 +32,8 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> Any:
 
     Raises:
         FileNotFoundError: There is no such file.
-        CheckpointError: The file is no checkpoint, is damaged, asks for more than data, or has a tensor with NaN or
-            infinite elements (-inf excepted, which attention masks have).
+        CheckpointError: The file is not a checkpoint, is damaged, contains more than data, or has a tensor with NaN or
+            infinite elements (except -inf, which attention masks have).
         RuntimeError: PyTorch is older than 2.6.
     """
     path = Path(path)
@@ -44,11 +44,11 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> Any:
             f'CVE-2025-32434), this is {torch.__version__}; upgrade PyTorch'
         )
     try:
-        # torch cannot list the globals of its older format, which is not that of the official files.
+        # torch can list the globals of the zip format only, which is that of the official files.
         with path.open('rb') as file:
             is_zip = file.read(len(ZIP_MAGIC)) == ZIP_MAGIC
-        extras = stand_ins(torch.serialization.get_unsafe_globals_in_checkpoint(path)) if is_zip else stand_ins()
-        with torch.serialization.safe_globals(extras):
+        stubs = stubs_for(torch.serialization.get_unsafe_globals_in_checkpoint(path)) if is_zip else stubs_for()
+        with torch.serialization.safe_globals(stubs):
             content = torch.load(path, map_location=map_location, weights_only=True)
         content = _Finisher(path.stat().st_size).finish(content)
     except Exception as error:  # A damaged pickle can fail in any way.
@@ -62,8 +62,8 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> Any:
 
 
 def find_non_finite(content: Any) -> str | None:
-    """Dotted name of the first tensor with NaN or +inf in nested containers; None if there is none."""
-    # Elements of a tuple, list or dictionary; one that holds itself is looked at once.
+    """Return the dotted name of the first tensor with NaN or +inf in nested containers, or None."""
+    # `seen` ends the search in containers that contain themselves.
     pending, seen = [('', content)], set()
     while pending:
         name, value = pending.pop()
@@ -86,31 +86,31 @@ def _is_broken(tensor: Tensor) -> bool:
 
 
 def _explain(path: Path, error: Exception) -> str:
-    # torch puts its advice to load the file unsafely before the reason.
+    # torch prepends advice to load the file unsafely.
     reason = str(error).rpartition('WeightsUnpickler error:')[2].strip()
     named = re.search(r'GLOBAL (\S+)', reason)
-    if named or isinstance(error, RefusedError):
-        reason = f'it names {named.group(1)}' if named else reason
+    if named or isinstance(error, UnsafePickleError):
+        reason = f'it refers to {named.group(1)}' if named else reason
         return (
-            f'{path} is refused: {reason}. A checkpoint may hold data only, and nothing in this file was run. For what '
-            'you trust, see torch.serialization.add_safe_globals'
+            f'{path} was not loaded: {reason}. A checkpoint may contain only data; no code from this file was run. If '
+            'you trust the file, see torch.serialization.add_safe_globals'
         )
     reason = reason.partition('\n')[0]
-    return f'{path} is damaged or no checkpoint ({type(error).__name__}: {reason}); download or copy it again'
+    return f'{path} is damaged or not a checkpoint ({type(error).__name__}: {reason}); download or copy it again'
 
 
 class _Finisher:
-    """Puts real objects in place of their stand-ins and checks the size of tensors."""
+    """Replaces stubs by the real objects and checks the size of tensors."""
 
     def __init__(self, file_size: int) -> None:
-        self.largest_tensor = max(file_size, SMALL)
-        # By id, the container before and after. The one before is kept so that no other object gets its id.
+        self.largest_tensor = max(file_size, MAX_EXPANDED_BYTES)
+        # Container before and after, by id. A reference to the one before keeps its id from being reused.
         self.finished: dict[int, tuple[Any, Any]] = {}
 
     def finish(self, value: Any) -> Any:
         if isinstance(value, Tensor):
             self._check_size(value)
-        if isinstance(value, (NumpyArray, History)):
+        if isinstance(value, (NumpyArrayStub, HistoryBufferStub)):
             return value.value
         if not isinstance(value, (dict, list)) and type(value) is not tuple:
             return value
@@ -126,7 +126,7 @@ class _Finisher:
 
     def _finish_dict(self, value: dict) -> None:
         if isinstance(value, OrderedDict):
-            # Other attributes than that of torch's state dicts could hide the methods of the dictionary.
+            # Attributes other than `_metadata` of torch's state dicts could shadow the methods of the dictionary.
             attributes = {name: item for name, item in vars(value).items() if name == '_metadata'}
             vars(value).clear()
             vars(value).update(self.finish(attributes))

@@ -1,8 +1,7 @@
-"""The published rule for weights at another image size than that of their training.
+"""The published rule for using weights at an image size other than that of their training.
 
 From side s0 to side s, ``delta_scale`` grows by s / s0 and ``rope_scale`` by (s / s0)², the ratio of the numbers of
-tokens. A classifier tells its size and scales to whatever loads it, in PyTorch's metadata of its state dict, where it
-tells nobody else and changes no key.
+tokens. A backbone saves its image size and scales in the metadata of PyTorch's state dict, which adds no key to it.
 """
 
 import math
@@ -22,7 +21,7 @@ class Resolution:
         height, width: Image size of a classifier in pixels; the nominal one of a detector, which the rule ignores.
         rope_scale, delta_scale: As in the backbone; a classifier's are numbers.
         pretrain_size: As in the backbone.
-        is_detector: Whether the output is a feature map.
+        is_detector: True if the output is a feature map.
     """
 
     height: int
@@ -44,12 +43,12 @@ class Resolution:
             raise ValueError(f'expected numbers as scales of a classifier, got {self}')
 
     def to_metadata(self) -> dict[str, Any]:
-        """Plain data for the state dict's metadata."""
+        """Return plain data for the metadata of the state dict."""
         return asdict(self)
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> 'Resolution | None':
-        """Read what :meth:`to_metadata` has written in the module's ``metadata``; None if there is nothing."""
+        """Read the entry that :meth:`to_metadata` writes from a module's ``metadata``; None if it is missing."""
         entry = metadata.get(METADATA_KEY)
         try:
             return None if entry is None else cls(**entry)
@@ -58,32 +57,18 @@ class Resolution:
                 f'expected image size and scales in the metadata of the state dict, got {entry}'
             ) from error
 
-    @classmethod
-    def from_official_config(cls, config: Any) -> 'Resolution | None':
-        """Read the config of an official classification file; None if it does not say."""
-        try:
-            side, mixer = config['DATA']['IMG_SIZE'], config['MODEL']['MAMBA']
-            return cls(side, side, mixer['rope_scale_factor'], mixer['delta_scale_factor'])
-        except (KeyError, TypeError):
-            return None
-
-    def to_official_config(self) -> dict[str, Any]:
-        """What :meth:`from_official_config` reads, as plain data."""
-        mixer = {'rope_scale_factor': self.rope_scale, 'delta_scale_factor': self.delta_scale}
-        return {'DATA': {'IMG_SIZE': self.height}, 'MODEL': {'MAMBA': mixer}}
-
 
 def scales_by_rule(trained: Resolution, used: Resolution) -> tuple[Scale, Scale] | None:
-    """``rope_scale`` and ``delta_scale`` with which weights keep their filters.
+    """Return the ``rope_scale`` and ``delta_scale`` with which weights keep their filters at another image size.
 
     Args:
-        trained: Where the weights come from.
-        used: Where they go to; its scales are not looked at.
+        trained: Training of the weights.
+        used: Network that loads them; its scales are ignored.
 
     Returns:
-        Numbers for a classifier. ``'auto'`` for a detector with weights of a classifier: its images have many sizes,
-        and as published the scales count from the classifier's own size. The same scales from detector to detector.
-        None from detector to classifier, for which there is no rule.
+        Numbers for a classifier. ``'auto'`` for a detector with weights of a classifier: its images differ in size,
+        and as published the scales are relative to the size of the classifier. Unchanged scales from detector to
+        detector. None from detector to classifier, for which there is no rule.
     """
     if trained.is_detector:
         return (trained.rope_scale, trained.delta_scale) if used.is_detector else None

@@ -1,4 +1,4 @@
-"""Heads that turn the backbones' tokens into predictions and losses."""
+"""Heads: tokens to predictions and losses."""
 
 from .defocus_cls_head import DefocusClsHead
 

@@ -12,37 +12,36 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ..checkpoint.conversion import NUM_CLASSES_21K
+from ..imagenet21k import NUM_CLASSES_1K, NUM_CLASSES_21K, imagenet1k_indices
 from ..precision import at_least_float32
 
 AUX_FORMS = ('token', 'pool', None)
-NUM_CLASSES_1K = 1000
 
 
 @MODELS.register_module()
 class DefocusClsHead(BaseModule):
     """Main logits from the class token, auxiliary logits from the image tokens (section 3 of the paper).
 
-    It stands behind a backbone with ``out_type='raw'``, in MMPreTrain's ``ImageClassifier``. The auxiliary loss makes
-    every token useful for the classification, so that a causal network does not look at a few of them only. It is not
-    used in the prediction.
+    Use it in MMPreTrain's ``ImageClassifier`` with a backbone of ``out_type='raw'``. The auxiliary loss makes every
+    token useful for the classification, which keeps a causal network from focusing on a few tokens. Prediction uses
+    the main logits alone.
 
     Args:
         num_classes: K.
         in_channels: C, the backbone's ``embed_dims``.
         hidden_dims: None for linear heads; else the width of the hidden layer of Linear – Tanh – Linear heads. The
-            published ImageNet-21k models, and those tuned from them, have ``3 * in_channels``.
+            published ImageNet-21k models, and those fine-tuned from them, have ``3 * in_channels``.
         aux: ``'token'``: logits of every image token, their losses averaged (as the published code does).
             ``'pool'``: logits of the average of the image tokens (as the paper describes). None: no auxiliary head.
-        aux_weight: Share of the auxiliary loss in the sum, from 0 to 1. The main loss has the rest.
-        loss: Config of a loss of MMPreTrain that takes logits (N, K) and labels (N,) or scores (N, K).
-        predict_classes: Indices of the classes that a prediction keeps, in the order that it gives them; None keeps
-            all. ``'imagenet1k'`` takes the classes of ImageNet-1k from the 21,841 of ImageNet-21k. It acts on
-            :meth:`predict` alone.
-        from_imagenet21k: Whether weights for the 21,841 classes of ImageNet-21k may be loaded, of which the rows of the
-            1000 classes of ImageNet-1k are kept.
-        topk: Which top-k accuracies ``cal_acc`` computes.
-        cal_acc: Whether to compute accuracies in training; needs labels without mixup, cutmix and the like.
+        aux_weight: Weight of the auxiliary loss, from 0 to 1. The main loss has the weight ``1 - aux_weight``.
+        loss: Config of a loss of MMPreTrain for logits (N, K) and labels (N,) or scores (N, K).
+        predict_classes: Indices of the classes that a prediction contains, in this order; None means all.
+            ``'imagenet1k'`` selects the classes of ImageNet-1k from the 21,841 of ImageNet-21k. Only :meth:`predict`
+            uses it.
+        from_imagenet21k: True to accept weights for the 21,841 classes of ImageNet-21k, too, and load their rows for
+            the 1000 classes of ImageNet-1k.
+        topk: The k of the top-k accuracies that ``cal_acc`` computes.
+        cal_acc: True to compute accuracies in training; needs labels, so no mixup, CutMix or similar augmentation.
         init_cfg: MMEngine's initialisation; the published one by default.
 
     Raises:
@@ -79,7 +78,7 @@ class DefocusClsHead(BaseModule):
             raise ValueError(f'aux_weight must be from 0 to 1, got {aux_weight}')
         if from_imagenet21k and num_classes != NUM_CLASSES_1K:
             raise ValueError(
-                f'from_imagenet21k=True makes heads of {NUM_CLASSES_1K} classes from those of {NUM_CLASSES_21K:,}, got '
+                f'from_imagenet21k=True reduces heads of {NUM_CLASSES_21K:,} classes to {NUM_CLASSES_1K}, got '
                 f'num_classes={num_classes}'
             )
         self.num_classes = num_classes
@@ -94,7 +93,7 @@ class DefocusClsHead(BaseModule):
         self.aux_fc = self._make_classifier() if aux else None
         self.register_buffer('predict_classes', self._class_indices(predict_classes), persistent=False)
         if from_imagenet21k:
-            self._register_load_state_dict_pre_hook(_keep_imagenet1k)
+            self._register_load_state_dict_pre_hook(_reduce_to_imagenet1k)
 
     def _make_classifier(self) -> nn.Module:
         if self.hidden_dims is None:
@@ -108,8 +107,6 @@ class DefocusClsHead(BaseModule):
         if isinstance(classes, str):
             if classes != 'imagenet1k':
                 raise ValueError(f"predict_classes must be a list of indices, 'imagenet1k' or None, got {classes!r}")
-            from mmdefocus.datasets.imagenet21k import imagenet1k_indices
-
             classes = imagenet1k_indices()
         if not classes or len(set(classes)) < len(classes):
             raise ValueError(f'predict_classes must be distinct indices, at least one, got {list(classes)}')
@@ -121,13 +118,14 @@ class DefocusClsHead(BaseModule):
         return torch.tensor(classes)
 
     def pre_logits(self, feats: tuple[Tensor, ...]) -> Tensor:
-        """Features before the last linear layer of the main head.
+        """Return the features before the last linear layer of the main head.
 
         Args:
-            feats: The last one is the sequence (B, L, C) with the class token last, or the class token (B, C).
+            feats: Outputs of the backbone. The last one is used: the sequence (B, L, C) with the class token last, or
+                the class token (B, C).
 
         Returns:
-            (B, C), or (B, hidden_dims) with a hidden layer.
+            Features (B, C), or (B, hidden_dims) with a hidden layer.
 
         Raises:
             ValueError: The features have another rank or width.
@@ -143,7 +141,7 @@ class DefocusClsHead(BaseModule):
         return self.fc[:-1](cls_token) if isinstance(self.fc, nn.Sequential) else cls_token
 
     def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
-        """Main logits (B, K) of all classes; ``feats`` as in :meth:`pre_logits`."""
+        """Compute the main logits (B, K) of all classes; ``feats`` as in :meth:`pre_logits`."""
         last = self.fc[-1] if isinstance(self.fc, nn.Sequential) else self.fc
         return last(self.pre_logits(feats))
 
@@ -156,12 +154,11 @@ class DefocusClsHead(BaseModule):
                 ``gt_label``.
 
         Returns:
-            ``loss_cls`` and, with an auxiliary head, ``loss_aux``. Both carry their weight already, (1 - aux_weight)
-            and aux_weight: MMEngine logs each of them and minimises their sum. With ``cal_acc`` also
-            ``accuracy_top-k``.
+            ``loss_cls`` and, with an auxiliary head, ``loss_aux``, already multiplied by 1 - aux_weight and
+            aux_weight: MMEngine logs both and minimises their sum. With ``cal_acc`` also ``accuracy_top-k``.
 
         Raises:
-            ValueError: Features of another shape, a label outside 0 … K - 1 or scores of another length than K.
+            ValueError: Features of another shape, a label outside 0 … K - 1, or scores of a length other than K.
         """
         logits = at_least_float32(self(feats))  # (B, K)
         target = self._target(data_samples)
@@ -184,13 +181,13 @@ class DefocusClsHead(BaseModule):
         if self.aux == 'pool':
             image_tokens = image_tokens.mean(dim=1, keepdim=True)
         logits = at_least_float32(self.aux_fc(image_tokens))  # (B, L - 1, K)
-        # All tokens of an image have one target: vmap shares it, where repeated it would be as large as the logits.
-        # It takes `forward` because hooks of the loss module could not look into what is inside vmap.
+        # All tokens of an image share one target: vmap avoids repeating it to the size of the logits.
+        # `forward` instead of the module: hooks of the loss module cannot read tensors inside vmap.
         loss = partial(self.loss_module.forward, avg_factor=len(target))
         return torch.vmap(loss, in_dims=(1, None))(logits, target).mean()
 
     def _target(self, data_samples: list[Any]) -> Tensor:
-        """Scores (B, K) or labels (B,)."""
+        """Return scores (B, K) or labels (B,)."""
         if 'gt_score' in data_samples[0]:
             scores = torch.stack([sample.gt_score for sample in data_samples])
             if scores.shape[1] != self.num_classes:
@@ -207,7 +204,7 @@ class DefocusClsHead(BaseModule):
         from mmpretrain.evaluation import Accuracy
 
         if labels.ndim != 1:
-            raise ValueError('cal_acc=True needs labels, got scores of a batch augmentation; leave it out')
+            raise ValueError('cal_acc=True needs labels, got scores of a batch augmentation; set cal_acc=False')
         accuracies = Accuracy.calculate(logits, labels, topk=self.topk)  # one threshold each
         return {f'accuracy_top-{k}': accuracy for k, (accuracy,) in zip(self.topk, accuracies, strict=True)}
 
@@ -216,10 +213,11 @@ class DefocusClsHead(BaseModule):
 
         Args:
             feats: As in :meth:`pre_logits`.
-            data_samples: MMPreTrain's ``DataSample`` of every image, which receive the results; made where missing.
+            data_samples: MMPreTrain's ``DataSample`` of every image, to which the results are added; None, or a None in
+                the list, creates one.
 
         Returns:
-            Data samples with ``pred_score``, one per class of ``predict_classes``, and ``pred_label``, their argmax.
+            Data samples with ``pred_score``, one per class of ``predict_classes``, and ``pred_label``, its argmax.
         """
         from mmpretrain.structures import DataSample
 
@@ -229,16 +227,14 @@ class DefocusClsHead(BaseModule):
         scores = at_least_float32(logits).softmax(dim=1)
         samples = [DataSample() if sample is None else sample for sample in data_samples or [None] * len(scores)]
         for sample, score in zip(samples, scores, strict=True):
-            # A sample with scores of all classes, as batch augmentations leave it, would refuse those of some.
+            # Batch augmentations leave scores of all classes in a sample, which then rejects another number of them.
             sample.set_metainfo(dict(num_classes=len(score)))
             sample.set_pred_score(score).set_pred_label(score.argmax())
         return samples
 
 
-def _keep_imagenet1k(state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    """Keep the classes of ImageNet-1k where a head is about to load last layers of 21,841 classes."""
-    from mmdefocus.datasets.imagenet21k import imagenet1k_indices
-
+def _reduce_to_imagenet1k(state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Keep the rows of ImageNet-1k in last layers of 21,841 classes before a head loads them."""
     for key, value in state_dict.items():
         if key.startswith(prefix) and len(value) == NUM_CLASSES_21K:
             state_dict[key] = value[imagenet1k_indices()]
@@ -250,6 +246,6 @@ def check_labels(labels: Tensor, num_classes: int) -> None:
     if lowest < 0 or highest >= num_classes:
         raise ValueError(
             f'expected labels from 0 to {num_classes - 1} (num_classes={num_classes}), got '
-            f'{lowest if lowest < 0 else highest}; the data set has other classes than the head: give num_classes '
-            'of the head the number of its classes, or train on the classes that the head was made for'
+            f'{lowest if lowest < 0 else highest}; data set and head have different classes: set num_classes of the '
+            'head to the number of classes of the data set'
         )

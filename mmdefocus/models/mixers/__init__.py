@@ -1,4 +1,4 @@
-"""Token mixers: modules that map a token sequence (B, L, C) to another of the same shape."""
+"""Token mixers: modules that map token sequences (B, L, C) to sequences of the same shape."""
 
 from .attention import AttentionMixer
 from .mamba import MambaMixer

@@ -1,4 +1,4 @@
-"""The De-focus ViT mixer: softmax attention behind a learnable band-pass.
+"""The De-focus ViT mixer: softmax attention with a learnable band-pass.
 
 Shapes: B batch, L tokens, C embed_dims, H heads, d = C / H channels of a head.
 """
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mmdefocus.ops import bandpass_attention
 
-from .band_pass import BandPass
+from .bandpass import Bandpass
 from .token_mixer import TokenMixer
 
 
@@ -18,11 +18,11 @@ class AttentionMixer(TokenMixer):
     Args:
         embed_dims: C.
         num_heads: H, divides C; with the band-pass, C / H is even.
-        causal: Whether a token sees only itself and those before it.
-        band_pass: Whether there is a band-pass. Without it, this is plain attention, which knows no positions.
+        causal: If True, a token attends only to itself and to earlier tokens.
+        band_pass: If True, apply the band-pass. Without it, this is plain attention, which ignores positions.
 
     Raises:
-        ValueError: ``embed_dims`` does not divide into heads or, with the band-pass, into pairs of channels.
+        ValueError: If ``embed_dims`` does not divide into heads or, with the band-pass, into pairs of channels.
     """
 
     def __init__(self, embed_dims: int, num_heads: int, causal: bool = True, band_pass: bool = True) -> None:
@@ -32,13 +32,13 @@ class AttentionMixer(TokenMixer):
         self.num_heads = num_heads
         self.causal = causal
         self.qkv = nn.Linear(embed_dims, 3 * embed_dims)
-        self.band_pass = BandPass(num_heads, embed_dims) if band_pass else None
+        self.band_pass = Bandpass(num_heads, embed_dims) if band_pass else None
         self.out_proj = nn.Linear(embed_dims, embed_dims)
         self.reset_parameters()
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Set the initial values: those of the other mixers and of DeiT."""
+        """Set the initial values, as in the other mixers and in DeiT."""
         for projection in (self.qkv, self.out_proj):
             nn.init.trunc_normal_(projection.weight, std=0.02)
             nn.init.zeros_(projection.bias)

@@ -21,20 +21,19 @@ DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4
 class MambaMixer(TokenMixer):
     """De-focus Mamba mixer (section 3 of the paper, arXiv 2406.04342), (B, L, C) → (B, L, C), causal.
 
-    Projections and what lies between them follow autocast; convolution, softplus, phases, scan and group norm are at
-    least float32 inside.
+    The mixer follows autocast, but convolution, softplus, phases, scan and group norm compute in at least float32.
 
     Args:
         embed_dims: C.
         inner_dims: E, a multiple of ``group_size``.
-        state_dims: N, even when ``rotary`` is on.
+        state_dims: N, even with ``rotary``.
         conv_kernel: K, width of the causal depthwise convolution.
-        dt_rank: R, rank of the step size's projection.
-        group_size: Channels per group of the norm after the scan.
-        rotary: Whether a learnable rotary position embedding acts on B and C of the state space.
+        dt_rank: R, rank of the projection that gives the step size.
+        group_size: Number of channels per group of the norm after the scan.
+        rotary: If True, a learnable rotary position embedding is applied to B and C of the state space model.
 
     Raises:
-        ValueError: ``group_size`` does not divide ``inner_dims``, or ``state_dims`` is odd with ``rotary``.
+        ValueError: If ``group_size`` does not divide ``inner_dims``, or if ``state_dims`` is odd with ``rotary``.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class MambaMixer(TokenMixer):
         if inner_dims % group_size:
             raise ValueError(f'inner_dims must be a multiple of group_size ({group_size}), got {inner_dims}')
         if rotary and state_dims % 2:
-            raise ValueError(f'state_dims must be even with rotary=True (channels turn in pairs), got {state_dims}')
+            raise ValueError(f'state_dims must be even with rotary=True (channels rotate in pairs), got {state_dims}')
         self.dt_rank = dt_rank
         self.state_dims = state_dims
         self.group_size = group_size
@@ -80,12 +79,12 @@ class MambaMixer(TokenMixer):
         bound = self.dt_rank**-0.5
         nn.init.uniform_(self.dt_proj.weight, -bound, bound)
         dt = torch.linspace(math.log(DT_MIN), math.log(DT_MAX), inner_dims).exp().clamp(min=DT_FLOOR)
-        # Inverse of softplus, in the form that does not lose the digits of a small dt.
+        # Inverse of softplus, in the form that keeps full precision for small dt.
         self.dt_proj.bias.copy_(dt + (-torch.expm1(-dt)).log())
 
     def forward(self, x: Tensor, positions: Tensor, delta_scale: float) -> Tensor:
         """Mix the tokens; see :meth:`TokenMixer.forward`. ``delta_scale`` divides the step size Δ."""
-        # Two products instead of one cut in half: the gradient of a cut is a copy of both halves.
+        # Two matrix products instead of a split of one: the backward pass of a split copies both halves.
         u, gate = (F.linear(x, weight) for weight in self.in_proj.weight.chunk(2))  # (B, L, E)
         u = causal_conv1d(
             u.transpose(1, 2), self.conv1d.weight.squeeze(1), self.conv1d.bias, activation='silu'

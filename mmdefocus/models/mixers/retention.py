@@ -1,4 +1,4 @@
-"""The De-focus RetNet mixer: retention behind a learnable band-pass.
+"""The De-focus RetNet mixer: retention with a learnable band-pass.
 
 Shapes: B batch, L tokens, C embed_dims, E value_dims, H heads.
 """
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mmdefocus.ops import retention
 
 from ..precision import at_least_float32
-from .band_pass import BandPass
+from .bandpass import Bandpass
 from .token_mixer import TokenMixer
 
 NORM_EPS = 1e-6
@@ -19,18 +19,18 @@ NORM_EPS = 1e-6
 class RetentionMixer(TokenMixer):
     """Gated multi-head retention (RetNet, arXiv 2307.08621, section 2.3), (B, L, C) → (B, L, C), causal.
 
-    The output of every head is divided by its root mean square, multiplied with SiLU of a gate, and projected. The
-    decay is learnable per channel pair, as are the frequencies (``docs/bandpass.md``).
+    The output of every head is divided by its root mean square, multiplied by SiLU of a gate, and projected. Decay and
+    frequency are learnable per head and channel pair (``docs/bandpass.md``).
 
     Args:
-        embed_dims: C, the channels of queries and keys of all heads.
+        embed_dims: C, the number of channels of queries and keys of all heads.
         num_heads: H, divides C and E; C / H is even.
-        value_dims: E, the channels of values and gate of all heads.
-        band_pass: Whether there is a band-pass. Without it, this is plain linear attention, which knows no positions.
+        value_dims: E, the number of channels of values and gate of all heads.
+        band_pass: If True, apply the band-pass. Without it, this is plain linear attention, which ignores positions.
 
     Raises:
-        ValueError: ``embed_dims`` or ``value_dims`` does not divide into heads or, with the band-pass, ``embed_dims``
-            into pairs of channels.
+        ValueError: If ``embed_dims`` or ``value_dims`` does not divide into heads or, with the band-pass,
+            ``embed_dims`` into pairs of channels.
     """
 
     def __init__(self, embed_dims: int, num_heads: int, value_dims: int, band_pass: bool = True) -> None:
@@ -43,13 +43,13 @@ class RetentionMixer(TokenMixer):
         self.k_proj = nn.Linear(embed_dims, embed_dims, bias=False)
         self.v_proj = nn.Linear(embed_dims, value_dims, bias=False)
         self.gate_proj = nn.Linear(embed_dims, value_dims, bias=False)
-        self.band_pass = BandPass(num_heads, embed_dims) if band_pass else None
+        self.band_pass = Bandpass(num_heads, embed_dims) if band_pass else None
         self.out_proj = nn.Linear(value_dims, embed_dims, bias=False)
         self.reset_parameters()
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Set the initial values: those of the other mixers."""
+        """Set the initial values, as in the other mixers."""
         for projection in (self.q_proj, self.k_proj, self.v_proj, self.gate_proj, self.out_proj):
             nn.init.trunc_normal_(projection.weight, std=0.02)
         if self.band_pass is not None:

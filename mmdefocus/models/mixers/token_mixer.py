@@ -1,4 +1,7 @@
-"""What a backbone expects of a token mixer."""
+"""Interface of token mixers.
+
+Shapes: B batch, L tokens, C embed_dims.
+"""
 
 from abc import ABC, abstractmethod
 
@@ -6,7 +9,7 @@ from torch import Tensor, nn
 
 
 class TokenMixer(nn.Module, ABC):
-    """A module that mixes the tokens of a sequence, (B, L, C) → (B, L, C)."""
+    """Base class of modules that mix the tokens of a sequence, (B, L, C) → (B, L, C)."""
 
     @abstractmethod
     def reset_parameters(self) -> None:
@@ -17,9 +20,10 @@ class TokenMixer(nn.Module, ABC):
         """Mix the tokens of a sequence.
 
         Args:
-            x: (B, L, C).
-            positions: (L,), at least float32; see :func:`mmdefocus.models.positions.token_positions`.
-            delta_scale: Side in use / side of the training; divides what measures distances for the decay.
+            x: Tokens (B, L, C).
+            positions: Positions (L,), at least float32; see :func:`mmdefocus.models.positions.token_positions`.
+            delta_scale: Image side in use / image side of the training. A mixer whose decay depends on distance divides
+                its step size or its decay by this factor.
 
         Returns:
             (B, L, C), in the dtype of the projections.

@@ -1,4 +1,4 @@
-"""Necks: from the single feature map of a plain backbone to a pyramid."""
+"""Necks: feature pyramids from the single feature map of a plain backbone."""
 
 from .simple_feature_pyramid import SimpleFeaturePyramid
 

@@ -1,4 +1,4 @@
-"""A pyramid from the last map of a plain backbone.
+"""A feature pyramid from the last feature map of a plain backbone.
 
 Shapes: B batch, C in_channels, O out_channels, H and W rows and columns of the input map (stride 16).
 """
@@ -18,22 +18,22 @@ MAX_OUTS = 5
 class SimpleFeaturePyramid(BaseModule):
     """Simple feature pyramid of plain-backbone detectors (ViTDet, arXiv 2203.16527).
 
-    Levels, from the input map of stride 16: stride 4 (two 2 × 2 deconvolutions), stride 8 (one), stride 16 (the map
-    itself), stride 32 (2 × 2 max pool), each followed by a 1 × 1 and a 3 × 3 convolution with norm and without bias;
-    a fifth level, stride 64, takes every second pixel of the fourth. The strides are those of a backbone with patches
-    of 16 pixels; with other patches they scale alike.
+    Levels, from an input map of stride 16: stride 4 (two 2 × 2 deconvolutions), stride 8 (one deconvolution), stride 16
+    (the input map), stride 32 (2 × 2 max pooling), each followed by a 1 × 1 and a 3 × 3 convolution with norm and
+    without bias. A fifth level, stride 64, subsamples the output of the fourth. The strides assume patches of 16
+    pixels; they are proportional to the patch size.
 
     Args:
         in_channels: C, a multiple of 4.
         out_channels: O.
         num_outs: Number of levels, from ``start_level`` on; at most 5 - ``start_level``.
-        norm_cfg: Norm of all levels, for mmcv's ``build_norm_layer``.
-        start_level: The first level that is built, 0 to 3: 0 is stride 4. Leaving out the finest levels, which hold
-            most of the pixels, makes a detector of large objects cheaper.
+        norm_cfg: Norm of all levels, for mmcv's ``build_norm_layer``. Default: ``DefocusLN2d`` with epsilon 1e-5.
+        start_level: First level to build, 0 (stride 4) to 3. The finest levels have most of the pixels; without them
+            a detector of large objects is cheaper.
         init_cfg: MMEngine's initialisation.
 
     Raises:
-        ValueError: ``num_outs``, ``start_level`` or ``in_channels`` is outside its range.
+        ValueError: If ``num_outs``, ``start_level`` or ``in_channels`` is outside its range.
     """
 
     def __init__(
@@ -81,14 +81,14 @@ class SimpleFeaturePyramid(BaseModule):
         """Compute the pyramid.
 
         Args:
-            inputs: One map (B, C, H, W) of stride 16, in a tuple or list.
+            inputs: One feature map (B, C, H, W) of stride 16 in a tuple or list.
 
         Returns:
             ``num_outs`` maps (B, O, ·, ·), finest first.
 
         Raises:
-            TypeError: ``inputs`` is not a tuple or list.
-            ValueError: Not exactly one map, wrong shape, or a map too small for the number of levels.
+            TypeError: If ``inputs`` is not a tuple or list.
+            ValueError: If there is not exactly one map, if its shape is wrong, or if it is too small for the levels.
         """
         level = self._check_inputs(inputs)
         maps = []
@@ -109,7 +109,7 @@ class SimpleFeaturePyramid(BaseModule):
         if not isinstance(inputs, (tuple, list)):
             raise TypeError(f'expected the feature map in a tuple or list, got {type(inputs).__name__}')
         if len(inputs) != 1:
-            raise ValueError(f'expected exactly one feature map (out_type=featmap), got {len(inputs)}')
+            raise ValueError(f"expected exactly one feature map (out_type='featmap'), got {len(inputs)}")
         level = inputs[0]
         if level.ndim != 4 or level.shape[1] != self.in_channels:
             raise ValueError(

@@ -168,7 +168,7 @@ def test_compiles_without_graph_break(device):
 def test_equals_mamba_ssm(device):
     """The kernel of mamba-ssm for the recurrence, and the chain around it for the rest."""
     interface = pytest.importorskip('mamba_ssm.ops.selective_scan_interface', exc_type=ImportError)
-    from mmdefocus.ops.defocus_scan_chain import defocus_scan_chain
+    from mmdefocus.ops.defocus_scan.reference import defocus_scan_reference
 
     def scan(u, delta, A, B, C, initial_state):
         return interface.selective_scan_fn(u, delta, A, B, C, return_last_state=True)
@@ -176,7 +176,7 @@ def test_equals_mamba_ssm(device):
     arguments = {**put(make_scan_arguments(channels=128, length=197), device), 'initial_state': None}
     results = run_scan(arguments, 'cuda', group_size=64)
     values = [arguments[name] for name in POSITIONAL]
-    y, state = defocus_scan_chain(*values, 2.0, 64, 1e-6, scan)
+    y, state = defocus_scan_reference(*values, 2.0, 64, 1e-6, scan)
     tolerance = looser(FORWARD[torch.float32], 'hundreds of tokens')
     assert_close(results['y'], y, tolerance, 'y')
     assert_close(results['last_state'], state, tolerance, 'last_state')
