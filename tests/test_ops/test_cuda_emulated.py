@@ -14,7 +14,7 @@ from cuda_cases import ConvCases, ScanCases, SegmentCases, make_conv_arguments, 
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mmdefocus.ops import backends
-from mmdefocus.ops.kernel_limits import CUDA_CHUNK, CUDA_LIMITS
+from mmdefocus.ops.kernel_limits import CUDA_LIMITS
 
 H200 = 132  # multiprocessors
 SCAN = ('u', 'dt', 'A', 'B', 'C', 'D', 'z', 'dt_bias', 'freq', 'positions', 'initial_state')
@@ -125,7 +125,7 @@ def test_strides_beyond_32_bits(dimension):
 def test_states_are_saved_before_every_chunk(ops):
     arguments = make_scan_arguments(length=33)
     _, _, chunk_states = ops.defocus_scan(*(arguments[name] for name in SCAN), 2.0, 8, 1e-6)
-    assert chunk_states.shape == (2, -(-33 // CUDA_CHUNK), 24, 16)
+    assert chunk_states.shape == (2, -(-33 // backends.KERNEL_CONSTANTS['cuda_scan_chunk']), 24, 16)
     assert torch.equal(chunk_states[:, 0], arguments['initial_state'])
 
 

@@ -27,7 +27,6 @@ struct Sizes {
   int block_channels;           // per thread block: whole groups
   int channel_blocks;           // thread blocks side by side
   int segments, segment_steps;  // segment_steps is a multiple of kForwardSteps; the last segment may be shorter
-  int chunks;                   // per sequence; the state before each is saved
   float inverse_delta_scale;    // a multiplication in the kernel instead of a division
   float eps;
   bool aligned;  // all rows of channels may be accessed in units of 16 bytes
@@ -87,6 +86,10 @@ struct BackwardArguments {
   float* grad_rotated;              // (B, L, blocks, 2P): one partial sum per block of channels
   float* grad_initial_state;        // (B, E, N), or null
 };
+
+// Chunks of a sequence. The kernels call this instead of reading a member of Sizes: one more parameter made ptxas spill
+// registers in the forward kernel.
+__host__ __device__ inline int num_chunks(int length) { return (length + kChunk - 1) / kChunk; }
 
 // Thread blocks of the rotary kernels, which have one thread for each pair of states.
 inline int64_t rotary_blocks(const Sizes& sizes) {

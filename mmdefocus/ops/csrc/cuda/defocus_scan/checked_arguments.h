@@ -127,7 +127,6 @@ struct ScanArguments {
     sizes.channel_blocks = static_cast<int>(channel_blocks);
     sizes.segments = static_cast<int>(segments);
     sizes.segment_steps = static_cast<int>(segment_steps);
-    sizes.chunks = static_cast<int>(ceil_div(u.size(1), kChunk));
     sizes.inverse_delta_scale = static_cast<float>(1.0 / delta_scale);
     sizes.eps = static_cast<float>(eps);
     // Offsets of blocks within a row, the length of a row and all strides must be multiples of 16 bytes.

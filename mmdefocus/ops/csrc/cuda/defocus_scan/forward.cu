@@ -57,6 +57,7 @@ __global__ void __launch_bounds__(Layout<kStates>::kThreads, kResidentThreads<T>
   const StateMapping<kStates> mapping;
   const int channel = slice.first_channel + Mapping::channel();
   const int count = slice.channels - Mapping::channel();
+  const int chunks = num_chunks(sizes.length);
 
   States rates, h;
   load_rates(rates, inputs.A, slice, mapping, sizes.state);
@@ -78,7 +79,7 @@ __global__ void __launch_bounds__(Layout<kStates>::kThreads, kResidentThreads<T>
 
     for (int step = 0; step < kForwardSteps; step += kChunk) {
       if (first + step < slice.end) {
-        const int64_t slab = slice.offset(sizes, sizes.chunks, (first + step) / kChunk, sizes.state);
+        const int64_t slab = slice.offset(sizes, chunks, (first + step) / kChunk, sizes.state);
         store_states(out.chunk_states + slab, h, mapping, slice.channels, sizes.state);
       }
       scan_steps<kChunk>(h, rates, step, shared.delta, shared.drive, shared.drive, shared.rotated, mapping);
