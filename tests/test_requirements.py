@@ -1,4 +1,4 @@
-"""The versions that set-up, README and pyproject.toml name are the pinned ones; documented commands take them."""
+"""Check that set-up, README and pyproject.toml name the pinned versions, and that documented commands install them."""
 
 import re
 import shlex
@@ -21,7 +21,7 @@ CONSTRAINTS = ('-c', 'requirements/constraints.txt')
 
 
 def pins() -> dict[str, set[str]]:
-    """All pinned versions of each package; they may differ between versions of Python."""
+    """Return all pinned versions of each package; they may differ between versions of Python."""
     found: dict[str, set[str]] = {}
     for line in (ROOT / 'requirements' / 'constraints.txt').read_text().splitlines():
         if not line.startswith('#'):
@@ -38,12 +38,12 @@ DECLARED = [*PROJECT['project']['dependencies'], *PROJECT['build-system']['requi
 
 
 def array(name: str) -> list[str]:
-    """An array of tools/setup.sh."""
+    """Return the words of an array in tools/setup.sh."""
     return re.search(rf'^{name}=\((.*)\)$', SETUP, re.MULTILINE)[1].split()
 
 
-def commands_for_an_own_environment() -> list[list[str]]:
-    block = README.partition('**Into an environment of your own**')[2].split('```')[1].removeprefix('bash\n')
+def commands_for_own_environment() -> list[list[str]]:
+    block = README.partition('**Into your own environment**')[2].split('```')[1].removeprefix('bash\n')
     return [shlex.split(line, comments=True) for line in block.replace('\\\n', ' ').strip().splitlines()]
 
 
@@ -69,12 +69,12 @@ def test_stand_in_for_opencv_has_its_pinned_version():
     assert stand_in['dependencies'] == [f'opencv-python-headless=={stand_in["version"]}']
 
 
-def test_an_own_environment_gets_the_pinned_versions_of_all_that_set_up_installs():
+def test_own_environment_gets_the_pinned_versions_of_everything_that_set_up_installs():
     packages = set()
-    for command in commands_for_an_own_environment():
+    for command in commands_for_own_environment():
         words = command[command.index('pip') + 2 :]
         if any(word.startswith(('.', './')) for word in words):
-            assert '--no-deps' in words, f'{command} would fetch what is not pinned'
+            assert '--no-deps' in words, f'{command} would install versions that are not pinned'
             continue
         assert tuple(words[:2]) == CONSTRAINTS, command
         packages |= {word for word in words[2:] if not word.startswith('-')}
@@ -82,7 +82,7 @@ def test_an_own_environment_gets_the_pinned_versions_of_all_that_set_up_installs
 
 
 def test_mmcv_is_compiled_against_the_torch_of_the_line_before():
-    commands = commands_for_an_own_environment()
+    commands = commands_for_own_environment()
     mmcv = next(index for index, command in enumerate(commands) if 'onedl-mmcv' in command)
     assert any('torch' in command for command in commands[:mmcv])
     assert '--no-build-isolation' in commands[mmcv]
@@ -98,7 +98,7 @@ def test_table_of_tested_versions_names_the_pinned_ones():
 
 
 def test_lowest_torch_is_the_same_everywhere():
-    """That of the reader of checkpoints, which refuses older ones."""
+    """Compare it with the checkpoint reader, which rejects older versions."""
     reading = (ROOT / 'mmdefocus' / 'models' / 'checkpoint' / 'reading.py').read_text()
     lowest = re.search(r'needs PyTorch (\d\.\d+) or newer', reading)[1]
     assert f'| from {lowest}, since' in README
