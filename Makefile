@@ -27,6 +27,7 @@ lint: setup
 	ruff check .
 	ruff format --check .
 	mypy
+	lint-imports
 	clang-format --dry-run --Werror $(CXX_SOURCES)
 
 format: setup

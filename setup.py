@@ -1,9 +1,13 @@
-"""Builds `mmdefocus._ext`, the compiled operators. All metadata is in pyproject.toml.
+"""Build `mmdefocus._ext`, the compiled operators. All metadata is in pyproject.toml.
 
-Environment variables, as in mmcv: `FORCE_CUDA=1` compiles the CUDA sources although no GPU is visible, `FORCE_CUDA=0`
-leaves them out although one is; without it they are compiled where a GPU is visible and nvcc is there.
-`TORCH_CUDA_ARCH_LIST` names the architectures (default: those of the visible GPUs; without any, those of a release),
-`MAX_JOBS` limits the parallel compiler processes. `MMDEFOCUS_STRICT=1` makes warnings errors and lets ptxas report.
+Environment variables, as in mmcv:
+
+* `FORCE_CUDA=1` compiles the CUDA sources even if no GPU is visible, `FORCE_CUDA=0` omits them even if one is. By
+  default they are compiled if a GPU is visible and nvcc is installed.
+* `TORCH_CUDA_ARCH_LIST` names the architectures; the default is that of the visible GPUs or, without a GPU, a list that
+  covers all recent ones.
+* `MAX_JOBS` limits the number of parallel compiler processes.
+* `MMDEFOCUS_STRICT=1` turns warnings into errors and makes ptxas report registers and spills.
 """
 
 import os
@@ -25,7 +29,7 @@ except ImportError as error:
 
 ROOT = Path(__file__).parent.resolve()
 CSRC = ROOT / 'mmdefocus' / 'ops' / 'csrc'
-RELEASE_ARCHITECTURES = ('8.0', '9.0', '10.0', '12.0')  # each also serves the later ones of its major version
+RELEASE_ARCHITECTURES = ('8.0', '9.0', '10.0', '12.0')  # code for x.y also runs on later x.z of the same major version
 
 
 def sources(folder: Path, *suffixes: str) -> list[str]:
@@ -34,48 +38,53 @@ def sources(folder: Path, *suffixes: str) -> list[str]:
 
 
 def release_architectures(cuda_home: str) -> str:
-    """The architectures of a release, as far as this CUDA toolkit knows them; and PTX, for GPUs that come later."""
+    """Return the architectures of a release that this CUDA toolkit supports, with PTX for later GPUs."""
     command = [os.path.join(cuda_home, 'bin', 'nvcc'), '--list-gpu-code']
     known = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     return ';'.join(name for name in RELEASE_ARCHITECTURES if f'sm_{name.replace(".", "")}' in known) + '+PTX'
 
 
-def lacks_for_cuda() -> str:
-    """What it takes to compile the CUDA sources and is not here; empty if nothing is missing."""
+def missing_for_cuda() -> str:
+    """Return the reason why the CUDA sources cannot be compiled here; empty if they can."""
     if torch.version.cuda is None:
         return f'torch {torch.__version__} is built without CUDA'
     if CUDA_HOME is None:
-        return 'no CUDA toolkit was found; install one, or set CUDA_HOME to where it is'
+        return 'no CUDA toolkit was found; install one, or set CUDA_HOME to its folder'
     nvcc = os.path.join(CUDA_HOME, 'bin', 'nvcc')
-    return '' if shutil.which(nvcc) else f'{nvcc} is no program; install the CUDA toolkit or set CUDA_HOME'
+    return '' if shutil.which(nvcc) else f'{nvcc} is not an executable; install the CUDA toolkit or set CUDA_HOME'
 
 
 def compiles_cuda() -> bool:
-    asked = os.getenv('FORCE_CUDA', '')
-    if asked not in ('', '0', '1'):
-        raise SystemExit(f'FORCE_CUDA must be 1 (compile for CUDA), 0 (for the CPU alone) or unset, got {asked!r}')
-    if asked == '0' or (not asked and not torch.cuda.is_available()):
+    """Return True if the CUDA sources are to be compiled; exit if FORCE_CUDA=1 demands it and they cannot be."""
+    requested = os.getenv('FORCE_CUDA', '')
+    if requested not in ('', '0', '1'):
+        raise SystemExit(
+            f'expected FORCE_CUDA to be 1 (compile for CUDA), 0 (for the CPU only) or unset, got {requested!r}'
+        )
+    if requested == '0' or (not requested and not torch.cuda.is_available()):
         return False
-    lacking = lacks_for_cuda()
-    if lacking and asked:
-        raise SystemExit(f'FORCE_CUDA=1 asks for the CUDA sources of mmdefocus, but {lacking}')
-    if lacking:
-        sys.stderr.write(f'mmdefocus is compiled for the CPU alone: a GPU is visible, but {lacking}\n')
-    return not lacking
+    missing = missing_for_cuda()
+    if missing and requested:
+        raise SystemExit(f'FORCE_CUDA=1 requires the CUDA sources of mmdefocus to be compiled, but {missing}')
+    if missing:
+        sys.stderr.write(f'mmdefocus is compiled for the CPU only: a GPU is visible, but {missing}\n')
+    return not missing
 
 
 def extension():
+    """Return the extension with the sources and flags that the environment selects."""
     cpp = [str((CSRC / 'registration.cpp').relative_to(ROOT)), *sources(CSRC / 'cpu', '.cpp')]
     cxx = ['-O3', '-Wall', '-Wextra']
     nvcc = ['-O3', '-lineinfo']
     if os.getenv('MMDEFOCUS_STRICT', '0') == '1':
-        torch_is_not_ours = [flag for path in include_paths() for flag in ('-isystem', path)]
-        cxx += ['-Werror', *torch_is_not_ours]
+        # Warnings in the headers of torch are not ours to fix.
+        torch_as_system_headers = [flag for path in include_paths() for flag in ('-isystem', path)]
+        cxx += ['-Werror', *torch_as_system_headers]
         nvcc += ['-Werror', 'all-warnings', '-Xcompiler', '-Wall,-Wextra,-Werror', '--ptxas-options=-v']
-        nvcc += torch_is_not_ours
+        nvcc += torch_as_system_headers
     if sys.platform.startswith('linux'):
-        # at::parallel_for is inlined here and is serial without -fopenmp. The runtime itself is not linked: its
-        # symbols come from the one that libtorch loaded, so that torch.set_num_threads governs our threads too.
+        # at::parallel_for is inlined here and is serial without -fopenmp. The OpenMP runtime is not linked: its symbols
+        # resolve to the runtime that libtorch has loaded, so that torch.set_num_threads governs our threads too.
         cxx.append('-fopenmp')
     arguments = {
         'name': 'mmdefocus._ext',

@@ -1,4 +1,4 @@
-"""`python setup.py build_ext` with stand-ins for GPU, compilers and CUDA toolkit: what it compiles and says."""
+"""Sources and messages of `python setup.py build_ext`, with stubs for the GPU, the compilers and the CUDA toolkit."""
 
 import os
 import shutil
@@ -11,13 +11,13 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 
-pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='the stand-ins are shell scripts')
+pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='the stubs are shell scripts')
 
-# Notes its name and makes what it is asked for. Prints the versions that PyTorch wants to know before it compiles.
+# Logs its command line and creates the output file. Prints the versions that PyTorch checks before it compiles.
 COMPILER = f"""#!/bin/bash
 case "$*" in
     -dumpfullversion*) echo 12.2.0 ;;
-    *--version*) echo "g++ (stand-in) 12.2.0, release {torch.version.cuda}, V{torch.version.cuda}.0" ;;
+    *--version*) echo "g++ (stub) 12.2.0, release {torch.version.cuda}, V{torch.version.cuda}.0" ;;
     *--list-gpu-code*) echo sm_90 ;;
     *)
         echo "$(basename "$0") $*" >>"$NOTES"
@@ -46,7 +46,7 @@ def write_program(path: Path) -> Path:
 
 @pytest.fixture
 def build(tmp_path):
-    """Runs `python setup.py build_ext` in a checkout; returns the process and the notes of the compilers."""
+    """Run `python setup.py build_ext` in a checkout; return the process and the log of the compilers."""
     checkout = tmp_path / 'checkout'
     checkout.mkdir()
     for name in ('setup.py', 'pyproject.toml', 'README.md', 'LICENSE', 'MANIFEST.in'):
@@ -82,50 +82,62 @@ def build(tmp_path):
 
 @pytest.mark.skipif(torch.version.cuda is None, reason='PyTorch without CUDA cannot compile for it')
 @pytest.mark.parametrize(('force_cuda', 'gpu'), [(None, True), ('1', False)])
-def test_cuda_is_compiled_where_a_gpu_is_visible_or_it_is_asked_for(build, force_cuda, gpu):
+def test_cuda_is_compiled_if_a_gpu_is_visible_or_force_cuda_is_1(build, force_cuda, gpu):
     done, compiled = build(force_cuda, gpu, cuda_of_torch=torch.version.cuda)
     assert done.returncode == 0, done.stderr
     assert 'nvcc ' in compiled
     assert '-DMMDEFOCUS_WITH_CUDA' in compiled
-    assert 'for the CPU alone' not in done.stderr
+    assert 'for the CPU only' not in done.stderr
+
+
+def test_every_source_is_compiled_and_shipped(build):
+    """Sources and headers at every depth of csrc; the sources below cuda/ only with CUDA."""
+    _, compiled = build('0', gpu=False)
+    csrc = ROOT / 'mmdefocus' / 'ops' / 'csrc'
+    cpp = [path for path in csrc.rglob('*.cpp') if 'cuda' not in path.relative_to(csrc).parts]
+    assert len(cpp) > 5
+    for path in cpp:
+        assert str(path.relative_to(ROOT)) in compiled
+    assert 'csrc/cuda/' not in compiled
+    assert 'graft mmdefocus/ops/csrc' in (ROOT / 'MANIFEST.in').read_text().splitlines()
 
 
 @pytest.mark.parametrize(('force_cuda', 'gpu'), [('0', True), (None, False)])
-def test_cuda_is_left_out_where_it_is_declined_or_no_gpu_is_visible(build, force_cuda, gpu):
+def test_cuda_is_omitted_if_no_gpu_is_visible_or_force_cuda_is_0(build, force_cuda, gpu):
     done, compiled = build(force_cuda, gpu)
     assert done.returncode == 0, done.stderr
     assert 'g++ ' in compiled
     assert 'nvcc ' not in compiled
     assert 'MMDEFOCUS_WITH_CUDA' not in compiled
-    assert 'for the CPU alone' not in done.stderr, 'that is what was asked for'
+    assert 'for the CPU only' not in done.stderr
 
 
 NO_TOOLKIT = (dict(toolkit=None), 'no CUDA toolkit was found; install one, or set CUDA_HOME')
-NO_NVCC = (dict(toolkit='empty'), '/empty/bin/nvcc is no program; install the CUDA toolkit or set CUDA_HOME')
+NO_NVCC = (dict(toolkit='empty'), '/empty/bin/nvcc is not an executable; install the CUDA toolkit or set CUDA_HOME')
 TORCH_FOR_CPUS = (dict(cuda_of_torch=''), f'torch {torch.__version__} is built without CUDA')
 
 
-@pytest.mark.parametrize(('machine', 'lacking'), [NO_TOOLKIT, NO_NVCC])
-def test_a_gpu_that_nothing_can_compile_for_is_left_out_and_this_is_said(build, machine, lacking):
+@pytest.mark.parametrize(('machine', 'missing'), [NO_TOOLKIT, NO_NVCC])
+def test_a_gpu_without_toolkit_gives_a_cpu_build_and_a_message(build, machine, missing):
     done, compiled = build(None, gpu=True, **machine)
     assert done.returncode == 0, done.stderr
-    assert 'mmdefocus is compiled for the CPU alone: a GPU is visible, but' in done.stderr
-    assert lacking in done.stderr
+    assert 'mmdefocus is compiled for the CPU only: a GPU is visible, but' in done.stderr
+    assert missing in done.stderr
     assert 'g++ ' in compiled
     assert 'nvcc ' not in compiled
 
 
-@pytest.mark.parametrize(('machine', 'lacking'), [NO_TOOLKIT, NO_NVCC, TORCH_FOR_CPUS])
-def test_cuda_that_is_asked_for_and_cannot_be_compiled_is_an_error(build, machine, lacking):
+@pytest.mark.parametrize(('machine', 'missing'), [NO_TOOLKIT, NO_NVCC, TORCH_FOR_CPUS])
+def test_force_cuda_without_toolkit_is_an_error(build, machine, missing):
     done, compiled = build('1', gpu=machine != TORCH_FOR_CPUS[0], **machine)
     assert done.returncode == 1
-    assert 'FORCE_CUDA=1 asks for the CUDA sources of mmdefocus, but' in done.stderr
-    assert lacking in done.stderr.splitlines()[-1]
+    assert 'FORCE_CUDA=1 requires the CUDA sources of mmdefocus to be compiled, but' in done.stderr
+    assert missing in done.stderr.splitlines()[-1]
     assert not compiled
 
 
-def test_other_values_are_refused(build):
+def test_other_values_of_force_cuda_are_errors(build):
     done, compiled = build('yes', gpu=True)
     assert done.returncode == 1
-    assert done.stderr.strip().endswith("0 (for the CPU alone) or unset, got 'yes'")
+    assert done.stderr.strip().endswith("0 (for the CPU only) or unset, got 'yes'")
     assert not compiled

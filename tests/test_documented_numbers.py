@@ -1,4 +1,4 @@
-"""The measured numbers of README and docs are those of the reports that they refer to."""
+"""Compare the measured numbers in README and docs with the reports that they cite."""
 
 import re
 from math import ceil, floor
@@ -13,7 +13,7 @@ NOT_MEASURED = ('\u2013', 'TO MEASURE')
 
 
 def text(path: str) -> str:
-    """A page without its line breaks."""
+    """Return a page without its line breaks."""
     return ' '.join((ROOT / path).read_text().split())
 
 
@@ -24,7 +24,7 @@ def section(report: str, title: str) -> str:
 
 
 def tables(part: str) -> list[dict[str, str]]:
-    """The rows of all tables, each with the header of its table."""
+    """Return the rows of all tables as dicts with the header of their table as keys."""
     rows, header = [], None
     for line in part.splitlines():
         if not line.startswith('|'):
@@ -39,7 +39,7 @@ def tables(part: str) -> list[dict[str, str]]:
 
 
 def column(title: str, name: str, **where: str) -> list[str]:
-    """What was measured, in the order of the report; rows that wait for a measurement are left out."""
+    """Return the measured cells of a column in the order of the report, without rows that are not measured yet."""
     rows = tables(section(FIRST_RUNS, title))
     cells = [row[name] for row in rows if all(row[key] == value for key, value in where.items())]
     measured = [cell for cell in cells if cell not in NOT_MEASURED]
@@ -48,13 +48,13 @@ def column(title: str, name: str, **where: str) -> list[str]:
 
 
 def span(values: list[str]) -> str:
-    """'0.811 to 0.816', or the one value."""
+    """Return the range as '0.811 to 0.816', or the value if there is only one."""
     first, last = min(values, key=float), max(values, key=float)
     return first if first == last else f'{first} to {last}'
 
 
 def minutes(time: str) -> float:
-    """Of '3 min 12 s'."""
+    """Convert '3 min 12 s' to minutes."""
     parts = re.fullmatch(r'(\d+) min(?: (\d+) s)?', time)
     assert parts, time
     return int(parts[1]) + int(parts[2] or 0) / 60
@@ -112,7 +112,7 @@ def test_one_training_step_at_full_size(network, pages):
 
 @pytest.fixture
 def operators() -> str:
-    """The report that README.md refers to."""
+    """Return the text of the report that README.md cites."""
     (report,) = re.findall(r'\[report\]\((docs/benchmarks/[\w-]+\.md)#comparisons\)', (ROOT / 'README.md').read_text())
     report = (ROOT / report).read_text()
     assert '-dirty' not in report
@@ -125,20 +125,20 @@ def test_operators(operators):
     scan = {row['pass']: row for row in longest if row['implementation'] == 'cpp'}
     forward, both = scan['forward'], scan['forward + backward']
     assert (
-        f'the fused scan takes {float(forward["ms"]):.0f} ms forward and {float(both["ms"]):.0f} ms with its gradient '
-        f'on 2 CPU threads, {forward["/ exp"]} and {both["/ exp"]} times what `torch.exp` alone takes'
+        f'the fused scan took {float(forward["ms"]):.0f} ms forward and {float(both["ms"]):.0f} ms with its gradient '
+        f'on 2 threads of an Intel Xeon, {forward["/ exp"]} and {both["/ exp"]} times the time of `torch.exp`'
     ) in readme
 
     comparisons = section(operators, 'Comparisons').partition('µs per token')[0]
     faster = {'`defocus_scan`': [], '`mixer`': []}
     for row in tables(comparisons):
         faster[row['operator']] += [f'{float(row[name]):.1f}' for name in ('forward', 'forward + backward')]
-    assert f'it is {span(faster["`defocus_scan`"])} times faster' in readme
-    assert f"all between a mixer's projections {span(faster['`mixer`'])} times" in readme
+    assert f'the fused scan was {span(faster["`defocus_scan`"])} times faster' in readme
+    assert f'the whole mixer between its projections {span(faster["`mixer`"])} times' in readme
 
 
 def test_summary_of_the_operators_is_that_of_their_report(operators):
-    """Times in docs/operators.md, to the two decimals that it has."""
+    """Compare the times in docs/operators.md, which have two decimals."""
     summary = (ROOT / 'docs' / 'operators.md').read_text()
     shown = [row for row in tables(summary) if 'forward, ms' in row]
     assert len(shown) > 30

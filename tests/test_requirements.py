@@ -1,4 +1,4 @@
-"""Set-up, README and pyproject.toml name the pinned versions, and the documented commands install them."""
+"""Check that set-up, README and pyproject.toml name the pinned versions, and that documented commands install them."""
 
 import re
 import shlex
@@ -21,7 +21,7 @@ CONSTRAINTS = ('-c', 'requirements/constraints.txt')
 
 
 def pins() -> dict[str, set[str]]:
-    """Return the pinned versions of each package; they may differ between versions of Python."""
+    """Return all pinned versions of each package; they may differ between versions of Python."""
     found: dict[str, set[str]] = {}
     for line in (ROOT / 'requirements' / 'constraints.txt').read_text().splitlines():
         if not line.startswith('#'):
@@ -38,12 +38,12 @@ DECLARED = [*PROJECT['project']['dependencies'], *PROJECT['build-system']['requi
 
 
 def array(name: str) -> list[str]:
-    """Return an array of tools/setup.sh."""
+    """Return the words of an array in tools/setup.sh."""
     return re.search(rf'^{name}=\((.*)\)$', SETUP, re.MULTILINE)[1].split()
 
 
-def commands_for_another_environment() -> list[list[str]]:
-    block = README.partition('**Into an environment of your own**')[2].split('```')[1].removeprefix('bash\n')
+def commands_for_own_environment() -> list[list[str]]:
+    block = README.partition('**Into your own environment**')[2].split('```')[1].removeprefix('bash\n')
     return [shlex.split(line, comments=True) for line in block.replace('\\\n', ' ').strip().splitlines()]
 
 
@@ -71,7 +71,7 @@ def test_opencv_replacement_has_the_pinned_version():
 
 def test_documented_commands_install_the_pinned_packages_of_set_up():
     packages = set()
-    for command in commands_for_another_environment():
+    for command in commands_for_own_environment():
         words = command[command.index('pip') + 2 :]
         if any(word.startswith(('.', './')) for word in words):
             assert '--no-deps' in words, f'{command} would install unpinned packages'
@@ -82,7 +82,7 @@ def test_documented_commands_install_the_pinned_packages_of_set_up():
 
 
 def test_documented_commands_compile_mmcv_against_the_installed_torch():
-    commands = commands_for_another_environment()
+    commands = commands_for_own_environment()
     mmcv = next(index for index, command in enumerate(commands) if 'onedl-mmcv' in command)
     assert any('torch' in command for command in commands[:mmcv])
     assert '--no-build-isolation' in commands[mmcv]

@@ -1,7 +1,7 @@
-"""Compile the extension with its CUDA kernels, with or without a GPU, and report what the kernels take of one.
+"""Compile the extension with its CUDA kernels and report the registers and spills of every kernel.
 
-Every warning is an error. The result goes to build/cuda and is loaded there, which finds what is missing at link time;
-what is installed stays as it is.
+No GPU is needed. Warnings are errors. The library is written to build/cuda and loaded from there, which reveals missing
+symbols; the installed extension is not changed.
 """
 
 import argparse
@@ -26,28 +26,28 @@ for name in ('defocus_scan', 'defocus_scan_backward', 'causal_conv1d', 'causal_c
 
 
 def find_toolkit() -> str:
-    """The folder of the CUDA toolkit; the nvcc on the PATH may be a link or a script that starts the real one."""
+    """Return the folder of the CUDA toolkit; the nvcc on the PATH may be a link or a wrapper script."""
     if 'CUDA_HOME' in os.environ:
         return os.environ['CUDA_HOME']
     if shutil.which('nvcc') is None:
         sys.exit('nvcc not found; install a CUDA toolkit of the version that torch was built for')
-    said = subprocess.run(
+    output = subprocess.run(
         ['nvcc', '--dryrun', '-x', 'cu', os.devnull], capture_output=True, text=True, check=False
     ).stderr
-    top = re.search(r'TOP=(\S+)', said)
+    top = re.search(r'TOP=(\S+)', output)
     if top is None:
-        sys.exit(f'nvcc does not tell where its toolkit is; set CUDA_HOME. It says:\n{said}')
+        sys.exit(f'nvcc does not report the folder of its toolkit; set CUDA_HOME. Its output:\n{output}')
     return str(Path(top[1]).resolve())
 
 
 def compile_extension(architectures: str) -> Path:
-    """Builds it strictly; returns the library."""
+    """Build the extension with warnings as errors; return the path of the library."""
     shutil.rmtree(BUILD, ignore_errors=True)
     BUILD.mkdir(parents=True)
     command = [sys.executable, 'setup.py', 'build_ext', '--build-temp', BUILD / 'objects', '--build-lib', BUILD / 'lib']
     environment = {
         **os.environ,
-        'PATH': f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}',  # where ninja is
+        'PATH': f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}',  # contains ninja
         'CUDA_HOME': find_toolkit(),
         'FORCE_CUDA': '1',
         'MMDEFOCUS_STRICT': '1',
@@ -56,13 +56,13 @@ def compile_extension(architectures: str) -> Path:
     with LOG.open('w') as log:
         done = subprocess.run(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False)
     if done.returncode != 0:
-        complaints = [line for line in LOG.read_text().splitlines() if re.search(r'\b(error|warning)\b', line)]
-        sys.exit('\n'.join([*complaints[:40], f'the CUDA sources do not compile without warnings; see {LOG}']))
+        messages = [line for line in LOG.read_text().splitlines() if re.search(r'\b(error|warning)\b', line)]
+        sys.exit('\n'.join([*messages[:40], f'the CUDA sources do not compile without warnings; see {LOG}']))
     return next((BUILD / 'lib').glob('mmdefocus/_ext*'))
 
 
 def resources(log: str) -> list[tuple[str, ...]]:
-    """(kernel, architecture, registers, bytes spilled) of every kernel in the output of ptxas."""
+    """Return (kernel, architecture, registers, bytes spilled / reloaded) of every kernel in the output of ptxas."""
     names = subprocess.run(['c++filt'], input=log, capture_output=True, text=True, check=True).stdout
     pattern = re.compile(
         r"Compiling entry function '(?P<kernel>.*?)' for '(?P<architecture>\w+)'.*?"
@@ -88,7 +88,7 @@ def print_table(rows: list[tuple[str, ...]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--architectures', default='9.0', help='as TORCH_CUDA_ARCH_LIST (default: 9.0)')
+    parser.add_argument('--architectures', default='9.0', help='value of TORCH_CUDA_ARCH_LIST (default: 9.0)')
     args = parser.parse_args()
     library = compile_extension(args.architectures)
     rows = resources(LOG.read_text())

@@ -1,10 +1,10 @@
-"""Compiles PyTorch's C++ header once, so that the many files of mmcv need not read it again each.
+"""Precompile PyTorch's C++ header, which every one of the many source files of mmcv includes.
 
     CFLAGS='-O1 -g0' python tools/precompile_torch_header.py DIRECTORY
 
-Prints the path of a header for GCC's `-include`. GCC takes the precompiled form beside it (about 430 MB) only where
-all compiler flags fit and reads the plain header otherwise, so a wrong guess costs time, never correctness.
-Exits with 1 where the compiler is not GCC, whose rules the above are.
+Print the path of a header for the option `-include` of GCC. GCC uses the precompiled form beside the header (about
+430 MB) only if all compiler flags match, and reads the plain header otherwise: flags that differ cost time, not
+correctness. Exit with 1 if the compiler is not GCC.
 """
 
 import shlex

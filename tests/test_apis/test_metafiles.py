@@ -1,4 +1,4 @@
-"""The metafiles against the configs, the networks and the tables of the READMEs."""
+"""Compare the metafiles with the configs, the networks and the tables of the READMEs."""
 
 import re
 from pathlib import Path
@@ -19,7 +19,7 @@ PUBLISHED_FILES = [
     'defocus_mamba_large_cls_1k.pth',
     'defocus_mamba_large_cls_21k.pth',
 ]
-# For one's own data, and toys: they have no published counterpart.
+# For users' own data, and toys: they have no published counterpart.
 OTHER_CONFIGS = ('nano_digits', 'nano_folder', 'base_finetune', 'base_linear_probe', 'base_36ep_photos')
 
 
@@ -37,7 +37,7 @@ COUNTS = {}
 
 
 def count(cfg):
-    """Complexity of a network; configs that differ in their training only share one."""
+    """Count the complexity of a network; configs that differ only in their training share one result."""
     key = str(cfg.model)
     if key not in COUNTS:
         COUNTS[key] = count_complexity(cfg)

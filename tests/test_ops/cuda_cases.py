@@ -1,7 +1,7 @@
-"""What kernels for GPUs must do: cases for `gpu/`, and for CUDA in `test_cuda_emulated.py`.
+"""Test cases of the GPU kernels, for `gpu/` and for the emulated CUDA kernels in `test_cuda_emulated.py`.
 
-The modules that take them over have a fixture `device`, and name the backend if it is another than CUDA's. Expected
-values come from the reference on the CPU.
+A module that inherits from these classes has a fixture `device`, and sets `backend` if it is not CUDA. Expected values
+come from the reference on the CPU.
 """
 
 import math
@@ -20,7 +20,7 @@ FLOAT = torch.float32
 
 
 def put(arguments, device, dtype=None):
-    """Fresh leaves on a device, and in another type where one is given."""
+    """Return fresh leaves on a device, converted to `dtype` if one is given."""
     return {
         name: None if value is None else value.detach().to(device, dtype).requires_grad_(value.requires_grad)
         for name, value in arguments.items()
@@ -28,26 +28,26 @@ def put(arguments, device, dtype=None):
 
 
 def run_scan(arguments, backend, **options):
-    """Outputs, and gradients of all arguments that have one; incoming gradients are the same at every call."""
+    """Return the outputs and all gradients of the scan; the gradients of the outputs are the same at every call."""
     y, state = defocus_scan(**arguments, **{**OPTIONS, **options}, return_last_state=True, backend=backend)
     generator = torch.Generator().manual_seed(1)
-    incoming = [torch.randn(out.shape, generator=generator).to(out) for out in (y, state)]
+    grad_outputs = [torch.randn(out.shape, generator=generator).to(out) for out in (y, state)]
     names = [name for name in NAMES if arguments.get(name) is not None]
-    gradients = torch.autograd.grad([y, state], [arguments[name] for name in names], incoming)
+    gradients = torch.autograd.grad([y, state], [arguments[name] for name in names], grad_outputs)
     return {'y': y, 'last_state': state, **{f'gradient of {n}': g for n, g in zip(names, gradients, strict=True)}}
 
 
 def assert_equals_reference(arguments, device, backend, *rows, **options):
-    """Each result against the reference in float64, within the tolerance, or that of the named rows of the table."""
+    """Compare each result with the reference in float64; `rows` name looser tolerances of the table."""
     actual = run_scan(put(arguments, device), backend, **options)
     exact = run_scan(put(arguments, 'cpu', torch.float64), 'reference', **options)
     for name, expected in exact.items():
-        # float32 has no number as small as some gradients of extreme steps.
+        # Some gradients of extreme steps underflow in float32.
         assert_close(actual[name].cpu(), expected.float(), looser(GRADIENT[FLOAT], *rows), name)
 
 
 def options_of_width(state, group_size):
-    """Norms of one or two channels, or of one state, cancel a gradient; a large eps leaves some of it to compare."""
+    """Return options with a large eps for norms of one or two channels or states, which cancel most of a gradient."""
     return {'group_size': group_size, 'eps': 1.0 if state == 1 or group_size <= 2 else 1e-6}
 
 
@@ -87,7 +87,7 @@ class ScanCases:
     @pytest.mark.parametrize('channels', (64, 72))
     @pytest.mark.parametrize('offset', (0, 8, 3))
     def test_slices_of_wider_rows(self, device, offset, channels):
-        """Offset 3 is no multiple of 16 bytes; NaN is all around."""
+        """Offset 3 is not a multiple of 16 bytes. NaN surrounds the slices."""
         plain = put(make_scan_arguments(channels=channels, length=37), device)
         sliced = dict(plain)
         for name in NAMES:
@@ -108,7 +108,8 @@ class ScanCases:
         for name, result in run_scan(permuted, self.backend).items():
             torch.testing.assert_close(result, expected[name], msg=name)
         y = defocus_scan(**plain, **OPTIONS, backend=self.backend)
-        (gradient,) = torch.autograd.grad(y.sum(), plain['u'], retain_graph=True)  # of one number, expanded
+        # The gradient of y is one number, expanded with strides of 0.
+        (gradient,) = torch.autograd.grad(y.sum(), plain['u'], retain_graph=True)
         torch.testing.assert_close(gradient, torch.autograd.grad(y, plain['u'], torch.ones_like(y))[0])
 
     @pytest.mark.parametrize('dtype', HALF)
@@ -123,9 +124,9 @@ class ScanCases:
         assert state.dtype == FLOAT
         assert_close(y.float(), expected, HALF[dtype], 'y')
         assert_close(state, expected_state, FORWARD[FLOAT], 'last_state')
-        incoming = torch.randn(y.shape).to(y)
-        gradients = torch.autograd.grad(y, list(half.values()), incoming)
-        expected_gradients = torch.autograd.grad(expected, list(exact.values()), incoming.float())
+        grad_output = torch.randn(y.shape).to(y)
+        gradients = torch.autograd.grad(y, list(half.values()), grad_output)
+        expected_gradients = torch.autograd.grad(expected, list(exact.values()), grad_output.float())
         for name, gradient, other in zip(half, gradients, expected_gradients, strict=True):
             assert gradient.dtype == dtype
             assert_close(gradient.float(), other, HALF[dtype], f'gradient of {name}')
@@ -164,7 +165,7 @@ class ScanCases:
         arguments = make_scan_arguments()
         with torch.no_grad():
             arguments['dt'].add_(step)
-        # Steps of 200 would leave nothing of earlier tokens; the norm then cancels C, whose gradient is rounding noise.
+        # Steps of 200 make the state forget all earlier tokens; the norm then cancels C, whose gradient is noise.
         assert_equals_reference(arguments, device, self.backend, delta_scale=max(step, 2.0))
 
     def test_is_causal(self, device):
@@ -187,7 +188,7 @@ class ScanCases:
 
 
 class SegmentCases:
-    """Sequences in segments that run in parallel, which the GPU has when `cut` is on."""
+    """Sequences that are cut into parallel segments; the fixture `cut` provides enough multiprocessors."""
 
     backend = 'cuda'
 
@@ -214,9 +215,9 @@ class SegmentCases:
 
 def run_conv(arguments, activation, backend):
     y = causal_conv1d(*arguments, activation=activation, backend=backend)
-    incoming = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y)
+    grad_output = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y)
     present = [tensor for tensor in arguments if tensor is not None]
-    return [y, *torch.autograd.grad(y, present, incoming)]
+    return [y, *torch.autograd.grad(y, present, grad_output)]
 
 
 def put_all(arguments, device):
@@ -253,7 +254,7 @@ class ConvCases:
 
     @pytest.mark.parametrize('offset', (0, 1, 8))
     def test_channels_last_and_slices(self, device, offset):
-        """The result has the memory order of the argument; NaN is all around it."""
+        """The result has the memory order of the argument. NaN surrounds the slices."""
         x, weight, bias = put_all(make_conv_arguments(), device)
         expected = run_conv([x, weight, bias], 'silu', self.backend)
         wide = torch.full((2, 70, 56), math.nan, device=device)
@@ -275,9 +276,9 @@ class ConvCases:
         expected = causal_conv1d(exact, weight, bias, 'silu', backend=self.backend)
         assert y.dtype == dtype
         assert_close(y.float(), expected, HALF[dtype], 'y')
-        incoming = torch.randn(y.shape).to(y)
-        gradients = torch.autograd.grad(y, (half, weight, bias), incoming)
-        others = torch.autograd.grad(expected, (exact, weight, bias), incoming.float())
+        grad_output = torch.randn(y.shape).to(y)
+        gradients = torch.autograd.grad(y, (half, weight, bias), grad_output)
+        others = torch.autograd.grad(expected, (exact, weight, bias), grad_output.float())
         assert [gradient.dtype for gradient in gradients] == [dtype, FLOAT, FLOAT]
         for name, gradient, other in zip(('x', 'weight', 'bias'), gradients, others, strict=True):
             tolerance = HALF[dtype] if name == 'x' else GRADIENT[FLOAT]

@@ -1,4 +1,4 @@
-"""The kernels for every instruction set that this processor has; the other tests run those for the best one."""
+"""The CPU kernels for every instruction set of this processor; the other tests run those for the best one."""
 
 import os
 import subprocess
@@ -14,16 +14,16 @@ from test_defocus_scan import test_half_types_compute_in_float32 as check_half_t
 from test_selective_scan import assert_same as assert_same_selective_scan
 from test_selective_scan import make as make_selective_scan
 
-# By what torch calls them; ATEN_CPU_CAPABILITY chooses among those that the processor has.
+# By torch's name of the instruction set; ATEN_CPU_CAPABILITY selects among those that the processor has.
 KERNELS = {'DEFAULT': 'baseline', 'AVX2': 'avx2', 'AVX512': 'avx512'}
 BEST = torch.backends.cpu.get_cpu_capability()
 PRESENT = list(KERNELS)[: list(KERNELS).index(BEST) + 1] if BEST in KERNELS else ['DEFAULT']
 
 
 def check_kernels():
-    """Every operator in every type; run with the kernels that the environment asks for."""
+    """Compare every operator in every type with the reference, by the kernels that the environment selects."""
     for dtype in (torch.float32, torch.float64):
-        for state in (16, 6):  # with kernels of its own, and without
+        for state in (16, 6):  # a compile-time and a run-time size
             assert_same_defocus_scan(
                 make_defocus_scan(channels=100, length=67, state=state, dtype=dtype), 'cpp', group_size=50
             )

@@ -1,6 +1,6 @@
-"""The CUDA kernels and their host functions on the CPU, in the emulation of `cuda_emulation/`, against the reference.
+"""The CUDA kernels and their host functions, emulated on the CPU by `cuda_emulation/`, against the reference.
 
-What this proves and what only a GPU can show: docs/cuda.md.
+docs/cuda.md lists the properties that the emulation verifies and those that need a GPU.
 """
 
 import importlib
@@ -14,7 +14,7 @@ from cuda_cases import ConvCases, ScanCases, SegmentCases, make_conv_arguments, 
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mmdefocus.ops import backends
-from mmdefocus.ops.kernel_limits import CUDA_CHUNK, CUDA_LIMITS
+from mmdefocus.ops.kernel_limits import CUDA_LIMITS
 
 H200 = 132  # multiprocessors
 SCAN = ('u', 'dt', 'A', 'B', 'C', 'D', 'z', 'dt_bias', 'freq', 'positions', 'initial_state')
@@ -28,7 +28,7 @@ def emulated():
 
 @pytest.fixture(autouse=True)
 def ops(emulated, monkeypatch):
-    """Lets the backend 'cuda' take CPU tensors. On one multiprocessor no sequence is cut."""
+    """Make the backend 'cuda' run emulated kernels on CPU tensors. With one multiprocessor no sequence is cut."""
     monkeypatch.setitem(backends._PREDICATES, 'cuda', lambda device, dtype: None)
     for name in ('defocus_scan', 'causal_conv1d'):
         module = importlib.import_module(f'mmdefocus.ops.{name}')
@@ -61,8 +61,8 @@ class TestConv(ConvCases):
 
 
 @pytest.mark.parametrize('length', (40, 300))
-def test_schedules_of_the_threads_do_not_matter(ops, cut, length):
-    """A barrier that is left out lets some schedule read what is not written yet."""
+def test_results_do_not_depend_on_the_schedule(ops, cut, length):
+    """With a missing barrier, some schedule reads a value before it is written."""
     torch.manual_seed(3)
     arguments = make_scan_arguments(batch=1, channels=72, length=length)
     expected = run_scan(arguments, 'cuda')
@@ -85,11 +85,11 @@ def test_the_emulation_finds_a_missing_barrier(ops):
 @pytest.mark.parametrize(
     ('length', 'thread_blocks', 'multiprocessors', 'steps'),
     [
-        (197, 64 * 24, 132, 224),  # enough without cuts
+        (197, 64 * 24, 132, 224),  # enough thread blocks, no cut
         (577, 16 * 24, 132, 608),
         (4705, 132, 132, 4736),
         (4705, 2 * 24, 132, 448),  # 11 segments
-        (4705, 24, 132, 256),  # as many as are long enough
+        (4705, 24, 132, 256),  # limited by the shortest segment
         (577, 24, 132, 256),
         (200, 1, 132, 224),
         (1, 1, 132, 32),
@@ -106,7 +106,7 @@ def test_segment_steps_refuses_sizes_below_one():
 
 @pytest.mark.parametrize('dimension', (0, 1))
 def test_strides_beyond_32_bits(dimension):
-    """Two sequences, or two tokens, 2³¹ numbers apart in memory that is reserved and hardly touched."""
+    """Two sequences, or two tokens, 2³¹ elements apart; of the reserved memory, only a few pages are touched."""
     apart = 2**31 + 64
     torch.manual_seed(3)
     plain = make_scan_arguments(batch=2 - dimension, channels=8, length=2)
@@ -125,12 +125,12 @@ def test_strides_beyond_32_bits(dimension):
 def test_states_are_saved_before_every_chunk(ops):
     arguments = make_scan_arguments(length=33)
     _, _, chunk_states = ops.defocus_scan(*(arguments[name] for name in SCAN), 2.0, 8, 1e-6)
-    assert chunk_states.shape == (2, -(-33 // CUDA_CHUNK), 24, 16)
+    assert chunk_states.shape == (2, -(-33 // backends.KERNEL_CONSTANTS['cuda_scan_chunk']), 24, 16)
     assert torch.equal(chunk_states[:, 0], arguments['initial_state'])
 
 
 def scan_calls():
-    """(operator, arguments) forward and backward, with all arguments and without the optional ones."""
+    """Yield (operator, arguments), forward and backward, with all arguments and without the optional ones."""
     for absent in ((), ('freq', 'positions', 'initial_state')):
         values = {**make_scan_arguments(), **dict.fromkeys(absent)}
         arguments = [None if values[name] is None else values[name].detach() for name in SCAN] + [2.0, 8, 1e-6]
@@ -148,7 +148,7 @@ def conv_calls():
 
 
 @pytest.mark.parametrize('calls', (scan_calls, conv_calls))
-def test_shapes_of_the_results_are_those_that_torch_compile_expects(ops, calls):
+def test_results_have_the_shapes_of_the_fake_kernels(ops, calls):
     def describe(results):
         results = (results,) if isinstance(results, torch.Tensor) else results
         return [(result.shape, result.stride(), result.dtype) for result in results]
@@ -227,7 +227,7 @@ def test_direct_calls_of_the_convolution_are_safe(ops, index, value, message):
         ops.causal_conv1d(*arguments, True)
 
 
-def test_wrong_incoming_gradients_are_refused(ops):
+def test_direct_calls_of_the_backward_pass_are_safe(ops):
     arguments = [make_scan_arguments(length=3)[name] for name in SCAN]
     y, state, chunk_states = ops.defocus_scan(*arguments, 2.0, 8, 1e-6)
     for grad_y, grad_state, chunks, message in (
@@ -242,7 +242,7 @@ def test_wrong_incoming_gradients_are_refused(ops):
         ops.causal_conv1d_backward(x[..., :1], x, weight, bias, True)
 
 
-def test_convolution_is_the_same_for_all_schedules(ops):
+def test_convolution_does_not_depend_on_the_schedule(ops):
     torch.manual_seed(3)
     arguments = make_conv_arguments()
     expected = run_conv(arguments, 'silu', 'cuda')

@@ -72,20 +72,23 @@ def test_one_output_used_alone(cut, used):
 
 
 @pytest.mark.parametrize(
-    ('length', 'programs', 'parallel', 'tokens'),
+    ('length', 'programs', 'processors', 'tokens'),
     [
-        (197, 64 * 24, 132, 208),  # enough without cuts
+        (197, 64 * 24, 132, 208),  # enough programs for all multiprocessors
         (577, 132, 132, 592),
         (4705, 2 * 24, 132, 432),
         (4705, 24, 132, 224),
         (577, 24, 132, 64),  # as many as are long enough
-        (1, 1, 132, 64),
+        (1, 1, 132, 16),
         (577, 0, 132, 64),
         (33, 1, 1, 48),
     ],
 )
-def test_cuts(length, programs, parallel, tokens):
-    assert triton.segment_tokens(length, programs, parallel) == tokens
+def test_segments(length, programs, processors, tokens):
+    """The rule stands in Python because Triton needs no extension; its results are those of the rule in C++."""
+    assert triton.segment_tokens(length, programs, processors) == tokens
+    rule = torch.ops.mmdefocus.gpu_segment_steps
+    assert rule(length, max(programs, 1), processors, TRITON_CHUNK, triton.MIN_SEGMENT) == tokens
 
 
 @pytest.mark.parametrize('at', (1, 16))

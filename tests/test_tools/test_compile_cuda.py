@@ -1,4 +1,4 @@
-"""How the report on the CUDA kernels is read from the compiler's output; the compiling itself is what .ci/run does."""
+"""Parsing of the compiler's report on the CUDA kernels, and the search for the toolkit. .ci/run compiles them."""
 
 import runpy
 
@@ -11,11 +11,11 @@ ptxas info    : Compiling entry function '_ZN9mmdefocus4cuda14forward_kernelIN3c
 ptxas info    : Function properties for _ZN9mmdefocus4cuda14forward_kernelIN3c108BFloat16ELi16EEEvNS0_10ScanInputsIT_EE
     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
 ptxas info    : Used 80 registers, used 1 barriers
-ptxas info    : Compiling entry function '_ZN9mmdefocus4cuda12carry_kernelEv' for 'sm_90'
-ptxas info    : Function properties for _ZN9mmdefocus4cuda12carry_kernelEv
+ptxas info    : Compiling entry function '_ZN9mmdefocus4cuda20state_passing_kernelEv' for 'sm_90'
+ptxas info    : Function properties for _ZN9mmdefocus4cuda20state_passing_kernelEv
     8 bytes stack frame, 12 bytes spill stores, 16 bytes spill loads
 ptxas info    : Used 42 registers, used 0 barriers
-"""  # noqa: E501 - as ptxas writes it
+"""  # noqa: E501 - the format of ptxas
 
 
 @pytest.fixture
@@ -25,8 +25,8 @@ def tool():
 
 def test_registers_and_spills_are_read(tool):
     assert tool['resources'](OUTPUT) == [
-        ('carry_kernel', 'sm_90', '42', '12 / 16'),
         ('forward_kernel<BFloat16, 16>', 'sm_90', '80', '0 / 0'),
+        ('state_passing_kernel', 'sm_90', '42', '12 / 16'),
     ]
 
 

@@ -2,6 +2,8 @@
 
 import argparse
 
+from mmengine.utils import import_modules_from_strings
+
 from mmdefocus.models.checkpoint import read_checkpoint
 from mmdefocus.models.checkpoint.conversion import convert_to_official
 from mmdefocus.models.checkpoint.families.name_map import names_by_source
@@ -25,10 +27,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('src', help='checkpoint of mmdefocus, of a classifier or a detector')
     parser.add_argument('dst', help='file to write, NAME.pth')
+    parser.add_argument(
+        '--custom-imports', nargs='+', metavar='MODULE', default=[], help='modules that register checkpoint families'
+    )
     args = parser.parse_args()
     try:
+        import_modules_from_strings(args.custom_imports)
         convert(args)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         parser.exit(2, f'error: {error}\n')
 
 

@@ -2,6 +2,8 @@
 
 import argparse
 
+from mmengine.utils import import_modules_from_strings
+
 from mmdefocus.models.checkpoint import read_checkpoint
 from mmdefocus.models.checkpoint.conversion import HEADS, TARGETS, convert_official
 from mmdefocus.models.checkpoint.families.name_map import sources_by_name, unmapped
@@ -43,8 +45,12 @@ def main() -> None:
         '--head', choices=HEADS, help='heads of a classifier; 21k-to-1k reduces them to the classes of ImageNet-1k'
     )
     parser.add_argument('--no-strict', action='store_true', help='write the file even if keys are missing or left over')
+    parser.add_argument(
+        '--custom-imports', nargs='+', metavar='MODULE', default=[], help='modules that register checkpoint families'
+    )
     args = parser.parse_args()
     try:
+        import_modules_from_strings(args.custom_imports)
         convert(args)
     except (ValueError, OSError, ImportError) as error:
         parser.exit(2, f'error: {error}\n')

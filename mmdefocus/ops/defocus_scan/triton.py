@@ -104,18 +104,20 @@ def segment_tokens(length: int, programs: int, processors: int) -> int:
     """Return the number of tokens of a segment, a multiple of ``TRITON_CHUNK``.
 
     Segments cost a second pass over the tokens, so a sequence is only cut if its programs would leave multiprocessors
-    idle. The rule is that of the CUDA kernels (csrc/common/segments.h) with other constants.
+    idle, and then such that each multiprocessor gets about four programs. This is the rule of the CUDA kernels
+    (csrc/common/segments.h), with the minimum and the granularity of these kernels.
 
     Args:
         length: L.
         programs: Batch × blocks of channels.
         processors: Number of multiprocessors.
     """
-    tokens = length
-    if programs < processors:
-        segments = ceil_div(PROGRAMS_PER_MULTIPROCESSOR * processors, max(programs, 1))
-        tokens = max(ceil_div(length, segments), MIN_SEGMENT)
-    return ceil_div(tokens, TRITON_CHUNK) * TRITON_CHUNK
+    whole = ceil_div(length, TRITON_CHUNK) * TRITON_CHUNK
+    if programs >= processors:
+        return whole
+    segments = ceil_div(PROGRAMS_PER_MULTIPROCESSOR * processors, max(programs, 1))
+    tokens = ceil_div(ceil_div(length, segments), TRITON_CHUNK) * TRITON_CHUNK
+    return min(whole, max(tokens, MIN_SEGMENT))
 
 
 def _launch_sizes(u: Tensor, A: Tensor, group_size: int) -> tuple[tuple[int], dict[str, int]]:

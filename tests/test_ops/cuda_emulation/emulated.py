@@ -104,9 +104,9 @@ class _CausalConv1d(torch.autograd.Function):
         return grad_x, grad_weight, None if bias is None else grad_bias, None
 
 
-def defocus_scan(*arguments):
+def defocus_scan(tensors, delta_scale, group_size, eps):
     """Compute :func:`mmdefocus.ops.defocus_scan` by the emulated kernels."""
-    return _DefocusScan.apply(*arguments)
+    return _DefocusScan.apply(*tensors, delta_scale, group_size, eps)
 
 
 def causal_conv1d(x, weight, bias, silu):

@@ -32,12 +32,12 @@ struct Fiber {
   jmp_buf position;
   bool started;
   Wait wait;
-  int exchanges;  // so far
+  int exchanges;  // number of shuffles so far
 };
 
 struct Warp {
   std::array<int, kWarp> order;
-  std::array<std::array<float, kWarp>, 2> exchanged;  // a lane may be one exchange ahead of another
+  std::array<std::array<float, kWarp>, 2> exchanged;  // two slots, since a lane may be one exchange ahead of another
 };
 
 std::mutex one_kernel_at_a_time;
@@ -75,7 +75,7 @@ void wait(Wait what) {
   if (_setjmp(current->position) == 0) _longjmp(scheduler, 1);
 }
 
-// Runs every lane of a warp up to its next wait, which must be the same for all.
+// Runs every lane of a warp to its next wait, which must be of the same kind for all of them.
 Wait step(unsigned warp) {
   std::shuffle(warps[warp].order.begin(), warps[warp].order.end(), generator);
   for (const int lane : warps[warp].order) resume(warp * kWarp + lane);
@@ -144,7 +144,7 @@ void run(unsigned blocks, unsigned threads, size_t shared_bytes, const std::func
     run_block(threads);
     const auto* end = shared + shared_bytes;
     TORCH_CHECK(std::all_of(end, end + kCanaryBytes, [](std::byte b) { return b == std::byte{kPoison}; }),
-                "a thread block wrote behind its shared memory");
+                "a thread block wrote past its shared memory");
   }
 }
 

@@ -1,4 +1,5 @@
-// Host functions of the CUDA operators: they check, allocate and launch. Schemas are in registration.cpp.
+// Host functions of the CUDA operators, which check arguments, allocate results and launch kernels. The schemas, with
+// the shapes, are in ../registration.cpp.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -9,12 +9,12 @@ namespace mmdefocus::cuda {
 
 namespace {
 
-// What the CUDA runtime says when it looks for kernels that run on a device; empty where it finds them.
+// Returns the error of the CUDA runtime if the library has no kernels for a device, or an empty string.
 std::string missing_kernels(int64_t device) {
   const c10::cuda::CUDAGuard guard(static_cast<c10::DeviceIndex>(device));
   const cudaError_t error = find_kernel_image();
   if (error == cudaSuccess) return "";
-  cudaGetLastError();  // or torch would find it after its next kernel
+  cudaGetLastError();  // clears the error, which torch would otherwise report after its next launch
   return cudaGetErrorString(error);
 }
 

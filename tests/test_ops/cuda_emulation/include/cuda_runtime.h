@@ -1,4 +1,4 @@
-// The part of CUDA's language and runtime that the kernels use, for a C++ compiler. See emulation.h.
+// Stubs for the parts of CUDA's language and runtime that the kernels use. See emulation.h.
 #pragma once
 
 #include <cmath>

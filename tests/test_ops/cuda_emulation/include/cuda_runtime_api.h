@@ -1,4 +1,4 @@
-// The part of the CUDA runtime that the host functions use.
+// Stubs for the parts of the CUDA runtime that the host functions use.
 #pragma once
 
 #define __host__

@@ -154,8 +154,8 @@ inline __attribute__((always_inline)) Vec<S> vector_exp2(Vec<S> x) {
   return power_series<S, true>(x - (rounded - kRounder)) * power_of_2<S>(rounded);
 }
 
-// log(1 + x) for 0 <= x <= 1, as 2 artanh(s) with s = x / (2 + x). The form keeps full relative accuracy for small x,
-// where 1 + x would round away its low bits.
+// log(1 + x) for 0 <= x <= 1, as 2 artanh(s) with s = x / (2 + x). Small x keep their full relative accuracy: no low
+// bits are rounded away as in 1 + x.
 template <typename S>
 inline __attribute__((always_inline)) Vec<S> vector_log1p(Vec<S> x) {
   constexpr int kTerms = Simd<S>::kArtanhTerms;

@@ -8,21 +8,12 @@
 #include <cstdint>
 
 #include "cuda/causal_conv1d/limits.h"
-<<<<<<< HEAD:mmdefocus/ops/csrc/cuda/causal_conv1d.h
-#include "cuda/rows.h"
-
-namespace mmdefocus::cuda {
-
-// Tokens that a thread takes. Longer strips read fewer tokens twice, and leave fewer partial sums; shorter ones keep
-// more threads busy.
-=======
 #include "cuda/common/rows.h"
 
 namespace mmdefocus::cuda {
 
 // Tokens per thread. Longer strips read fewer tokens twice and leave fewer partial sums; shorter ones give more
 // threads, which hide the latency of memory.
->>>>>>> csrc:mmdefocus/ops/csrc/cuda/causal_conv1d/arguments.h
 constexpr int kForwardStrip = 16;
 constexpr int kBackwardStrip = 32;
 

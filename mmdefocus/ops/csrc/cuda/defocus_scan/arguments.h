@@ -87,6 +87,10 @@ struct BackwardArguments {
   float* grad_initial_state;        // (B, E, N), or null
 };
 
+// Chunks of a sequence. The kernels call this instead of reading a member of Sizes: one more parameter made ptxas spill
+// registers in the forward kernel.
+__host__ __device__ inline int num_chunks(int length) { return (length + kChunk - 1) / kChunk; }
+
 // Thread blocks of the rotary kernels, which have one thread for each pair of states.
 inline int64_t rotary_blocks(const Sizes& sizes) {
   return ceil_div(static_cast<int64_t>(sizes.batch) * sizes.length * padded_state(sizes.state) / 2, kRotaryThreads);

@@ -47,13 +47,13 @@ __device__ __forceinline__ void read_chunk(BackwardShared<kStates>& shared, Stat
   const ScanInputs<T>& scan = inputs.scan;
   const Sizes& sizes = scan.sizes;
   const int first = chunk * kChunk;
-  const int num_chunks = (sizes.length + kChunk - 1) / kChunk;
+  const int chunks = num_chunks(sizes.length);
   RowPack<T> dt[kPacks];
   load_rows<Mapping>(u, scan.u, slice, first, sizes.aligned);
   load_rows<Mapping>(dt, scan.dt, slice, first, sizes.aligned);
   load_rows<Mapping>(z, scan.z, slice, first, sizes.aligned);
   load_rows<Mapping>(grad_y, inputs.grad_y, slice, first, sizes.aligned);
-  load_states(h, inputs.chunk_states + slice.offset(sizes, num_chunks, chunk, sizes.state), mapping, slice.channels,
+  load_states(h, inputs.chunk_states + slice.offset(sizes, chunks, chunk, sizes.state), mapping, slice.channels,
               sizes.state);
   load_projections<kStates>(shared.rotated, scan.rotated, slice, first, sizes);
   compute_drives<Mapping>(shared.delta, shared.drive, u, dt, scan.dt_bias, slice, first, sizes);

@@ -45,7 +45,6 @@ struct ScanArguments {
     set_sizes(delta_scale, group_size, eps);
   }
 
-  int64_t num_chunks() const { return ceil_div(sizes.length, kChunk); }
   bool has_rotary() const { return freq.defined(); }
   Tensor empty(at::IntArrayRef shape) const { return at::empty(shape, u.options().dtype(at::kFloat)); }
 
@@ -119,14 +118,21 @@ struct ScanArguments {
     const int64_t segments = ceil_div(u.size(1), segment_steps);
     TORCH_CHECK(thread_blocks * segments <= std::numeric_limits<int>::max(), kOp, ": u of shape ", u.sizes(),
                 " needs more than the 2^31 - 1 thread blocks of a CUDA grid");
-    // Offsets of blocks within a row, the row itself and the strides must all be multiples of 16 bytes.
-    const bool aligned = block_channels * u.element_size() % kPackBytes == 0 &&
-                         u.size(2) * u.element_size() % kPackBytes == 0 && rows_are_aligned(u) &&
-                         rows_are_aligned(dt) && rows_are_aligned(z);
-    sizes = {static_cast<int>(u.size(0)),           static_cast<int>(u.size(1)),  static_cast<int>(u.size(2)),
-             static_cast<int>(A.size(1)),           static_cast<int>(group_size), static_cast<int>(block_channels),
-             static_cast<int>(channel_blocks),      static_cast<int>(segments),   static_cast<int>(segment_steps),
-             static_cast<float>(1.0 / delta_scale), static_cast<float>(eps),      aligned};
+    sizes.batch = static_cast<int>(u.size(0));
+    sizes.length = static_cast<int>(u.size(1));
+    sizes.channels = static_cast<int>(u.size(2));
+    sizes.state = static_cast<int>(A.size(1));
+    sizes.group_size = static_cast<int>(group_size);
+    sizes.block_channels = static_cast<int>(block_channels);
+    sizes.channel_blocks = static_cast<int>(channel_blocks);
+    sizes.segments = static_cast<int>(segments);
+    sizes.segment_steps = static_cast<int>(segment_steps);
+    sizes.inverse_delta_scale = static_cast<float>(1.0 / delta_scale);
+    sizes.eps = static_cast<float>(eps);
+    // Offsets of blocks within a row, the length of a row and all strides must be multiples of 16 bytes.
+    sizes.aligned = block_channels * u.element_size() % kPackBytes == 0 &&
+                    u.size(2) * u.element_size() % kPackBytes == 0 && rows_are_aligned(u) && rows_are_aligned(dt) &&
+                    rows_are_aligned(z);
   }
 };
 

@@ -69,7 +69,7 @@ struct SavedAndGradients {
     const Sizes& sizes = arguments.sizes;
     const char* op = ScanArguments::kOp;
     check_like(grad_y_, "grad_y", u.sizes(), u.scalar_type(), u.device(), op);
-    check_like(chunk_states_, "chunk_states", {sizes.batch, arguments.num_chunks(), sizes.channels, sizes.state},
+    check_like(chunk_states_, "chunk_states", {sizes.batch, num_chunks(sizes.length), sizes.channels, sizes.state},
                at::kFloat, u.device(), op);
     grad_y = with_dense_channels(grad_y_);
     chunk_states = contiguous_and_aligned(chunk_states_);
@@ -149,7 +149,7 @@ std::tuple<Tensor, Tensor, Tensor> defocus_scan(const Tensor& u, const Tensor& d
   const Sizes& sizes = arguments.sizes;
   const Tensor y = at::empty(u.sizes(), u.options());
   const Tensor last_state = arguments.empty({sizes.batch, sizes.channels, sizes.state});
-  const Tensor chunk_states = arguments.empty({sizes.batch, arguments.num_chunks(), sizes.channels, sizes.state});
+  const Tensor chunk_states = arguments.empty({sizes.batch, num_chunks(sizes.length), sizes.channels, sizes.state});
   if (u.numel() > 0) {
     with_type(u.scalar_type(), ScanArguments::kOp,
               [&](auto zero) { run_forward<decltype(zero)>(arguments, y, last_state, chunk_states); });

@@ -20,7 +20,7 @@ constexpr int kResidentThreads = sizeof(T) == 2 ? 768 : 640;
 
 template <int kStates>
 struct ForwardShared {
-  Tile<kForwardSteps> delta;
+  Tile<kForwardSteps> delta;  // softplus(dt + dt_bias) / delta_scale
   Tile<kForwardSteps> drive;  // delta u, then y in the same place
   float rotated[kForwardSteps][2 * kStates];
   float inverse_rms[kForwardSteps][kBlockGroups];
@@ -57,7 +57,7 @@ __global__ void __launch_bounds__(Layout<kStates>::kThreads, kResidentThreads<T>
   const StateMapping<kStates> mapping;
   const int channel = slice.first_channel + Mapping::channel();
   const int count = slice.channels - Mapping::channel();
-  const int num_chunks = (sizes.length + kChunk - 1) / kChunk;
+  const int chunks = num_chunks(sizes.length);
 
   States rates, h;
   load_rates(rates, inputs.A, slice, mapping, sizes.state);
@@ -79,7 +79,7 @@ __global__ void __launch_bounds__(Layout<kStates>::kThreads, kResidentThreads<T>
 
     for (int step = 0; step < kForwardSteps; step += kChunk) {
       if (first + step < slice.end) {
-        const int64_t slab = slice.offset(sizes, num_chunks, (first + step) / kChunk, sizes.state);
+        const int64_t slab = slice.offset(sizes, chunks, (first + step) / kChunk, sizes.state);
         store_states(out.chunk_states + slab, h, mapping, slice.channels, sizes.state);
       }
       scan_steps<kChunk>(h, rates, step, shared.delta, shared.drive, shared.drive, shared.rotated, mapping);

@@ -8,11 +8,8 @@ constexpr int kChunk = 16;          // steps between the states that the forward
 constexpr int kMaxState = 32;       // N
 constexpr int kBlockChannels = 64;  // channels per thread block; a norm group never crosses thread blocks
 
-<<<<<<< HEAD
-=======
 constexpr int kForwardSteps = 32;      // steps per iteration of a thread block, whole chunks
 constexpr int kMinSegmentSteps = 256;  // of a segment: below it, the second pass outweighs the parallelism
 static_assert(kForwardSteps % kChunk == 0);
 
->>>>>>> csrc
 }  // namespace mmdefocus::cuda

@@ -1,4 +1,4 @@
-// Stands in for the header of the same name: PTX and shared memory.
+// Replaces the header of the same name: PTX instructions and shared memory.
 #pragma once
 
 #include <cfloat>
@@ -10,7 +10,7 @@
 
 namespace mmdefocus::cuda {
 
-// With an error of up to 2 ulp, which differs from argument to argument.
+// With a pseudo-random error of up to 2 ulp, as large as that of the GPU instruction.
 inline float exp2_approx(float x) {
   const float y = std::exp2(x);
   if (y < FLT_MIN) return 0.0f;
