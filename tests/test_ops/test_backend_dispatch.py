@@ -1,4 +1,7 @@
-"""Each operator runs the backend that its caller names: otherwise tests would compare a backend with itself."""
+"""Tests that each operator runs the backend that its caller names.
+
+Otherwise the comparisons of backends would compare a backend with itself.
+"""
 
 import importlib
 
@@ -33,7 +36,7 @@ CALLS = {'defocus_scan': scan, 'selective_scan': plain_scan, 'causal_conv1d': co
 
 @pytest.fixture
 def called(monkeypatch):
-    """Names of the backends that ran, in order."""
+    """Record the names of the backends that run, in order."""
     names = []
     for op in CALLS:
         module = importlib.import_module(f'mmdefocus.ops.{op}')

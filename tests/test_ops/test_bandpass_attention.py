@@ -15,7 +15,7 @@ NAMES = ('q', 'k', 'v', 'decay', 'freq')
 
 
 def make(batch=2, heads=3, length=70, channels=8, values=5, dtype=torch.float32):
-    """Random arguments by name; decays from 1e-3 to 10, so that keys fade within a token or never."""
+    """Make random arguments by name; with decays from 1e-3 to 10, keys fade within a token or hardly at all."""
     arguments = {
         'q': torch.randn(batch, heads, length, channels, dtype=dtype),
         'k': torch.randn(batch, heads, length, channels, dtype=dtype),
@@ -27,7 +27,7 @@ def make(batch=2, heads=3, length=70, channels=8, values=5, dtype=torch.float32)
 
 
 def run(arguments, **options):
-    """The output and the gradients of all arguments, for the same incoming gradient at every call."""
+    """Return the output and the gradients of all arguments, for the same output gradient in every call."""
     y = bandpass_attention(**arguments, **options)
     incoming = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(y.dtype)
     return y, dict(zip(arguments, torch.autograd.grad(y, list(arguments.values()), incoming), strict=True))
@@ -41,7 +41,7 @@ def assert_same(arguments, **options):
     for name, gradient in expected_gradients.items():
         if gradient.any():
             assert_close(gradients[name], gradient, GRADIENT[dtype], f'gradient of {name}')
-        else:  # a token alone takes all of its own value, whatever its logit
+        else:  # a single token attends only to itself, whatever its logit
             assert gradients[name].abs().max() <= GRADIENT[dtype], f'gradient of {name}'
 
 
@@ -83,7 +83,7 @@ def test_blocks_equal_the_reference_at_any_shape(shape, decay, causal):
 
 
 def direct_row(arguments, t, causal=True):
-    """Output of token t, from the formula in complex numbers and float64; (B, H, V)."""
+    """Compute the output (B, H, V) of token t by the formula, in complex numbers and float64."""
     q, k, v, decay, freq = (arguments[name].detach().double() for name in NAMES)
     seen = t + 1 if causal else q.shape[2]
     n = (t - torch.arange(seen)).double()[:, None]
@@ -224,7 +224,7 @@ def test_half_types(dtype, decay):
     assert y.dtype == dtype
     if decay:
         assert torch.equal(y, expected.to(dtype))
-    else:  # torch's own attention, of rotated queries and keys that are rounded once more
+    else:  # torch's attention on rotated queries and keys, which are rounded once more
         assert_close(y.float(), expected, looser(HALF[dtype], 'rounded operands'))
 
 
@@ -266,7 +266,7 @@ def test_expanded_incoming_gradient():
 @pytest.mark.parametrize('absent', [(), ('decay',), ('decay', 'freq')])
 @pytest.mark.parametrize('backend', (None, 'reference'))
 def test_scale_multiplies_the_logits(backend, absent):
-    """Without a decay, torch's own attention gets the scale."""
+    """Without a decay, the scale is passed to torch's attention."""
     arguments = {**make(), **dict.fromkeys(absent)}
     scaled = bandpass_attention(**arguments, scale=2 / math.sqrt(8), backend=backend)
     twice = {**arguments, 'q': arguments['q'] * 2}
@@ -380,7 +380,7 @@ def test_wrong_arguments(changes, error, message):
 def test_the_environment_variable_chooses_the_reference(monkeypatch):
     arguments = make()
     default, reference = bandpass_attention(**arguments), bandpass_attention(**arguments, backend='reference')
-    assert not torch.equal(default, reference)  # the last bits tell them apart
+    assert not torch.equal(default, reference)  # their rounding differs
     monkeypatch.setenv('MMDEFOCUS_BACKEND', 'reference')
     assert torch.equal(bandpass_attention(**arguments), reference)
     monkeypatch.setenv('MMDEFOCUS_BACKEND', 'cpp')

@@ -1,4 +1,4 @@
-"""FLOPs of the operators against a count of what the plain-PyTorch loop does."""
+"""Tests of the FLOP formulas of the operators against element-wise counts of the PyTorch reference."""
 
 from collections import Counter
 
@@ -21,7 +21,7 @@ SIZES = [(1, 4, 6, 5, 1), (2, 6, 4, 1, 2), (3, 8, 16, 7, 4)]
 
 
 class ElementCount(TorchDispatchMode):
-    """Counts the multiplications, additions and exponentials of all that is run inside, one by one."""
+    """Count the element-wise multiplications, additions and exponentials in a block of code."""
 
     def __enter__(self):
         self.total = 0
@@ -63,8 +63,8 @@ def test_gradients_of_the_scan_take_what_those_of_the_loop_take(size):
     y, _ = selective_scan_reference(*arguments)
     with ElementCount() as loop:
         y.backward(torch.ones_like(y))
-    # The loop has no state before its first step to differentiate by, and it sums up the gradient of A in two stages,
-    # over the batch and over time.
+    # The loop computes no gradient of the initial state, and it sums the gradient of A in two stages, over the batch and
+    # over time.
     edges = -2 * batch * channels * state + channels * state * (length - 1)
     expected = selective_scan_backward_flops(y.shape, None, *(argument.shape for argument in arguments))
     assert expected + edges == loop.total
@@ -78,12 +78,12 @@ def test_convolution_takes_what_torch_counts_for_its_own(width):
         return F.conv1d(F.pad(x, (width - 1, 0)), weight[:, None], groups=6)
 
     assert causal_conv1d_flops(x.shape, weight.shape, None, True) == count(convolve)
-    # Each of the two gradients has the products of the convolution itself.
+    # Each of the two gradients takes as many products as the convolution.
     assert causal_conv1d_backward_flops(x.shape, x.shape, weight.shape, None, True) == 2 * count(convolve)
 
 
 def operators_that_compute():
-    """Those with a tensor among their results; others describe a build or the machine."""
+    """Yield the operators that return a tensor; the others describe the build or the machine."""
     for name in torch._C._dispatch_get_all_op_names():
         if name.startswith('mmdefocus::'):
             schema = torch._C._get_schema(*(*name.split('.'), '')[:2])
@@ -98,7 +98,7 @@ def test_every_operator_has_a_formula():
 
 
 def test_what_a_cuda_build_tells_of_itself_needs_no_formula():
-    """An extension with CUDA kernels has an operator more."""
+    """A CUDA build registers one more operator, which returns no tensor and so needs no FLOP formula."""
     with torch.library._scoped_library('mmdefocus', 'FRAGMENT') as library:
         if not hasattr(torch.ops.mmdefocus, 'missing_cuda_kernels'):
             library.define('missing_cuda_kernels(int device) -> str')
@@ -142,7 +142,7 @@ def test_network_counts_the_same_by_torch_on_the_meta_device_and_by_mmengine():
     images = torch.zeros(1, 3, 64, 64)
     by_operator = FlopAnalyzer(network, images).unsupported_ops_warnings(False).by_operator()
     assert by_operator['selective_scan'] + by_operator['defocus_scan'] == 4 * (17 * 192 * (7 * 16 + 1)) // 2
-    # MMEngine has five FLOPs for each element of a layer norm, torch none.
+    # MMEngine counts five FLOPs per element of a layer norm, torch counts none.
     norms = Counter(by_operator).pop('layer_norm')
     assert norms == 5 * 17 * 96
     twice = count(network.to('meta'), images.to('meta'))

@@ -21,7 +21,7 @@ def with_state(arguments):
 
 
 def run(arguments, **options):
-    """Output, last state and the gradients of all arguments, for the same incoming gradients at every call."""
+    """Return output, last state and the gradients of all arguments, for the same output gradients in every call."""
     outputs = retention(**arguments, **options, return_last_state=True)
     generator = torch.Generator().manual_seed(1)
     incoming = [torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out.dtype) for out in outputs]
@@ -318,7 +318,7 @@ def test_wrong_arguments(changes, error, message):
 def test_the_environment_variable_chooses_the_reference(monkeypatch):
     arguments = make()
     default, reference = retention(**arguments), retention(**arguments, backend='reference')
-    assert not torch.equal(default, reference)  # the last bits tell them apart
+    assert not torch.equal(default, reference)  # their rounding differs
     monkeypatch.setenv('MMDEFOCUS_BACKEND', 'reference')
     assert torch.equal(retention(**arguments), reference)
     monkeypatch.setenv('MMDEFOCUS_BACKEND', 'cpp')

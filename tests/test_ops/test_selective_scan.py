@@ -11,7 +11,7 @@ FLOATS = (torch.float32, torch.float64)
 
 
 def make(batch=2, channels=40, length=33, state=16, groups=1, dtype=torch.float32, constant=''):
-    """Random arguments by name; `constant` names the projections that do not depend on the input."""
+    """Make random arguments by name; `constant` names the projections that do not depend on the input."""
 
     def projection(name):
         if name in constant:
@@ -32,7 +32,7 @@ def make(batch=2, channels=40, length=33, state=16, groups=1, dtype=torch.float3
 
 
 def run(arguments, backend, names=NAMES):
-    """Outputs and the gradients of the named arguments, for the same incoming gradients at every call."""
+    """Return outputs and the gradients of the named arguments, for the same output gradients in every call."""
     y, state = selective_scan(**arguments, delta_softplus=True, return_last_state=True, backend=backend)
     generator = torch.Generator().manual_seed(1)
     incoming = [torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out.dtype) for out in (y, state)]

@@ -18,7 +18,7 @@ CALLS = {
     causal_conv1d: lambda dtype: causal_conv1d(*make_conv(dtype=dtype), backend='triton'),
 }
 
-# The first calls in a process, which import the kernels.
+# Compares FLOP counts in the first calls of a process, which import the kernels.
 COUNTS = """
 import sys
 import torch
@@ -53,7 +53,7 @@ def test_flops_are_those_of_the_other_backends_from_the_first_call_on():
 
 
 def test_kernels_in_the_interpreter():
-    """In a process of their own: Triton must know that it interprets before it is imported."""
+    """Run the tests in a separate process, because TRITON_INTERPRET must be set before Triton is imported."""
     names = ('triton_interpreted.py', 'triton_scan_interpreted.py', 'triton_conv_interpreted.py')
     cases = [str(Path(__file__).with_name(name)) for name in names]
     done = subprocess.run(

@@ -1,7 +1,7 @@
-"""Triton's compiler on the kernels as they are launched, for a GPU that is not there, up to its machine code.
+"""Tests that Triton compiles the kernels, as they are launched, to machine code for a GPU that need not be present.
 
-The interpreter is lenient about types and instructions. Arguments are tensors on the CPU: the compiler wants no more of
-them than type and alignment.
+Triton's interpreter accepts types and instructions that the compiler rejects. Arguments are CPU tensors, because the
+compiler needs only their types and alignment.
 """
 
 import re
@@ -26,7 +26,7 @@ LARGEST_GRID = (2**31 - 1, 65535, 65535)  # of any NVIDIA GPU
 
 
 class AbsentGPU:
-    """The driver of an H200, as far as a launch that ends after compiling asks."""
+    """Driver of an H200, reduced to the calls that a launch makes until compilation is done."""
 
     def get_current_target(self):
         return GPUTarget('cuda', 90, 32)
@@ -40,7 +40,7 @@ class AbsentGPU:
 
 @pytest.fixture
 def compiled(monkeypatch):
-    """Lets launches compile instead; the results, by name of the kernel."""
+    """Make launches compile only; return the compiled kernels by name."""
     kernels = {}
     run = jit.JITFunction.run
 
@@ -77,14 +77,14 @@ def test_scan(compiled, dtype, sizes, group_size):
     torch.autograd.grad(results, [arguments[name] for name in NAMES], [torch.zeros_like(x) for x in results])
     check(compiled, ('local_final_states', 'pass_states', 'forward', 'local_state_gradients', 'backward'))
     for name in ('local_final_states', 'forward', 'local_state_gradients', 'backward'):
-        # Tokens are counted in 64 bits, and so are all offsets that they are a factor of.
+        # Token indices, and so all offsets that are computed from them, have 64 bits.
         assert set(re.findall(r'scf\.for .* : (i\d+)', compiled[name].asm['ttir'])) == {'i64'}, name
     rounded = {torch.bfloat16: 'cvt.rn.bf16', torch.float16: 'cvt.rn.f16', torch.float32: 'st.global'}
     assert rounded[dtype] in compiled['forward'].asm['ptx']
 
 
 def test_scan_of_one_token_and_channel(compiled):
-    """Sizes of 1 become constants."""
+    """Triton specialises on sizes of 1, which become constants."""
     arguments = make_scan(batch=1, channels=1, length=1, state=1) | {'freq': None, 'positions': None}
     results = _IMPLEMENTATIONS['triton'](ScanTensors(**arguments), 2.0, 1, 1e-6)
     inputs = [arguments[name] for name in NAMES if arguments[name] is not None]
@@ -103,7 +103,7 @@ def test_convolution(compiled, dtype, width):
 
 
 def test_bandpass_attention(compiled):
-    """In bfloat16; float32 has no matrix instructions, and compiling it takes a minute."""
+    """Only in bfloat16, because float32 uses no matrix instructions and takes a minute to compile."""
     arguments = make_attention(batch=1, heads=1, length=70, channels=64, values=64)
     q, k, v = (arguments[name].detach().bfloat16().requires_grad_() for name in 'qkv')
     inputs = [q, k, v, torch.rand(1, 1, 70, 1, requires_grad=True), torch.rand(1, 64, requires_grad=True)]
@@ -113,7 +113,7 @@ def test_bandpass_attention(compiled):
 
 
 def test_more_heads_than_the_second_dimension_of_a_grid_takes(compiled, monkeypatch):
-    monkeypatch.setattr(bandpass_triton, 'TRITON_BLOCK', 16)  # intra-block logits are computed, not only compiled
+    monkeypatch.setattr(bandpass_triton, 'TRITON_BLOCK', 16)  # the intra-block logits are really computed
     q, own, decay = torch.zeros(35_000, 2, 1, 2), torch.zeros(35_000, 2, 1, 1), torch.zeros(2, 2)
     attend_triton(q, q, q, own, decay, causal=True)
     check(compiled, ('forward',))

@@ -1,4 +1,4 @@
-"""Direct calls of the operators by Triton: their kernels read and write whatever the arguments say."""
+"""Tests that direct calls of the Triton operators check their arguments: the kernels would access invalid memory."""
 
 import pytest
 import torch

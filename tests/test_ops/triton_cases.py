@@ -42,7 +42,7 @@ class BandpassAttentionCases:
                 rows = ('filter',) if name in ('decay', 'freq') else ()
                 tolerance = looser(GRADIENT[torch.float32], *rows)
                 assert_close(gradient.double(), expected_gradients[name], tolerance, f'gradient of {name}')
-            else:  # a token alone takes all of its own value, whatever its logit
+            else:  # a single token attends only to itself, whatever its logit
                 assert gradient.abs().max() <= GRADIENT[torch.float32], f'gradient of {name}'
 
     @pytest.mark.parametrize(('channels', 'values'), [(2, 1), (32, 16), (40, 33)])

@@ -1,6 +1,6 @@
-"""The Triton kernels of the causal convolution in Triton's interpreter; `test_triton.py` runs this file.
+"""Tests of the Triton kernels of the causal convolution in Triton's interpreter; `test_triton.py` runs this file.
 
-On a GPU, `gpu/test_causal_conv1d_triton.py` has the cases of the CUDA kernels.
+`gpu/test_causal_conv1d_triton.py` runs the cases of the CUDA kernels with the Triton kernels on a GPU.
 """
 
 import math
@@ -41,7 +41,7 @@ def test_every_width(channels, width, bias):
 
 @pytest.mark.parametrize('offset', (0, 3))
 def test_channels_last_and_slices(offset):
-    """The result has the memory order of the argument; NaN is all around it."""
+    """The result keeps the memory order of the argument, which is a slice surrounded by NaN."""
     x, weight, bias = make(length=35)
     expected = run_conv([x, weight, bias], 'silu', 'triton')
     wide = torch.full((2, 35, 56), math.nan)
@@ -67,7 +67,7 @@ def test_any_strides_and_expanded_gradients():
 @pytest.mark.parametrize('apart', (2**30 + 64, 2**31 + 64))
 @pytest.mark.parametrize('dimension', (0, 1, 2))
 def test_offsets_beyond_32_bits(dimension, apart):
-    """Three sequences, channels or tokens in memory that is hardly touched, with strides of 32 bits and of more."""
+    """Strides of 32 bits and of more between three sequences, channels or tokens, in memory that is hardly touched."""
     sizes, strides = [1, 1, 1], [4 * apart, 8, 1]
     sizes[dimension], strides[dimension] = 3, apart
     x, weight, bias = make(*sizes)
@@ -91,7 +91,7 @@ def test_half_types_compute_in_float32(dtype):
     for name, gradient, other in zip(('weight', 'bias'), gradients[1:], expected_gradients[1:], strict=True):
         assert_close(gradient, other, GRADIENT[FLOAT], f'gradient of {name}')
     assert y.dtype == gradients[0].dtype == dtype
-    if dtype == torch.float16:  # on storing bfloat16, the interpreter cuts off what a GPU rounds
+    if dtype == torch.float16:  # the interpreter truncates to bfloat16 where a GPU rounds
         assert_close(y.float(), expected, HALF[dtype], 'y')
         assert_close(gradients[0].float(), expected_gradients[0], HALF[dtype], 'gradient of x')
 

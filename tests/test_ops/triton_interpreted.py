@@ -1,4 +1,4 @@
-"""The Triton kernels in Triton's interpreter; `test_triton.py` runs this file where TRITON_INTERPRET is set."""
+"""Tests of the Triton kernels of band-pass attention in Triton's interpreter; `test_triton.py` runs this file."""
 
 import pytest
 import torch

@@ -1,7 +1,7 @@
-"""The Triton kernels of the De-focus scan in Triton's interpreter; `test_triton.py` runs this file.
+"""Tests of the Triton kernels of the De-focus scan in Triton's interpreter; `test_triton.py` runs this file.
 
-Sizes are small: the interpreter takes some 30 ms for a token. On a GPU, `gpu/test_defocus_scan_triton.py` has the cases
-of the CUDA kernels.
+Sizes are small because the interpreter takes about 30 ms per token. `gpu/test_defocus_scan_triton.py` runs the cases of
+the CUDA kernels with the Triton kernels on a GPU.
 """
 
 import math
@@ -25,7 +25,7 @@ CPU = torch.device('cpu')
 
 @pytest.fixture
 def cut(monkeypatch):
-    """A GPU that has room for more programs than there are, and cuts sequences into segments of a chunk or two."""
+    """Simulate a GPU with more multiprocessors than programs, and allow segments of one chunk."""
     monkeypatch.setattr(triton, 'multiprocessors', lambda device: 132)
     monkeypatch.setattr(triton, 'MIN_SEGMENT', TRITON_CHUNK)
 
@@ -78,14 +78,14 @@ def test_one_output_used_alone(cut, used):
         (577, 132, 132, 592),
         (4705, 2 * 24, 132, 432),
         (4705, 24, 132, 224),
-        (577, 24, 132, 64),  # as many as are long enough
+        (577, 24, 132, 64),  # limited by the shortest segment
         (1, 1, 132, 16),
         (577, 0, 132, 64),
         (33, 1, 1, 48),
     ],
 )
-def test_segments(length, programs, processors, tokens):
-    """The rule stands in Python because Triton needs no extension; its results are those of the rule in C++."""
+def test_segment_length_equals_the_cpp_rule(length, programs, processors, tokens):
+    """Triton runs without the extension, so the rule is implemented in Python too; both versions must agree."""
     assert triton.segment_tokens(length, programs, processors) == tokens
     rule = torch.ops.mmdefocus.gpu_segment_steps
     assert rule(length, max(programs, 1), processors, TRITON_CHUNK, triton.MIN_SEGMENT) == tokens
@@ -113,7 +113,7 @@ def test_a_sequence_continues_across_a_cut(at):
 
 
 def test_slices_and_any_strides(cut):
-    """Slices of wider rows with NaN all around, and tensors whose channels are not neighbours in memory."""
+    """Slices of wider rows surrounded by NaN, and tensors whose channels are not contiguous."""
     plain = make(batch=1, length=18)
     sliced, permuted = dict(plain), dict(plain)
     for name in NAMES:
@@ -138,7 +138,7 @@ def test_expanded_gradient():
 @pytest.mark.parametrize('apart', (2**30 + 64, 2**31 + 64))
 @pytest.mark.parametrize('dimension', (0, 1))
 def test_offsets_beyond_32_bits(dimension, apart):
-    """Three sequences, or three tokens, in memory that is hardly touched, with strides of 32 bits and of more."""
+    """Strides of 32 bits and of more between three sequences, or three tokens, in memory that is hardly touched."""
     plain = make(batch=3 if dimension == 0 else 1, channels=8, length=3)
     memory = torch.from_numpy(np.empty(2 * apart + 4096, dtype=np.float16))
     far = dict(plain)
@@ -171,7 +171,7 @@ def test_half_types_compute_in_float32(dtype):
     assert_close(gradients[0], expected_gradients[0], GRADIENT[FLOAT], 'gradient of A')
     assert y.dtype == dtype
     assert [gradient.dtype for gradient in gradients[1:]] == [dtype] * len(half)
-    if dtype == torch.float16:  # on storing bfloat16, the interpreter cuts off what a GPU rounds
+    if dtype == torch.float16:  # the interpreter truncates to bfloat16 where a GPU rounds
         assert_close(y.float(), expected, HALF[dtype], 'y')
         for name, gradient, other in zip(half, gradients[1:], expected_gradients[1:], strict=True):
             assert_close(gradient.float(), other, HALF[dtype], f'gradient of {name}')
