@@ -13,11 +13,11 @@ setup:
 demo: setup
 	@bash tools/demo.sh
 
-# A process per core, each with one thread. worksteal keeps the order of the tests, and with it fixtures that many share.
+# One process per core, each with one thread. worksteal keeps neighbouring tests together, which saves shared fixtures.
 test: setup
 	OMP_NUM_THREADS=1 $(PYTHON_IN_VENV) -m pytest -n auto --dist worksteal
 
-# Needs a GPU, nvcc, torch and pytest; no set-up and none of the OpenMMLab packages.
+# Needs a GPU, nvcc, torch and pytest, but neither `make setup` nor the OpenMMLab packages.
 test-gpu:
 	@$(PYTHON_FOR_GPU) -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "make test-gpu: torch finds no CUDA GPU on this machine")'
 	FORCE_CUDA=1 $(PYTHON_FOR_GPU) setup.py build_ext --inplace

@@ -1,4 +1,4 @@
-"""What all tests begin with, and data sets that several share: made once, and not to be written to."""
+"""Fixtures for all tests: a clean default scope, and data sets that are made once per session and are read-only."""
 
 import sys
 from collections import OrderedDict
@@ -9,15 +9,15 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _no_default_scope(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a new process: a runner or an inferencer leaves its scope as the default one for all that follows."""
-    registry = sys.modules.get('mmengine.registry')  # the tests of the operators need nothing from OpenMMLab
+    """Reset the default scope as in a new process: runners and inferencers leave theirs set for later tests."""
+    registry = sys.modules.get('mmengine.registry')  # operator tests also run without OpenMMLab
     if registry is not None:
         monkeypatch.setattr(registry.DefaultScope, '_instance_dict', OrderedDict())
 
 
 @pytest.fixture(scope='session')
 def photos_coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """scikit-learn's two photographs in the layout of COCO 2017."""
+    """Write scikit-learn's two photographs in the layout of COCO 2017."""
     from mmdefocus.datasets.photos import make_photos_coco
 
     out = tmp_path_factory.mktemp('photos') / 'photos'
@@ -27,7 +27,7 @@ def photos_coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope='session')
 def digits_coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four training and four validation images of handwritten digits."""
+    """Write four training and four validation images of handwritten digits in COCO format."""
     from mmdefocus.datasets.digits import DigitsOptions, make_digits_coco
 
     out = tmp_path_factory.mktemp('digits') / 'digits'

@@ -17,12 +17,12 @@ def test_module_prints_versions_and_backends():
     assert rows['cpp'] == 'can run'
 
 
-def test_reason_of_a_backend_that_cannot_run_is_shown(monkeypatch):
+def test_report_shows_why_a_backend_cannot_run(monkeypatch):
     monkeypatch.setattr(program, 'available_backends', lambda: {'reference': None, 'cpp': 'it is not built'})
     assert 'cpp          cannot run: it is not built' in program.report()
 
 
-def test_missing_package():
+def test_missing_package_is_reported():
     assert program.describe_package('no_such_package', ('no-such-package',)) == 'not installed'
 
 
@@ -34,12 +34,12 @@ def test_missing_package():
         ('raise ImportError', 'does not import: ImportError: '),
     ],
 )
-def test_broken_package(tmp_path, monkeypatch, source, expected):
+def test_broken_package_is_reported_with_its_error(tmp_path, monkeypatch, source, expected):
     (tmp_path / 'broken_package.py').write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
     assert program.describe_package('broken_package', ()) == expected
 
 
-def test_missing_compiler(monkeypatch):
+def test_missing_compiler_is_reported(monkeypatch):
     monkeypatch.setenv('CXX', 'no-such-compiler')
     assert "'no-such-compiler' not found" in program.report()

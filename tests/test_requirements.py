@@ -63,10 +63,10 @@ def test_development_tools_are_the_extra_of_the_package():
     assert array('DEVELOPMENT') == EXTRAS['dev']
 
 
-def test_stand_in_for_opencv_has_its_pinned_version():
-    stand_in = tomllib.loads((ROOT / 'requirements' / 'opencv-python' / 'pyproject.toml').read_text())['project']
-    assert PINS['opencv-python'] == {stand_in['version']} == PINS['opencv-python-headless']
-    assert stand_in['dependencies'] == [f'opencv-python-headless=={stand_in["version"]}']
+def test_opencv_replacement_has_the_pinned_version():
+    replacement = tomllib.loads((ROOT / 'requirements' / 'opencv-python' / 'pyproject.toml').read_text())['project']
+    assert PINS['opencv-python'] == {replacement['version']} == PINS['opencv-python-headless']
+    assert replacement['dependencies'] == [f'opencv-python-headless=={replacement["version"]}']
 
 
 def test_own_environment_gets_the_pinned_versions_of_everything_that_set_up_installs():

@@ -1,4 +1,7 @@
-"""tools/setup.sh on machines that lack something, played with a stand-in for Python: nothing is installed."""
+"""Tests of tools/setup.sh with a stub for Python: missing prerequisites, failing steps and repeated runs.
+
+Nothing is installed.
+"""
 
 import os
 import shutil
@@ -14,8 +17,8 @@ ROOT = Path(__file__).parents[1]
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='the set-up script is for Linux')
 
-# Answers what the script asks of Python and pip, and notes each request. FAIL is a pattern of requests that fail.
-STAND_IN = r"""#!/usr/bin/env bash
+# Logs each call of Python and pip, and answers as the script expects. Calls that match the pattern FAIL fail.
+PYTHON_STUB = r"""#!/usr/bin/env bash
 script=''
 [[ $1 == - ]] && script=$(cat)
 request="$*"
@@ -24,7 +27,7 @@ echo "$request" >>"$NOTES"
 if [[ -n ${WAIT:-} && $request == *"torch $WAIT"* ]]; then
     trap 'exit 1' INT
     touch "$ROOT/waiting"
-    sleep 30 3>&- 9>&- & # without the terminal and the lock of the set-up
+    sleep 30 3>&- 9>&- & # holds neither the terminal nor the lock of the set-up
     wait
 fi
 case "$request$script" in
@@ -59,7 +62,7 @@ def write_program(path: Path, text: str) -> None:
 
 @pytest.fixture
 def machine(tmp_path):
-    """A copy of the checkout as far as set-up reads it, and a PATH with the system's programs and a stand-in Python."""
+    """Copy the files that set-up reads, and make a folder for PATH with the system's programs and the Python stub."""
     root = tmp_path / 'checkout'
     programs = tmp_path / 'bin'
     programs.mkdir()
@@ -68,7 +71,7 @@ def machine(tmp_path):
             if not program.name.startswith('python') and not (programs / program.name).exists():
                 (programs / program.name).symlink_to(program)
     (programs / 'python3').unlink(missing_ok=True)
-    write_program(programs / 'python3', STAND_IN)
+    write_program(programs / 'python3', PYTHON_STUB)
     for name in ('df', 'du'):
         (programs / name).unlink(missing_ok=True)
     write_program(programs / 'df', '#!/bin/sh\necho header\necho "disk 1 1 ${FREE_KB:-99000000} 1% /"\n')
@@ -97,76 +100,76 @@ def requests(root: Path) -> list[str]:
     return (root / 'notes').read_text().splitlines()
 
 
-def sentence(result: subprocess.CompletedProcess) -> str:
+def failure_message(result: subprocess.CompletedProcess) -> str:
     assert result.returncode == 1
     last = result.stderr.strip().splitlines()[-1]
     assert last.startswith('set-up failed: ')
     return last
 
 
-def test_prerequisites_are_there(machine):
+def test_check_passes_without_creating_an_environment(machine):
     result = run_setup(machine, '--check')
     assert result.returncode == 0, result.stderr
-    assert 'all prerequisites are here' in result.stdout
+    assert 'all prerequisites are present' in result.stdout
     assert not (machine / '.venv').exists()
 
 
 @pytest.mark.parametrize('version', ['3.9', '3.13', '2.7'])
-def test_wrong_python(machine, version):
-    message = sentence(run_setup(machine, '--check', VERSION=version))
+def test_unsupported_python_fails(machine, version):
+    message = failure_message(run_setup(machine, '--check', VERSION=version))
     assert f'3.10, 3.11 or 3.12 is needed, but python3 is Python {version};' in message
     assert 'apt install python3' in message
 
 
-def test_no_python(machine):
+def test_missing_python_fails(machine):
     (machine.parent / 'bin' / 'python3').unlink()
-    assert 'but no Python was found' in sentence(run_setup(machine, '--check'))
+    assert 'but no Python was found' in failure_message(run_setup(machine, '--check'))
 
 
-def test_a_fitting_python_is_found_beside_a_wrong_one(machine):
+def test_supported_python_is_found_beside_an_unsupported_one(machine):
     programs = machine.parent / 'bin'
-    write_program(programs / 'python3.11', STAND_IN)
+    write_program(programs / 'python3.11', PYTHON_STUB)
     write_program(programs / 'python3', '#!/bin/sh\necho 3.13\n')
     assert 'python3.11' in run_setup(machine, '--check').stdout
 
 
-def test_no_headers(machine):
-    message = sentence(run_setup(machine, '--check', HEADERS='1'))
+def test_missing_headers_fail(machine):
+    message = failure_message(run_setup(machine, '--check', HEADERS='1'))
     assert 'Python.h' in message
     assert 'apt install python3-dev' in message
 
 
 @pytest.mark.parametrize('environment', [{}, {'CXX': '/no/such/compiler'}])
-def test_no_compiler(machine, environment):
+def test_missing_compiler_fails(machine, environment):
     (machine.parent / 'bin' / 'c++').unlink(missing_ok=True)
-    message = sentence(run_setup(machine, '--check', **environment))
+    message = failure_message(run_setup(machine, '--check', **environment))
     assert f'no working C++17 compiler: {environment.get("CXX", "c++")!r}' in message
     assert 'apt install g++' in message
 
 
-def test_too_little_disk(machine):
-    message = sentence(run_setup(machine, '--check', FREE_KB=str(3 * 1024 * 1024 + 5)))
-    assert '8 GB more are needed' in message
-    assert '3 GB are free' in message
+def test_full_disk_fails(machine):
+    message = failure_message(run_setup(machine, '--check', FREE_KB=str(3 * 1024 * 1024 + 5)))
+    assert 'set-up needs 8 GB in' in message
+    assert 'but 3 GB are free' in message
 
 
 @pytest.mark.parametrize(
-    ('asked', 'said'),
+    ('environment', 'message'),
     [
-        ({}, 'compiling for CPU (no GPU with a CUDA toolkit that fits this torch; FORCE_CUDA=1 compiles'),
+        ({}, 'compiling for CPU (no GPU with a CUDA toolkit that matches this torch; FORCE_CUDA=1 compiles'),
         ({'FORCE_CUDA': '0'}, 'compiling for CPU (FORCE_CUDA=0)'),
         ({'FORCE_CUDA': '1'}, 'compiling for CPU and CUDA'),
     ],
 )
-def test_the_choice_of_device_is_said(machine, asked, said):
-    result = run_setup(machine, **asked)
+def test_target_device_is_printed(machine, environment, message):
+    result = run_setup(machine, **environment)
     assert result.returncode == 0, result.stderr
-    assert said in result.stdout
+    assert message in result.stdout
 
 
-def test_other_choices_of_device_are_refused_before_anything_is_done(machine):
-    message = sentence(run_setup(machine, FORCE_CUDA='yes'))
-    assert "FORCE_CUDA must be 1 (compile for CUDA), 0 (for the CPU alone) or unset, got 'yes'" in message
+def test_wrong_force_cuda_fails_before_anything_is_done(machine):
+    message = failure_message(run_setup(machine, FORCE_CUDA='yes'))
+    assert "FORCE_CUDA must be 1 (compile for CUDA), 0 (for the CPU only) or unset, got 'yes'" in message
     assert not (machine / '.venv').exists()
 
 
@@ -181,42 +184,42 @@ def test_other_choices_of_device_are_refused_before_anything_is_done(machine):
         ('--editable', 'the operators of mmdefocus could not be compiled'),
     ],
 )
-def test_a_step_fails(machine, request_part, expected):
+def test_failing_step_shows_log_and_advice(machine, request_part, expected):
     result = run_setup(machine, FAIL=request_part)
-    assert expected in sentence(result)
+    assert expected in failure_message(result)
     assert 'setup.log' in result.stderr
     assert 'pretended failure' in result.stderr
     assert not (machine / '.venv' / '.mmdefocus-setup').exists()
 
 
-def test_unreachable_index_with_a_real_pip(machine):
-    """A real Python and a real pip, and an index at a port where nobody listens."""
+def test_unreachable_index_fails_with_a_real_pip(machine):
+    """A real Python and pip try an index at a closed port: the advice must fit pip's actual behaviour."""
     if sys.version_info >= (3, 13):
-        pytest.skip('set-up refuses this Python')
+        pytest.skip('set-up does not support this Python')
     closed = 'http://127.0.0.1:9/simple'
     nowhere = {'PIP_CONFIG_FILE': os.devnull, 'PIP_INDEX_URL': closed, 'PIP_RETRIES': '0', 'HOME': str(machine)}
     result = run_setup(machine, PYTHON=sys.executable, **nowhere)
-    assert 'the package index is unreachable' in sentence(result)
+    assert 'the package index is unreachable' in failure_message(result)
 
 
-def test_venv_without_ensurepip(machine):
-    """Debian without python3-venv: an environment without pip, and the system's pip installs one into it."""
+def test_system_pip_replaces_ensurepip(machine):
+    """Debian without python3-venv creates environments without pip; the system's pip then installs pip into them."""
     result = run_setup(machine, FAIL='-m venv --clear /')
     assert result.returncode == 0, result.stderr
     assert any(request.startswith('-m pip --python') for request in requests(machine))
 
 
-def test_neither_ensurepip_nor_pip(machine):
-    message = sentence(run_setup(machine, '--check', NO_ENSUREPIP='1', FAIL='-m pip --version'))
+def test_missing_ensurepip_and_pip_fails(machine):
+    message = failure_message(run_setup(machine, '--check', NO_ENSUREPIP='1', FAIL='-m pip --version'))
     assert 'apt install python3-venv' in message
 
 
-def test_system_pip_is_too_old_for_a_venv_without_ensurepip(machine):
-    message = sentence(run_setup(machine, FAIL='-m venv --clear /', NO_PIP='1'))
+def test_system_pip_that_cannot_install_pip_fails(machine):
+    message = failure_message(run_setup(machine, FAIL='-m venv --clear /', NO_PIP='1'))
     assert 'apt install python3-venv' in message
 
 
-def test_second_run_does_nothing(machine):
+def test_second_run_installs_nothing(machine):
     first = run_setup(machine)
     assert first.returncode == 0, first.stderr
     assert 'set-up is complete after' in first.stdout
@@ -228,8 +231,8 @@ def test_second_run_does_nothing(machine):
     assert not any('pip' in request for request in requests(machine))
 
 
-def test_interrupted_and_taken_up_again(machine):
-    """Ctrl-C while pip works, which then ends with a failure of its own."""
+def test_interrupted_run_continues(machine):
+    """Ctrl-C also makes pip fail; the script must report the interruption only and reuse the environment later."""
     waiting = machine / 'waiting'
     process = subprocess.Popen(
         ['bash', 'tools/setup.sh'],
@@ -241,7 +244,7 @@ def test_interrupted_and_taken_up_again(machine):
             'WAIT': 'torchvision',
         },
         start_new_session=True,
-        # A shell's background jobs ignore Ctrl-C, and so would everything that the tests start in one.
+        # Background jobs of a shell ignore Ctrl-C, and child processes inherit that; restore the default handler.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         stderr=subprocess.PIPE,
         text=True,
@@ -252,12 +255,12 @@ def test_interrupted_and_taken_up_again(machine):
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert errors.strip() == 'interrupted; the same command goes on from here'
+    assert errors.strip() == 'interrupted; run the same command to continue'
     assert run_setup(machine).returncode == 0
     assert sum('-m venv' in request for request in requests(machine)) == 1
 
 
-def test_changed_sources_are_compiled_again_and_nothing_else(machine):
+def test_changed_sources_only_recompile_the_extension(machine):
     run_setup(machine)
     (machine / 'notes').unlink()
     os.utime(machine / 'extension.so', (1, 1))
@@ -276,17 +279,17 @@ def test_changed_requirements_are_installed(machine):
     assert any('torch torchvision' in request for request in requests(machine))
 
 
-def test_mmcv_of_another_torch_is_compiled_afresh(machine):
+def test_mmcv_compiled_for_another_torch_is_recompiled(machine):
     result = run_setup(machine, CACHE='stale')
     assert result.returncode == 0, result.stderr
-    assert 'does not fit this torch: compile it afresh' in result.stdout
+    assert 'does not match this torch: recompile it' in result.stdout
     wheels = [request for request in requests(machine) if '-m pip wheel' in request]
     assert len(wheels) == 2
     assert '--no-cache-dir --no-binary onedl-mmcv' in wheels[1]
 
 
-def test_mmcv_without_operators(machine):
+def test_mmcv_without_operators_fails(machine):
     result = run_setup(machine, CACHE='broken')
-    assert 'its compiled operators do not work' in sentence(result)
+    assert 'its compiled operators do not work' in failure_message(result)
     assert 'undefined symbol' in result.stderr
     assert not (machine / '.venv' / '.mmdefocus-setup').exists()

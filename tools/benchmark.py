@@ -4,9 +4,9 @@
     python tools/benchmark.py --device cuda --batch 64 --out docs/benchmarks/2030-01-31-h200-networks.md
     python tools/benchmark.py --networks configs/classification/defocus_mamba_base.py timm:deit_base_patch16_224
 
-A network is a classification config, or a model of timm after `timm:`. Before it is timed, its logits, its loss and the
-gradients of all its parameters must be there and finite; the exit code is 1 where they are not. A training step is
-forward pass, loss, backward pass and AdamW, without data loading and augmentation. Nothing else should run on the
+A network is a classification config, or a timm model with the prefix `timm:`. A network is timed only if its logits,
+its loss and the gradients of all parameters are finite; otherwise the exit code is 1. A training step consists of
+forward pass, loss, backward pass and AdamW update, without data loading and augmentation. Run nothing else on the
 machine meanwhile. docs/benchmarks/README.md explains the columns.
 """
 
@@ -45,9 +45,9 @@ class Network:
     """A classifier.
 
     Attributes:
-        module: Its parameters.
-        logits: Images (B, 3, side, side) to logits.
-        loss_for: Labels (B,) to a function of images that gives the loss, a scalar.
+        module: Module that holds the parameters.
+        logits: Function from images (B, 3, side, side) to logits.
+        loss_for: Function from labels (B,) to a function from images to the scalar loss.
     """
 
     module: nn.Module
@@ -73,12 +73,12 @@ def from_timm(name: str, side: int) -> Network:
 
 
 def load(name: str, side: int) -> Network:
-    """A network by its name on the command line, with initial weights."""
+    """Build the network that the command line names, with initial weights."""
     return from_timm(name.removeprefix(TIMM), side) if name.startswith(TIMM) else from_config(name, side)
 
 
 class Steps:
-    """A training step and an inference of one network, on one batch of noise."""
+    """Training and inference steps of one network on one batch of noise."""
 
     def __init__(self, network: Network, batch: int, side: int, dtype: torch.dtype, device: torch.device) -> None:
         self.network = network
@@ -106,7 +106,7 @@ class Steps:
             return self.network.logits(self.images)
 
     def defect(self) -> str | None:
-        """What is wrong with the numbers of the network, or None."""
+        """Return a description of the first missing or non-finite value, or None."""
         if not self.infer().isfinite().all():
             return 'logits that are not finite'
         self.network.module.train()
@@ -120,14 +120,14 @@ class Steps:
         return None
 
     def held_bytes(self) -> int:
-        """Bytes of parameters, buffers and the optimiser's state, without gradients."""
+        """Return the bytes of parameters, buffers and optimiser state, without gradients."""
         state = [x for values in self.optimizer.state.values() for x in values.values()]
         module = self.network.module
         return sum(map(size_in_bytes, [*module.parameters(), *module.buffers(), *state]))
 
 
 def measure(name: str, arguments: argparse.Namespace, machine: Machine) -> tuple[str, ...]:
-    """The row of a network; it says so where the network was refused."""
+    """Return the table row of a network; a network that fails the check gets the reason instead of numbers."""
     steps = Steps(load(name, arguments.side), arguments.batch, arguments.side, arguments.dtype, arguments.device)
     count = sum(parameter.numel() for parameter in steps.network.module.parameters())
     label = (Path(name).stem, f'{count / 1e6:.1f}M')
@@ -135,7 +135,7 @@ def measure(name: str, arguments: argparse.Namespace, machine: Machine) -> tuple
     if defect is not None:
         return (*label, f'NOT TIMED: {defect}', '', '', '')
     figures = []
-    for step in (steps.infer, steps.train):  # in this order: the optimiser has no state yet
+    for step in (steps.infer, steps.train):  # inference first, before the optimiser has a state
         rate = arguments.batch / machine.best_seconds(step, at_least=2)
         steps.optimizer.zero_grad()
         peak = steps.held_bytes() + machine.peak_bytes(step)
@@ -145,13 +145,15 @@ def measure(name: str, arguments: argparse.Namespace, machine: Machine) -> tuple
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--networks', nargs='+', metavar='NAME', default=NETWORKS, help='configs, or timm:MODEL')
+    parser.add_argument('--networks', nargs='+', metavar='NAME', default=NETWORKS, help='config files or timm:MODEL')
     parser.add_argument('--device', default='cpu', help='cpu (default), cuda or cuda:1')
-    parser.add_argument('--batch', type=int, help='images at a time (default: 2, on a GPU 64)')
-    parser.add_argument('--side', type=int, default=224, help='of an image in pixels (default: 224)')
-    parser.add_argument('--dtype', choices=('float32', 'bfloat16'), help='of autocast (default: none, GPU bfloat16)')
-    parser.add_argument('--threads', type=int, default=torch.get_num_threads())
-    parser.add_argument('--seconds', type=float, help='how long each is repeated (default: 5, on a GPU 3)')
+    parser.add_argument('--batch', type=int, help='batch size (default: 2, on a GPU 64)')
+    parser.add_argument('--side', type=int, default=224, help='side of the images in pixels (default: 224)')
+    parser.add_argument(
+        '--dtype', choices=('float32', 'bfloat16'), help='autocast type (default: float32, GPU bfloat16)'
+    )
+    parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='CPU threads')
+    parser.add_argument('--seconds', type=float, help='time to repeat each step (default: 5, on a GPU 3)')
     parser.add_argument('--out', type=Path, metavar='FILE.md', help='write a dated report to this file')
     arguments = parser.parse_args(argv)
     arguments.device = torch.device(arguments.device)

@@ -1,12 +1,12 @@
-"""Time the operators of mmdefocus, after checking their numbers.
+"""Check and time the operators of mmdefocus.
 
     python tools/benchmark_ops.py                                         # all operators, on the CPU
     python tools/benchmark_ops.py --device cuda --flat --out docs/benchmarks/2030-01-31-h200.md
     python tools/benchmark_ops.py --ops defocus_scan --shapes 1,512 1,65536 --implementations cpp
 
-Every implementation is first compared with the reference in float64, outputs and all gradients, and is not timed when
-it differs; the exit code is 1 then. Besides the backends there are named alternatives, such as the fused scan as a
-chain of torch operators around a compiled selective scan. Nothing else should run on the machine meanwhile.
+The outputs and all gradients of each implementation are first compared with the reference in float64. An implementation
+that differs is not timed, and the exit code is 1. Besides the backends, alternatives are timed, such as the fused scan
+as a chain of torch operators around a compiled selective scan. Run nothing else on the machine meanwhile.
 docs/benchmarks/README.md explains the columns.
 """
 
@@ -46,16 +46,16 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--device', default='cpu', help='cpu (default), cuda or cuda:1')
     parser.add_argument('--ops', nargs='*', choices=OPERATORS, default=list(OPERATORS), help='default: all')
-    parser.add_argument('--shapes', nargs='+', metavar='B,L', help='images and tokens (default: as in training)')
+    parser.add_argument('--shapes', nargs='+', metavar='B,L', help='batch and tokens (default: as in training)')
     parser.add_argument('--dtypes', nargs='+', choices=('float32', 'bfloat16', 'float16'), help='default: by device')
     parser.add_argument('--implementations', nargs='+', metavar='NAME', help='default: all that can run')
     parser.add_argument('--channels', type=int, default=1536, help=f'E, a multiple of {scans.GROUP} (default: 1536)')
-    parser.add_argument('--threads', type=int, default=torch.get_num_threads())
-    parser.add_argument('--seconds', type=float, default=0.5, help='how long each is repeated (default: 0.5)')
+    parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='CPU threads')
+    parser.add_argument('--seconds', type=float, default=0.5, help='time to repeat each pass (default: 0.5)')
     parser.add_argument('--flat', action='store_true', help=f'also time per token up to {FLAT_LENGTHS[-1]} tokens')
-    parser.add_argument('--plot', type=Path, metavar='FILE.png', help='draw time per token; with --flat')
+    parser.add_argument('--plot', type=Path, metavar='FILE.png', help='plot the time per token; needs --flat')
     parser.add_argument('--out', type=Path, metavar='FILE.md', help='write a dated report to this file')
-    parser.add_argument('--summary', type=Path, metavar='FILE.md', help='write short tables between the marks of this')
+    parser.add_argument('--summary', type=Path, metavar='FILE.md', help='write short tables between its marks')
     arguments = parser.parse_args(argv)
     for name in ('channels', 'threads', 'seconds'):
         if not getattr(arguments, name) > 0:
@@ -90,7 +90,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def run(arguments: argparse.Namespace, machine: Machine) -> tuple[list[Measurement], list[Measurement]]:
-    """The measurements of the tables, and those of time per token, printed as they come."""
+    """Return the measurements for the tables and those of the time per token; print each when it is done."""
     found: list[Measurement] = []
     flat: list[Measurement] = []
 
@@ -112,7 +112,7 @@ def run(arguments: argparse.Namespace, machine: Machine) -> tuple[list[Measureme
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     torch.set_num_threads(arguments.threads)
-    torch.backends.cudnn.allow_tf32 = False  # or its convolutions would not be those of float32
+    torch.backends.cudnn.allow_tf32 = False  # TF32 convolutions would exceed the float32 tolerance
     machine = Machine(arguments.device, arguments.seconds)
     description = f'{machine.description()} E = {arguments.channels}, memory order (B, L, E).'
     print(description, flush=True)

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Creates .venv with everything that mmdefocus needs. Safe to repeat: what is there stays, what is missing is made.
+# Create .venv with everything that mmdefocus needs. Safe to repeat: installed parts are kept, missing ones added.
 #
 #   bash tools/setup.sh            set up, or finish an interrupted set-up
-#   bash tools/setup.sh --check    only look whether the prerequisites are there
+#   bash tools/setup.sh --check    only check the prerequisites
 #
-# PYTHON=python3.11       the Python to use (default: that of an existing .venv, or the first of python3, python3.12,
-#                         python3.11, python3.10 that fits)
-# FORCE_CUDA=1            compile CUDA code although no GPU is visible; 0: do not, although one is
-# TORCH_CUDA_ARCH_LIST    the GPU architectures to compile for
-# MAX_JOBS=2              parallel compiler processes (default: the cores, as far as there are 2 GB of memory for each)
+# PYTHON=python3.11       Python to use (default: that of an existing .venv, or the first supported one of python3,
+#                         python3.12, python3.11 and python3.10)
+# FORCE_CUDA=1            compile CUDA code even without a visible GPU; 0 skips it even with one
+# TORCH_CUDA_ARCH_LIST    GPU architectures to compile for
+# MAX_JOBS=2              parallel compiler processes (default: one per core, at most one per 2 GB of free memory)
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -18,7 +18,7 @@ BUILD=$ROOT/build/setup
 LOG=$BUILD/setup.log
 STAMP=$VENV/.mmdefocus-setup
 ASKED_CUDA=${FORCE_CUDA:-auto}
-DISK_GB=8 # 5.3 for .venv, more while downloads are being unpacked, and room for data and checkpoints
+DISK_GB=8 # 5.3 for .venv, the rest for unpacking downloads, data and checkpoints
 
 BUILD_TOOLS=(setuptools wheel packaging ninja)
 OPENMMLAB=(onedl-mmengine onedl-mmdetection onedl-mmpretrain opencv-python-headless scikit-learn timm)
@@ -45,15 +45,15 @@ find_python() {
             return
         fi
     done
-    fail "Python 3.10, 3.11 or 3.12 is needed, but ${found:-no Python was found}; install one (apt install python3 python3-dev python3-venv) or name one: PYTHON=/path/to/python3.11 make setup"
+    fail "Python 3.10, 3.11 or 3.12 is needed, but ${found:-no Python was found}; install one (apt install python3 python3-dev python3-venv) or set PYTHON: PYTHON=/path/to/python3.11 make setup"
 }
 
 check_headers() {
     "$PYTHON" -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' ||
-        fail "the C headers of $PYTHON (Python.h) are missing, and compiled operators need them; install them (apt install python3-dev python3-venv)"
+        fail "the C headers of $PYTHON (Python.h) are missing; the compiled operators need them (apt install python3-dev python3-venv)"
 }
 
-# Debian keeps `ensurepip` in the package python3-venv; virtualenv and an installed pip can do without it.
+# Debian ships `ensurepip` in the package python3-venv; virtualenv or an installed pip can replace it.
 check_venv() {
     "$PYTHON" -c 'import venv, ensurepip' 2>/dev/null || "$PYTHON" -m virtualenv --version >/dev/null 2>&1 ||
         "$PYTHON" -m pip --version >/dev/null 2>&1 || fail "$NO_VENV"
@@ -62,14 +62,14 @@ check_venv() {
 check_compiler() {
     local program='#include <vector>
 int main() { return std::vector<int>{}.size(); }'
-    # Unquoted: CXX may hold a launcher too, as in "ccache g++".
+    # Unquoted: CXX may contain a launcher, as in "ccache g++".
     ${CXX:-c++} -std=c++17 -x c++ -fsyntax-only - <<<"$program" >/dev/null 2>&1 ||
-        fail "no working C++17 compiler: '${CXX:-c++}' cannot compile a small program; install one (apt install g++) or name one in CXX"
+        fail "no working C++17 compiler: '${CXX:-c++}' cannot compile a small program; install one (apt install g++) or set CXX"
 }
 
 check_choice_of_device() {
     [[ $ASKED_CUDA =~ ^(auto|0|1)$ ]] ||
-        fail "FORCE_CUDA must be 1 (compile for CUDA), 0 (for the CPU alone) or unset, got '$ASKED_CUDA'"
+        fail "FORCE_CUDA must be 1 (compile for CUDA), 0 (for the CPU only) or unset, got '$ASKED_CUDA'"
 }
 
 check_disk() {
@@ -78,7 +78,7 @@ check_disk() {
     used_kb=$(du -sk "$VENV" 2>/dev/null | awk '{ print $1 }') || used_kb=0
     needed_kb=$((DISK_GB * 1024 * 1024 - ${used_kb:-0}))
     ((free_kb >= needed_kb)) ||
-        fail "too little disk: $((needed_kb / 1024 / 1024)) GB more are needed in $ROOT, $((free_kb / 1024 / 1024)) GB are free; free some or put the checkout elsewhere"
+        fail "not enough disk space: set-up needs $((needed_kb / 1024 / 1024)) GB in $ROOT, but $((free_kb / 1024 / 1024)) GB are free; free some space or move the checkout"
 }
 
 # ---- steps
@@ -89,7 +89,7 @@ create_venv() {
         { "$PYTHON" -m venv --clear --without-pip "$VENV" && "$PYTHON" -m pip --python "$PY" install pip; }
 }
 
-# Modules are compiled to bytecode when they are first imported: most of these never are.
+# --no-compile: most of the installed modules are never imported, and Python compiles the others on import.
 pip_install() { "$PY" -m pip install --no-compile --constraint "$ROOT/requirements/constraints.txt" "$@"; }
 
 install_build_tools() { pip_install --retries 1 "${BUILD_TOOLS[@]}"; }
@@ -113,8 +113,8 @@ sys.exit(release is None or release[1] != torch.version.cuda.split('.')[0])
 PYTHON
 }
 
-# Compiles for CPU only unless a GPU can be used or FORCE_CUDA=1: a visible GPU without a matching nvcc would otherwise
-# stop the build of mmcv.
+# Compile for the CPU only, unless the GPU is usable or FORCE_CUDA=1: mmcv does not build if a GPU is visible and nvcc
+# does not match torch.
 choose_device() {
     : "${FORCE_CUDA:=$(cuda_is_usable 2>>"$LOG" && echo 1 || echo 0)}"
     export FORCE_CUDA
@@ -122,14 +122,14 @@ choose_device() {
         echo "      compiling for CPU and CUDA"
     else
         export CUDA_VISIBLE_DEVICES=
-        local reason='no GPU with a CUDA toolkit that fits this torch; FORCE_CUDA=1 compiles for CUDA all the same'
+        local reason='no GPU with a CUDA toolkit that matches this torch; FORCE_CUDA=1 compiles for CUDA anyway'
         [[ $ASKED_CUDA != 0 ]] || reason='FORCE_CUDA=0'
         echo "      compiling for CPU ($reason)"
     fi
 }
 
-# Two thirds of the compiler's time is spent on torch's headers: read them once. -O1 halves the rest; nothing that runs
-# on the CPU during training or evaluation is slower for it.
+# Parsing torch's headers takes two thirds of the compile time, hence the precompiled header. -O1 halves the rest and
+# does not slow down any mmcv operator that training or evaluation runs on the CPU.
 build_mmcv() {
     local header flags='-O1 -g0' status=0
     rm -rf "$BUILD/wheels"
@@ -146,8 +146,8 @@ install_mmcv() {
     pip_install --no-deps --force-reinstall "$BUILD"/wheels/onedl_mmcv-*.whl && rm -rf "$BUILD/wheels"
 }
 
-# In a fresh process; runs one operator, because pip may hold a wheel that was compiled for another torch ("undefined
-# symbol") or without operators at all.
+# Run one operator in a new process: a wheel from pip's cache may have been compiled for another torch ("undefined
+# symbol") or without operators.
 mmcv_works() {
     "$PY" - <<'PYTHON'
 import os, torch, mmcv._ext
@@ -166,7 +166,7 @@ extension_is_current() {
         [[ -z $(find "$ROOT/setup.py" "$ROOT/pyproject.toml" "$ROOT/mmdefocus/ops/csrc" -newer "$library" -print -quit) ]]
 }
 
-# ---- showing what happens
+# ---- progress
 
 STEP=0
 STEPS=6
@@ -178,7 +178,7 @@ announce() {
 }
 done_in() { printf 'done in %d s\n' $((SECONDS - STARTED)); }
 
-# step TITLE COMMAND…: runs the command into the log; $ADVICE is what to tell when it fails.
+# step TITLE COMMAND…: run the command with its output in the log; print $ADVICE if it fails.
 step() {
     announce "$1"
     "${@:2}" >>"$LOG" 2>&1 || stop
@@ -191,7 +191,7 @@ stop() {
     fail "$ADVICE"
 }
 
-# What set-up depends on: where any of it changes, it runs again.
+# Checksum of everything that set-up depends on; set-up runs again after a change.
 fingerprint() {
     {
         echo "$ROOT $ASKED_CUDA"
@@ -201,7 +201,7 @@ fingerprint() {
     } 2>/dev/null | cksum
 }
 
-# Everything but mmdefocus itself.
+# Install everything except mmdefocus.
 install_stack() {
     local version packages status=0
     version=$(python_version "$PY") || version=none
@@ -209,33 +209,33 @@ install_stack() {
         ADVICE=$NO_VENV
         step "create a virtual environment with $PYTHON (a few seconds)" create_venv
     else
-        step "virtual environment: there already" true
+        step "virtual environment: already present" true
     fi
 
-    ADVICE="pip could not install ${BUILD_TOOLS[*]}: the package index is unreachable or lacks them; check the network and pip's own settings (pip config list)"
-    step "reach the package index, install build tools (a few seconds)" install_build_tools
-    ADVICE="pip could not install torch and torchvision in the versions of requirements/constraints.txt; if the lines above speak of a connection, check the network and run the same command again"
+    ADVICE="pip could not install ${BUILD_TOOLS[*]}: the package index is unreachable or lacks them; check the network and pip's configuration (pip config list)"
+    step "contact the package index and install build tools (a few seconds)" install_build_tools
+    ADVICE="pip could not install torch and torchvision in the versions of requirements/constraints.txt; if the lines above report a connection error, check the network and run the same command again"
     step "install torch and torchvision (about 1 min)" install_torch
     choose_device
 
-    # Compiling keeps the processor busy, downloading the network: at the same time. The job has a process group of its
-    # own, so that nothing of it outlives an interrupted set-up.
+    # Download packages while mmcv compiles. The download gets its own process group (set -m), so that interrupting set-up
+    # kills all of it.
     set -m
     install_packages >"$BUILD/packages.log" 2>&1 9>&- &
     packages=$!
     set +m
     trap 'kill -- -'"$packages"' 2>/dev/null || true' EXIT
     if mmcv_works >>"$LOG" 2>&1; then
-        step "operators of mmcv: there already" true
+        step "operators of mmcv: already present" true
     else
-        ADVICE="the operators of mmcv could not be compiled; the lines above name the compiler's first complaint or the connection that failed"
+        ADVICE="the operators of mmcv could not be compiled; the lines above show the compiler error or the failed connection"
         step "compile the operators of mmcv and download the other packages (about 2 min)" build_mmcv
     fi
     announce "install the other packages (a few seconds more)"
     wait "$packages" || status=$?
     trap - EXIT
     cat "$BUILD/packages.log" >>"$LOG"
-    ADVICE="pip could not install the OpenMMLab packages and their tools; if the lines above speak of a connection, check the network and run the same command again"
+    ADVICE="pip could not install the OpenMMLab packages and their tools; if the lines above report a connection error, check the network and run the same command again"
     ((status == 0)) || stop
     if compgen -G "$BUILD/wheels/onedl_mmcv-*.whl" >/dev/null; then
         install_mmcv >>"$LOG" 2>&1 || stop
@@ -243,8 +243,8 @@ install_stack() {
     done_in
     if ! mmcv_works >>"$LOG" 2>&1; then
         STEPS=$((STEPS + 1))
-        announce "mmcv came from pip's cache but does not fit this torch: compile it afresh (about 2 min)"
-        ADVICE="mmcv is installed, but its compiled operators do not work (see the lines above); remove $VENV, check that the compiler is the one that this Python was built for, and run the same command again"
+        announce "mmcv from pip's cache does not match this torch: recompile it (about 2 min)"
+        ADVICE="mmcv is installed, but its compiled operators do not work (see the lines above); check that the compiler is compatible with this Python, remove $VENV and run the same command again"
         { build_mmcv --no-cache-dir --no-binary onedl-mmcv && install_mmcv && mmcv_works; } >>"$LOG" 2>&1 || stop
         done_in
     fi
@@ -255,13 +255,13 @@ main() {
     mkdir -p "$BUILD"
     exec 9>"$BUILD/lock"
     if command -v flock >/dev/null && ! flock -n 9; then
-        echo "another set-up is running in this checkout; waiting for it"
+        echo "waiting for another set-up in this checkout to finish"
         flock 9
     fi
-    rm -rf "$BUILD/tmp" "$BUILD/header" # left by an interrupted set-up
+    rm -rf "$BUILD/tmp" "$BUILD/header" # left over from an interrupted set-up
     mkdir "$BUILD/tmp"
-    exec 3>&2 # the trap may run while stderr goes to the log
-    trap 'printf "\ninterrupted; the same command goes on from here\n" >&3; exit 130' INT TERM
+    exec 3>&2 # stderr may point to the log when the trap runs
+    trap 'printf "\ninterrupted; run the same command to continue\n" >&3; exit 130' INT TERM
     export TMPDIR=$BUILD/tmp PATH=$VENV/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1
 
     local only_extension=no
@@ -273,14 +273,14 @@ main() {
         only_extension=yes
     fi
     find_python
-    NO_VENV="$PYTHON cannot create a virtual environment with pip; install the module for it (apt install python3-venv)"
+    NO_VENV="$PYTHON cannot create a virtual environment with pip; install the venv module (apt install python3-venv)"
     check_headers
     check_venv
     check_compiler
     check_choice_of_device
     check_disk
     if [[ ${1:-} == --check ]]; then
-        echo "all prerequisites are here: $PYTHON, ${CXX:-c++}, $DISK_GB GB of disk"
+        echo "all prerequisites are present: $PYTHON, ${CXX:-c++}, $DISK_GB GB of disk"
         return
     fi
 
@@ -300,7 +300,7 @@ main() {
         echo "setting up $VENV (3 to 5 minutes on 2 cores, all output in $LOG)"
         install_stack
     fi
-    ADVICE="the operators of mmdefocus could not be compiled; the lines above name the compiler's complaint"
+    ADVICE="the operators of mmdefocus could not be compiled; the lines above show the compiler error"
     step "compile and install mmdefocus (about 1 min)" install_mmdefocus
     fingerprint >"$STAMP"
     rm -rf "$BUILD/tmp"

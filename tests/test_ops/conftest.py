@@ -4,7 +4,7 @@ import torch
 
 @pytest.fixture(autouse=True)
 def _poison_empty_memory():
-    """Fills the buffers of torch.empty with NaN, so that a value nobody wrote shows."""
+    """Fill the buffers of torch.empty with NaN, so that a kernel that leaves values unwritten fails the tests."""
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)

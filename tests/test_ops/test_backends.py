@@ -1,4 +1,4 @@
-"""The choice among the backends, and the reasons against them. The machine is described by replaced attributes."""
+"""Tests of the choice of backends and of the reasons given against them, with patched machine properties."""
 
 import types
 
@@ -20,7 +20,7 @@ CPU, GPU = torch.device('cpu'), torch.device('cuda', 0)
 
 @pytest.fixture
 def gpu_machine(monkeypatch):
-    """A machine with a GPU and an extension that has kernels for it; its fields can be changed."""
+    """Simulate a GPU with an extension that has kernels for it; tests change fields of the returned object."""
     machine = types.SimpleNamespace(missing='', available=True)
     monkeypatch.setattr(backends, '_NO_EXTENSION', None)
     monkeypatch.setattr(backends, '_BUILT_WITH_CUDA', True)
@@ -34,7 +34,7 @@ def gpu_machine(monkeypatch):
     backends._no_kernels_for_gpu.cache_clear()
 
 
-def test_all_backends_are_listed_from_the_fastest_to_the_slowest():
+def test_backends_are_listed_fastest_first():
     assert list(available_backends()) == ['cuda', 'triton', 'mamba_ssm', 'cpp', 'reference']
 
 
@@ -49,11 +49,11 @@ def test_all_backends_are_listed_from_the_fastest_to_the_slowest():
         (torch.device('mps'), torch.float32, 'reference'),
     ],
 )
-def test_the_fastest_that_can_run_is_chosen(gpu_machine, device, dtype, expected):
+def test_fastest_backend_that_can_run_is_chosen(gpu_machine, device, dtype, expected):
     assert choose_backend(None, device, dtype) == expected
 
 
-def test_unsupported_arguments_lead_to_the_next_backend(gpu_machine):
+def test_unsupported_arguments_select_the_next_backend(gpu_machine):
     unsupported = {'cuda': 'its kernels are too narrow', 'cpp': None}
     assert choose_backend(None, GPU, torch.float32, unsupported=unsupported) == 'triton'
     with pytest.raises(RuntimeError, match="backend 'cuda' cannot run: its kernels are too narrow"):
@@ -77,7 +77,7 @@ def test_reasons_against_cuda(gpu_machine, device, dtype, changes, reason):
     assert can_run_cuda(device, dtype) == reason
 
 
-def test_kernels_for_other_gpus(gpu_machine):
+def test_missing_kernels_for_the_gpu_are_reported(gpu_machine):
     gpu_machine.missing = 'no kernel image is available for execution on the device'
     reason = can_run_cuda(torch.device('cuda', 3))
     assert reason.startswith('the extension has no kernels for GPU number 3 (no kernel image is available')
@@ -85,7 +85,7 @@ def test_kernels_for_other_gpus(gpu_machine):
     assert choose_backend(None, GPU, torch.float32, ('cuda', 'reference')) == 'reference'
 
 
-def test_triton_runs_on_gpu_tensors_and_when_it_is_interpreted(gpu_machine, monkeypatch):
+def test_triton_runs_on_gpu_tensors_and_in_its_interpreter(gpu_machine, monkeypatch):
     monkeypatch.delenv('TRITON_INTERPRET', raising=False)
     assert can_run_triton(GPU, torch.bfloat16) is None
     assert can_run_triton(GPU, torch.float64) == 'its kernels compute in float32, got float64'
@@ -98,14 +98,14 @@ def test_triton_runs_on_gpu_tensors_and_when_it_is_interpreted(gpu_machine, monk
     assert can_run_triton(GPU) == 'Triton is not installed; "pip install triton" installs it'
 
 
-def test_triton_launches_nothing_without_a_c_compiler(gpu_machine, monkeypatch):
+def test_triton_needs_a_c_compiler_to_launch(gpu_machine, monkeypatch):
     monkeypatch.setattr(backends, '_HAS_C_COMPILER', False)
     assert can_run_triton(GPU).startswith('it needs a C compiler and the C headers of Python to launch kernels')
     monkeypatch.setenv('TRITON_INTERPRET', '1')
     assert can_run_triton(CPU) is None
 
 
-def test_triton_serves_gpus_that_the_extension_has_no_kernels_for(gpu_machine, monkeypatch):
+def test_triton_is_chosen_for_gpus_without_cuda_kernels(gpu_machine, monkeypatch):
     gpu_machine.missing = 'no kernel image is available for execution on the device'
     assert choose_backend(None, GPU, torch.bfloat16) == 'triton'
     assert choose_backend(None, GPU, torch.float64) == 'reference'
@@ -115,7 +115,7 @@ def test_triton_serves_gpus_that_the_extension_has_no_kernels_for(gpu_machine, m
     assert choose_backend(None, GPU, torch.bfloat16, ('cuda', 'triton', 'reference')) == 'reference'
 
 
-def test_the_interpreter_of_triton_is_never_the_choice(monkeypatch):
+def test_triton_interpreter_runs_only_by_name(monkeypatch):
     monkeypatch.setenv('TRITON_INTERPRET', '1')
     assert choose_backend(None, CPU, torch.float32) != 'triton'
     assert choose_backend('triton', CPU, torch.float32) == 'triton'
@@ -123,7 +123,7 @@ def test_the_interpreter_of_triton_is_never_the_choice(monkeypatch):
     assert choose_backend(None, CPU, torch.float32) == 'triton'
 
 
-def test_extension_without_cuda(monkeypatch):
+def test_extension_without_cuda_is_reported(monkeypatch):
     monkeypatch.setattr(backends, '_NO_EXTENSION', None)
     monkeypatch.setattr(backends, '_BUILT_WITH_CUDA', False)
     with pytest.raises(RuntimeError, match=r"backend 'cuda' cannot run: .* is built without CUDA; .*FORCE_CUDA=1 pip"):
@@ -137,7 +137,7 @@ def test_extension_without_cuda(monkeypatch):
     assert available_backends()['reference'] is None
 
 
-def test_environment_variable(gpu_machine, monkeypatch):
+def test_environment_variable_names_a_backend(gpu_machine, monkeypatch):
     monkeypatch.setenv('MMDEFOCUS_BACKEND', 'reference')
     assert choose_backend(None, GPU) == 'reference'
     assert choose_backend('cuda', GPU) == 'cuda'
@@ -151,19 +151,19 @@ def test_environment_variable(gpu_machine, monkeypatch):
         choose_backend(None, CPU)
 
 
-def test_a_name_is_stronger_than_a_wrong_environment_variable(monkeypatch):
+def test_named_backend_overrides_a_wrong_environment_variable(monkeypatch):
     monkeypatch.setenv('MMDEFOCUS_BACKEND', 'gpu')
     assert requested_backend('reference', CPU) == 'reference'
 
 
-def test_a_named_backend_is_asked_for_the_type(gpu_machine):
+def test_named_backend_must_support_the_type(gpu_machine):
     assert choose_backend('triton', GPU, torch.float32) == 'triton'
     for choose in (choose_backend, requested_backend):
         with pytest.raises(RuntimeError, match=r"backend 'triton' cannot run: .*float64"):
             choose('triton', GPU, torch.float64)
 
 
-def test_the_environment_variable_speaks_to_operators_that_have_the_backend(gpu_machine, monkeypatch):
+def test_environment_variable_is_ignored_by_operators_without_the_backend(gpu_machine, monkeypatch):
     monkeypatch.setenv('MMDEFOCUS_BACKEND', 'cuda')
     assert requested_backend(None, CPU, implemented=('reference',)) is None
     assert choose_backend(None, CPU, implemented=('cpp', 'reference')) == 'cpp'
@@ -171,7 +171,7 @@ def test_the_environment_variable_speaks_to_operators_that_have_the_backend(gpu_
     assert requested_backend(None, CPU) is None
 
 
-def test_an_operator_that_a_backend_does_not_have(gpu_machine):
+def test_named_backend_without_the_operator_raises(gpu_machine):
     with pytest.raises(RuntimeError, match="backend 'cuda' does not have this operator; those that do: cpp, reference"):
         choose_backend('cuda', GPU, implemented=('cpp', 'reference'))
 

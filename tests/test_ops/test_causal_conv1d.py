@@ -16,9 +16,9 @@ def make(batch=2, channels=40, length=70, width=4, dtype=torch.float32, bias=Tru
 
 def run(arguments, activation, backend):
     y = causal_conv1d(*arguments, activation=activation, backend=backend)
-    incoming = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(y.dtype)
+    grad_output = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(y.dtype)
     present = [tensor for tensor in arguments if tensor is not None]
-    return [y, *torch.autograd.grad(y, present, incoming)]
+    return [y, *torch.autograd.grad(y, present, grad_output)]
 
 
 def assert_same(arguments, activation):
@@ -44,7 +44,7 @@ def test_cpp_equals_reference_at_every_width(channels, width, bias):
 
 
 @pytest.mark.parametrize('backend', ('reference', 'cpp'))
-def test_definition_against_a_grouped_convolution(backend):
+def test_equals_a_grouped_convolution(backend):
     x, weight, bias = make(dtype=torch.float64)
     expected = F.silu(F.conv1d(F.pad(x, (3, 0)), weight[:, None], bias, groups=40))
     assert_close(causal_conv1d(x, weight, bias, 'swish', backend=backend), expected, FORWARD[torch.float64])
@@ -66,7 +66,7 @@ def test_is_causal(backend):
     assert (gradient[..., 62:66].abs().amax(dim=(0, 1)) > 0).all()
 
 
-def test_any_strides():
+def test_strides_do_not_matter():
     arguments = make()
     transposed = [
         tensor.detach().transpose(0, -1).contiguous().transpose(0, -1).requires_grad_() for tensor in arguments
@@ -87,9 +87,9 @@ def test_half_types_compute_in_float32(backend, dtype):
     expected = causal_conv1d(exact, weight, bias, 'silu', backend=backend)
     assert y.dtype == dtype
     assert torch.equal(y, expected.to(dtype))
-    incoming = torch.randn_like(y)
-    gradients = torch.autograd.grad(y, (half, weight, bias), incoming)
-    expected_gradients = torch.autograd.grad(expected, (exact, weight, bias), incoming.float())
+    grad_output = torch.randn_like(y)
+    gradients = torch.autograd.grad(y, (half, weight, bias), grad_output)
+    expected_gradients = torch.autograd.grad(expected, (exact, weight, bias), grad_output.float())
     assert torch.equal(gradients[0], expected_gradients[0].to(dtype))
     for gradient, other in zip(gradients[1:], expected_gradients[1:], strict=True):
         assert gradient.dtype == torch.float32
@@ -98,14 +98,14 @@ def test_half_types_compute_in_float32(backend, dtype):
 
 @pytest.mark.parametrize('scale', (1.0, 1 / 3, -3.0, 2**-12))
 @pytest.mark.parametrize('dtype', HALF)
-def test_every_number_of_a_half_type(dtype, scale):
-    """Loading and storing: subnormal numbers, rounding to even, overflow, infinity and NaN."""
+def test_every_value_of_a_half_type_is_loaded_and_stored_exactly(dtype, scale):
+    """Covers subnormal numbers, rounding to even, overflow, infinity and NaN."""
     x = torch.arange(2**16).to(torch.uint16).view(dtype).reshape(1, 64, -1)
     y = causal_conv1d(x, torch.full((64, 1), scale), backend='cpp')
     torch.testing.assert_close(y, (x.float() * scale).to(dtype), rtol=0, atol=0, equal_nan=True)
 
 
-def test_nan_passes_through():
+def test_nan_propagates():
     x, weight, bias = (tensor.detach() for tensor in make())
     x[0, 3, 10] = torch.nan
     y = causal_conv1d(x, weight, bias, 'silu', backend='cpp')
@@ -153,7 +153,7 @@ def test_compiles_without_graph_break():
         ({1: torch.zeros(40, 4, device='meta')}, ValueError, r'x is on cpu but weight is on meta'),
     ],
 )
-def test_wrong_arguments(changes, error, message):
+def test_wrong_arguments_raise(changes, error, message):
     arguments = [*make(), None]
     for index, value in changes.items():
         arguments[index] = value
@@ -161,7 +161,7 @@ def test_wrong_arguments(changes, error, message):
         causal_conv1d(*arguments)
 
 
-def test_second_derivatives_of_the_compiled_kernel_are_refused():
+def test_double_backward_of_the_compiled_kernel_raises():
     x, weight, bias = make(length=5)
     y = causal_conv1d(x, weight, bias, 'silu', backend='cpp')
     (gradient,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)

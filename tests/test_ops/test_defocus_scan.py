@@ -1,4 +1,4 @@
-"""The fused scan: every backend against the reference, and the reference against scalars."""
+"""Tests of the fused scan: each backend equals the reference, and the reference equals a loop over scalars."""
 
 import math
 
@@ -18,7 +18,7 @@ BACKENDS = ['reference', *COMPILED]
 
 
 def make(batch=2, channels=24, length=33, state=16, dtype=torch.float32):
-    """Random arguments by name; positions are not 0, 1, …, and the sequence goes on from a state."""
+    """Make random arguments by name, with fractional positions that start at 3 and with an initial state."""
     tensor = lambda *shape: torch.randn(*shape, dtype=dtype)  # noqa: E731
     arguments = {
         'u': tensor(batch, length, channels),
@@ -37,13 +37,15 @@ def make(batch=2, channels=24, length=33, state=16, dtype=torch.float32):
 
 
 def run(arguments, backend, **options):
-    """Outputs, and gradients of all arguments that have one, for the same incoming gradients at every call."""
+    """Return outputs and the gradients of all arguments, for the same output gradients in every call."""
     options = {**OPTIONS, **options}
     y, state = defocus_scan(**arguments, **options, return_last_state=True, backend=backend)
     generator = torch.Generator().manual_seed(1)
-    incoming = [torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out.dtype) for out in (y, state)]
+    grad_outputs = [
+        torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out.dtype) for out in (y, state)
+    ]
     names = [name for name in NAMES if arguments.get(name) is not None]
-    gradients = torch.autograd.grad([y, state], [arguments[name] for name in names], incoming)
+    gradients = torch.autograd.grad([y, state], [arguments[name] for name in names], grad_outputs)
     return {'y': y, 'last_state': state}, dict(zip(names, gradients, strict=True))
 
 
@@ -57,7 +59,7 @@ def assert_same(arguments, backend, **options):
         assert_close(gradients[name], expected, GRADIENT[dtype], f'gradient of {name}')
 
 
-def test_definition_against_scalars():
+def test_reference_equals_a_loop_over_scalars():
     arguments = make(batch=1, channels=4, length=5, state=2, dtype=torch.float64)
     y, last_state = defocus_scan(
         **arguments, delta_scale=2.0, group_size=2, eps=0.1, return_last_state=True, backend='reference'
@@ -70,13 +72,13 @@ def test_definition_against_scalars():
     for t in range(5):
         theta = [a['positions'][t] * f for f in a['freq']]
 
-        def turn(x, theta=theta):
+        def rotate(x, theta=theta):
             return [
                 x[0] * math.cos(theta[0]) - x[1] * math.sin(theta[0]),
                 x[1] * math.cos(theta[1]) + x[0] * math.sin(theta[1]),
             ]
 
-        b, c = turn(a['B'][t]), turn(a['C'][t])
+        b, c = rotate(a['B'][t]), rotate(a['C'][t])
         out = []
         for e in range(4):
             delta = math.log1p(math.exp(a['dt'][t][e] + a['dt_bias'][e])) / 2
@@ -125,7 +127,7 @@ def test_equals_reference_at_every_width(backend, channels, group_size, state):
 
 @pytest.mark.parametrize('absent', [('freq', 'positions'), ('positions',), ('initial_state',)])
 @pytest.mark.parametrize('backend', COMPILED)
-def test_equals_reference_without(backend, absent):
+def test_equals_reference_without_optional_arguments(backend, absent):
     assert_same({**make(), **dict.fromkeys(absent)}, backend)
 
 
@@ -138,7 +140,7 @@ def test_positions_count_from_zero_by_default():
 @pytest.mark.parametrize('dtype', HALF)
 @pytest.mark.parametrize('backend', BACKENDS)
 def test_default_positions_of_half_types_are_float32(backend, dtype):
-    """bfloat16 has no 257, float16 no 2049."""
+    """bfloat16 cannot represent 257, and float16 cannot represent 2049."""
     length = 300 if dtype == torch.bfloat16 else 2100
     arguments = {name: value.detach() for name, value in make(batch=1, channels=8, length=length).items()}
     arguments |= {name: arguments[name].to(dtype) for name in ACTIVATIONS}
@@ -147,9 +149,9 @@ def test_default_positions_of_half_types_are_float32(backend, dtype):
     assert torch.equal(y, defocus_scan(**counted, **OPTIONS, backend=backend))
 
 
-@pytest.mark.parametrize('cut', (1, 31, 32, 33, 64, 99))
+@pytest.mark.parametrize('boundary', (1, 31, 32, 33, 64, 99))
 @pytest.mark.parametrize('backend', BACKENDS)
-def test_a_sequence_continues_across_a_cut(backend, cut):
+def test_last_state_continues_a_sequence(backend, boundary):
     arguments = make(length=100, dtype=torch.float64)
 
     def part(state, *bounds):
@@ -159,8 +161,8 @@ def test_a_sequence_continues_across_a_cut(backend, cut):
         return defocus_scan(**changed, **OPTIONS, return_last_state=True, backend=backend)
 
     whole, last_state = part(arguments['initial_state'], 0, 100)
-    first, state = part(arguments['initial_state'], 0, cut)
-    second, end = part(state, cut, 100)
+    first, state = part(arguments['initial_state'], 0, boundary)
+    second, end = part(state, boundary, 100)
     torch.testing.assert_close(torch.cat((first, second), dim=1), whole, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(end, last_state, rtol=1e-12, atol=1e-12)
     inputs = [arguments[name] for name in NAMES]
@@ -184,7 +186,7 @@ def test_is_causal(backend):
 
 @pytest.mark.parametrize('backend', COMPILED)
 def test_slices_of_projections_and_expanded_gradients(backend):
-    """What the mixer passes in: halves and slices of wider rows; and any other strides."""
+    """The mixer passes slices of wider rows; other strides and expanded gradients must work as well."""
     plain = make(length=37)
     strided = dict(plain)
     for name in NAMES:
@@ -207,7 +209,7 @@ def test_slices_of_projections_and_expanded_gradients(backend):
 
 @pytest.mark.parametrize('used', (0, 1))
 @pytest.mark.parametrize('backend', COMPILED)
-def test_one_output_used_alone(backend, used):
+def test_gradients_with_only_one_output_used(backend, used):
     arguments = make()
     gradients = []
     for name in (backend, 'reference'):
@@ -229,15 +231,15 @@ def test_half_types_compute_in_float32(backend, dtype):
     assert torch.equal(y, expected.to(dtype))
     assert state.dtype == torch.float32
     assert torch.equal(state, expected_state)
-    incoming = torch.randn_like(y)
-    gradients = torch.autograd.grad(y, list(half.values()), incoming)
-    expected_gradients = torch.autograd.grad(expected, list(exact.values()), incoming.float())
+    grad_output = torch.randn_like(y)
+    gradients = torch.autograd.grad(y, list(half.values()), grad_output)
+    expected_gradients = torch.autograd.grad(expected, list(exact.values()), grad_output.float())
     for name, gradient, other in zip(half, gradients, expected_gradients, strict=True):
         assert gradient.dtype == dtype
         assert_close(gradient.float(), other, HALF[dtype], f'gradient of {name}')
 
 
-def test_autocast_does_not_reach_the_scan():
+def test_autocast_does_not_change_the_result():
     arguments = make()
     for backend in BACKENDS:
         expected = defocus_scan(**arguments, **OPTIONS, backend=backend)
@@ -262,11 +264,11 @@ def test_extreme_steps(backend, step):
     arguments = make()
     with torch.no_grad():
         arguments['dt'].add_(step)
-    # Steps of 200 would leave nothing of earlier tokens; the norm then cancels C, whose gradient is rounding noise.
+    # Steps of 200 would erase all earlier tokens; the norm then cancels C, whose gradient is only rounding error.
     assert_same(arguments, backend, delta_scale=max(step, 2.0))
 
 
-def test_shape_only_tensors():
+def test_meta_tensors_give_the_shapes():
     arguments = {name: value.detach().to('meta') for name, value in make(length=5).items()}
     y, state = defocus_scan(**arguments, **OPTIONS, return_last_state=True)
     assert y.is_meta

@@ -48,12 +48,12 @@ def make(batch=2, length=5, channels=8, state=4):
         ({'backend': 'fast'}, "expected backend to be None or one of .*, got 'fast'"),
     ],
 )
-def test_values_that_do_not_fit(changes, message):
+def test_wrong_values_raise(changes, message):
     with pytest.raises(ValueError, match=message):
         defocus_scan(**{**make(), **changes})
 
 
-def test_odd_state_cannot_turn_in_pairs():
+def test_odd_state_with_frequencies_raises():
     with pytest.raises(ValueError, match=r'expected an even state with freq .*, got 3'):
         defocus_scan(**make(state=3))
     defocus_scan(**{**make(state=3), 'freq': None})
@@ -70,12 +70,12 @@ def test_odd_state_cannot_turn_in_pairs():
         ({'B': [1.0]}, 'expected B to be a tensor, got list'),
     ],
 )
-def test_types_that_do_not_fit(changes, message):
+def test_wrong_types_raise(changes, message):
     with pytest.raises(TypeError, match=message):
         defocus_scan(**{**make(), **changes})
 
 
-def test_environment_variable_forces_a_backend(monkeypatch):
+def test_wrong_environment_variable_raises_unless_a_backend_is_named(monkeypatch):
     monkeypatch.setenv('MMDEFOCUS_BACKEND', 'fast')
     with pytest.raises(ValueError, match=r"expected the environment variable MMDEFOCUS_BACKEND to be .*, got 'fast'"):
         defocus_scan(**make())

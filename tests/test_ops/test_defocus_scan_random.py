@@ -1,4 +1,4 @@
-"""The fused scan of random shapes, options and memory orders against the reference."""
+"""Property test: the fused scan equals the reference for random shapes, options and memory orders."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def calls(draw):
         arguments[name] = value.transpose(0, -1).contiguous().transpose(0, -1).requires_grad_()
     for name in draw(st.sets(st.sampled_from(('freq', 'positions', 'initial_state')))):
         arguments[name] = None
-    # Norms of few channels cancel nearly all of their gradient; a large eps leaves some of it to compare.
+    # Norms of few channels cancel nearly all of their gradient; a large eps keeps enough of it to compare.
     options = {'group_size': group_size, 'delta_scale': draw(st.floats(0.3, 5.0)), 'eps': draw(st.floats(0.01, 1.0))}
     return arguments, options
 
@@ -30,6 +30,6 @@ def calls(draw):
 @pytest.mark.parametrize('backend', COMPILED)
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(call=calls())
-def test_equals_reference_at_random(backend, call):
+def test_equals_reference_for_random_calls(backend, call):
     arguments, options = call
     assert_same(arguments, backend, **options)

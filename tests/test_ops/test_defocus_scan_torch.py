@@ -1,4 +1,4 @@
-"""The compiled fused scan as an operator of torch: registration, tracing, memory, determinism, limits of its checks."""
+"""Tests of the compiled fused scan as a torch operator: registration, tracing, memory, determinism, argument checks."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ backward_op = torch.ops.mmdefocus.defocus_scan_backward.default
 
 
 def raw(arguments, dtype=None):
-    """The operator's tensors, in its order; activations in another type where one is given."""
+    """Return the tensors in the order of the operator's schema, with activations cast to ``dtype`` if it is given."""
     cast = lambda name, x: x.detach().to(dtype).requires_grad_() if dtype and name in ACTIVATIONS else x  # noqa: E731
     return [None if arguments[name] is None else cast(name, arguments[name]) for name in ARGUMENTS]
 
@@ -29,8 +29,8 @@ def test_opcheck(dtype, absent):
     detached = [None if x is None else x.detach() for x in tensors]
     y, last_state, chunk_states = forward_op(*detached, *RAW_OPTIONS)
     for grad_last_state in (None, torch.randn_like(last_state)):
-        incoming = (torch.randn_like(y).transpose(0, 1).contiguous().transpose(0, 1), grad_last_state)
-        torch.library.opcheck(backward_op, (*incoming, *detached, *RAW_OPTIONS, chunk_states))
+        grad_outputs = (torch.randn_like(y).transpose(0, 1).contiguous().transpose(0, 1), grad_last_state)
+        torch.library.opcheck(backward_op, (*grad_outputs, *detached, *RAW_OPTIONS, chunk_states))
 
 
 def test_compiles_without_graph_break():
@@ -47,7 +47,7 @@ def test_compiles_without_graph_break():
         torch.testing.assert_close(gradient, expected)
 
 
-def test_second_derivatives_are_refused():
+def test_double_backward_raises():
     arguments = make(length=4)
     y = defocus_scan(**arguments, **OPTIONS, backend='cpp')
     (gradient,) = torch.autograd.grad(y.square().sum(), arguments['dt'], create_graph=True)
@@ -56,7 +56,7 @@ def test_second_derivatives_are_refused():
 
 
 def run_with_threads(counts, arguments):
-    """Outputs and gradients, with each number of threads."""
+    """Return outputs and gradients for each number of threads."""
     threads = torch.get_num_threads()
     results = []
     try:
@@ -69,7 +69,7 @@ def run_with_threads(counts, arguments):
     return results
 
 
-def test_same_result_for_any_number_of_threads_that_channels_occupy():
+def test_result_is_independent_of_the_number_of_threads_without_segments():
     arguments = make(batch=1, channels=192, length=2100)
     first, *others = run_with_threads((1, 2, 3, 8), arguments)
     for other in others:
@@ -78,18 +78,18 @@ def test_same_result_for_any_number_of_threads_that_channels_occupy():
 
 
 @pytest.mark.parametrize(('batch', 'length', 'threads'), [(1, 2100, 8), (1, 768, 3), (2, 1000, 64)])
-def test_segments_of_a_sequence_for_more_threads(batch, length, threads):
+def test_segments_of_a_sequence_equal_the_whole_sequence(batch, length, threads):
     arguments = make(batch, channels=64, length=length, dtype=torch.float64)
     with torch.no_grad():
-        arguments['A'] *= 1e-3  # what enters a segment must still be there when it ends
+        arguments['A'] *= 1e-3  # slow decay: the initial state of a segment must affect its end
     expected, actual, repeated = run_with_threads((1, threads, threads), arguments)
-    assert not torch.equal(actual['y'], expected['y'])  # the last bits tell that the sequence was cut
+    assert not torch.equal(actual['y'], expected['y'])  # different rounding proves that segments were used
     for name in expected:
         assert_close(actual[name], expected[name], GRADIENT[torch.float64], name)
         assert torch.equal(actual[name], repeated[name]), name
 
 
-def test_saves_its_inputs_and_chunk_states_only():
+def test_saves_only_inputs_and_chunk_states():
     batch, channels, state, length = 1, 64, 16, 512
     arguments = make(batch, channels, length, state)
     saved = []
@@ -98,9 +98,9 @@ def test_saves_its_inputs_and_chunk_states_only():
     given = {x.data_ptr() for x in arguments.values()}
     (own,) = [x for x in saved if x.data_ptr() not in given]
     assert own.shape == (batch, length // 32, state, channels)
-    incoming = torch.ones_like(y)
+    grad_output = torch.ones_like(y)
     with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        y.backward(incoming)
+        y.backward(grad_output)
     allocations = [event.self_cpu_memory_usage for event in profile.events() if event.self_cpu_memory_usage > 0]
     assert max(allocations) == y.numel() * y.itemsize  # the gradients of u, dt and z are the largest
     assert sum(allocations) <= 6 * y.numel() * y.itemsize
@@ -108,7 +108,7 @@ def test_saves_its_inputs_and_chunk_states_only():
 
 @pytest.mark.parametrize('dimension', (0, 1))
 def test_offsets_beyond_32_bits(dimension):
-    """Two sequences, or two tokens, 2³¹ numbers apart in memory that is reserved and hardly touched."""
+    """Two sequences, or two tokens, are 2³¹ elements apart; the memory between them is reserved but not touched."""
     apart = 2**31 + 64
     plain = make(batch=2 - dimension, channels=8, length=2)
     memory = torch.from_numpy(np.empty(apart + 4096, dtype=np.float16))
@@ -124,7 +124,7 @@ def test_offsets_beyond_32_bits(dimension):
 
 
 @pytest.mark.parametrize('name', ('u', 'dt', 'B', 'C', 'z'))
-def test_nan_reaches_all_that_depends_on_it_and_nothing_else(name):
+def test_nan_propagates_only_to_dependent_values(name):
     arguments = {key: value.detach() for key, value in make(length=40).items()}
     arguments[name][0, 10, 3] = torch.nan
     y, state = defocus_scan(**arguments, **OPTIONS, return_last_state=True, backend='cpp')
@@ -153,14 +153,14 @@ def test_nan_reaches_all_that_depends_on_it_and_nothing_else(name):
         ({'group_size': 3}, 'expected a group_size that divides 8 channels, got 3'),
     ],
 )
-def test_direct_calls_of_the_operator_are_safe(changes, message):
+def test_direct_calls_check_arguments(changes, message):
     arguments = make(channels=8, length=3, state=4)
     values = {name: arguments[name] for name in ARGUMENTS} | {'delta_scale': 2.0, 'group_size': 8, 'eps': 1e-6}
     with pytest.raises(RuntimeError, match=message):
         forward_op(**values | changes)
 
 
-def test_direct_calls_of_the_gradient_are_safe():
+def test_direct_backward_calls_check_arguments():
     arguments = [x.detach() for x in raw(make(length=3))]
     y, state, chunk_states = forward_op(*arguments, *RAW_OPTIONS)
     for grad_y, grad_state, chunks, message in (

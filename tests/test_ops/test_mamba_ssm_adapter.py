@@ -1,4 +1,4 @@
-"""The adapter of mamba-ssm's scan: when it is offered, and what it passes on. The package itself needs a GPU."""
+"""Tests of the adapter for mamba-ssm's scan: availability and passed arguments. A stub replaces the package."""
 
 import sys
 import types
@@ -15,7 +15,7 @@ CPU, GPU = torch.device('cpu'), torch.device('cuda', 0)
 
 
 @pytest.fixture(autouse=True)
-def _fresh_answers():
+def _clear_cache():
     backends._no_mamba_ssm.cache_clear()
     yield
     backends._no_mamba_ssm.cache_clear()
@@ -23,7 +23,7 @@ def _fresh_answers():
 
 @pytest.fixture
 def installed(monkeypatch):
-    """A machine with a GPU and mamba-ssm, whose compiled scan can be imported."""
+    """Simulate a GPU and an installed mamba-ssm with its compiled scan."""
     package = types.ModuleType('mamba_ssm')
     package.__spec__ = types.SimpleNamespace()
     monkeypatch.setitem(sys.modules, 'mamba_ssm', package)
@@ -31,25 +31,25 @@ def installed(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
 
 
-def test_it_is_chosen_for_gpu_tensors_where_it_is_installed(installed):
+def test_chosen_for_gpu_tensors_if_installed(installed):
     assert can_run_mamba_ssm() is None
     assert choose_backend(None, GPU, torch.bfloat16, ('mamba_ssm', 'cpp', 'reference')) == 'mamba_ssm'
     assert choose_backend(None, CPU, torch.bfloat16, ('mamba_ssm', 'reference')) == 'reference'
 
 
-def test_reasons_against_it(installed, monkeypatch):
+def test_reasons_why_it_cannot_run(installed, monkeypatch):
     assert can_run_mamba_ssm(CPU) == 'its kernels run on CUDA tensors, got tensors on cpu'
     assert can_run_mamba_ssm(GPU, torch.float64) == 'its kernels compute in float32, got float64'
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     assert can_run_mamba_ssm() == 'torch finds no CUDA GPU'
 
 
-def test_an_installation_without_its_compiled_scan(installed, monkeypatch):
+def test_missing_compiled_scan_is_reported(installed, monkeypatch):
     monkeypatch.setitem(sys.modules, 'selective_scan_cuda', None)
     assert can_run_mamba_ssm(GPU).startswith('mamba-ssm is installed, but its compiled scan cannot be imported (')
 
 
-def test_no_installation(monkeypatch):
+def test_missing_package_is_reported(monkeypatch):
     monkeypatch.setitem(sys.modules, 'mamba_ssm', None)
     with pytest.raises(RuntimeError, match=r"'mamba_ssm' cannot run: mamba-ssm is not installed; .*mmdefocus\[mamba\]"):
         choose_backend('mamba_ssm', GPU)
@@ -57,7 +57,7 @@ def test_no_installation(monkeypatch):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """The arguments that `selective_scan_fn` got; it is computed by the reference, and takes CPU tensors."""
+    """Replace `selective_scan_fn` by the reference on the CPU; return the list of the arguments of its calls."""
     seen = []
 
     def selective_scan_fn(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False, **options):
@@ -75,8 +75,8 @@ def calls(monkeypatch):
 
 
 @pytest.mark.parametrize('constant', ('', 'B', 'BC'))
-def test_half_types_are_passed_on_and_parameters_are_float32(calls, constant):
-    """What its kernels ask for: activations of one type, and float32 for all that does not depend on the input."""
+def test_half_types_are_passed_on_with_float32_parameters(calls, constant):
+    """Its kernels require one type for all activations, and float32 for tensors that do not depend on the input."""
     arguments = {name: x.detach().bfloat16() for name, x in make(constant=constant).items()}
     options = {'delta_softplus': True, 'return_last_state': True}
     y, state = selective_scan(**arguments, **options, backend='mamba_ssm')
@@ -90,14 +90,14 @@ def test_half_types_are_passed_on_and_parameters_are_float32(calls, constant):
     assert_close(state, expected_state, FORWARD[torch.float32])
 
 
-def test_what_is_left_out_stays_out(calls):
+def test_absent_arguments_are_passed_as_none(calls):
     arguments = {name: x.detach() for name, x in make().items()} | dict.fromkeys(('D', 'z', 'delta_bias'))
     y = selective_scan(**arguments, backend='mamba_ssm')
     assert torch.equal(y, selective_scan(**arguments, backend='reference'))
     assert [calls[0][name] for name in ('D', 'z', 'delta_bias')] == [None] * 3
 
 
-def test_its_limits(calls):
+def test_unsupported_arguments_raise(calls):
     arguments = make(length=3)
     selective_scan(**arguments, backend='mamba_ssm').sum().backward()
     with pytest.raises(RuntimeError, match=r"'mamba_ssm' cannot run: its last state has no gradient; .*torch.no_grad"):

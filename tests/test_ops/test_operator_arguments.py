@@ -1,4 +1,4 @@
-"""What all operators have in common: messages that name operator and argument, half parameters, autocast."""
+"""Tests for all operators: errors name operator and argument; half-type parameters; autocast."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def attention():
     return {'q': q, 'k': k, 'v': v, 'decay': torch.rand(H, P), 'freq': torch.rand(H, P)}
 
 
-def memory():
+def recurrent_memory():
     return {**attention(), 'initial_state': torch.randn(B, H, 2 * P, 2 * P)}
 
 
@@ -43,7 +43,7 @@ MAKERS = {
     selective_scan: plain_scan,
     causal_conv1d: convolution,
     bandpass_attention: attention,
-    retention: memory,
+    retention: recurrent_memory,
 }
 ALL = [(op, name) for op, make in MAKERS.items() for name in make()]
 OPTIONS = {defocus_scan: {'group_size': 4}, selective_scan: {'delta_softplus': True}}
@@ -57,7 +57,7 @@ def call(op, arguments, **options):
 
 
 @each_argument
-def test_types_are_refused_by_name(op, name):
+def test_wrong_type_raises_and_names_the_argument(op, name):
     arguments = MAKERS[op]()
     with pytest.raises(TypeError, match=rf'^{op.__name__}: expected {name} as float16, .* got torch\.complex64'):
         call(op, arguments | {name: arguments[name].to(torch.complex64)})
@@ -66,7 +66,7 @@ def test_types_are_refused_by_name(op, name):
 
 
 @each_argument
-def test_float64_does_not_mix(op, name):
+def test_float64_mixed_with_float32_raises(op, name):
     arguments = MAKERS[op]()
     first, second = list(arguments)[:2]
     wrong = f'{first} is torch.float64 but {second}' if name == first else f'{first} is torch.float32 but {name}'
@@ -75,7 +75,7 @@ def test_float64_does_not_mix(op, name):
 
 
 @each_argument
-def test_shapes_are_refused_by_name(op, name):
+def test_wrong_shape_raises_and_names_the_argument(op, name):
     arguments = MAKERS[op]()
     with pytest.raises(ValueError, match=rf'^{op.__name__}: expected {name} of shape \('):
         call(op, arguments | {name: arguments[name][None]})
@@ -83,8 +83,8 @@ def test_shapes_are_refused_by_name(op, name):
 
 @backends
 @each_operator
-def test_half_parameters_are_converted_once(op, backend):
-    """Parameters in a half type give what the same numbers in float32 give."""
+def test_half_parameters_equal_their_float32_values(op, backend):
+    """Half-type parameters are converted to float32, so that no operation rounds them again."""
     arguments = MAKERS[op]()
     sequence = list(arguments)[:2] if op in (defocus_scan, selective_scan) else list(arguments)[:1]
     sequence += [name for name in ('B', 'C', 'z', 'k', 'v', 'positions', 'initial_state') if name in arguments]
@@ -95,7 +95,7 @@ def test_half_parameters_are_converted_once(op, backend):
 
 @backends
 @each_operator
-def test_autocast_changes_nothing(op, backend):
+def test_autocast_does_not_change_the_result(op, backend):
     arguments = MAKERS[op]()
     expected = call(op, arguments, backend=backend)
     with torch.autocast('cpu', torch.bfloat16):
@@ -105,6 +105,6 @@ def test_autocast_changes_nothing(op, backend):
 
 
 @pytest.mark.parametrize('delta_scale', [0, -1.0, float('nan')])
-def test_delta_scale_is_positive(delta_scale):
+def test_delta_scale_must_be_positive(delta_scale):
     with pytest.raises(ValueError, match=r'^defocus_scan: expected a positive delta_scale, got'):
         call(defocus_scan, scan(), delta_scale=delta_scale)

@@ -5,7 +5,7 @@ import torch
 from mmdefocus.ops.defocus_scan.rotary import learnable_rotary
 
 
-def test_rotary_is_the_formula_channel_by_channel():
+def test_rotary_equals_the_formula_per_channel():
     torch.manual_seed(0)
     length, channels = 7, 6
     x = torch.randn(2, length, channels, dtype=torch.float64)
@@ -15,17 +15,17 @@ def test_rotary_is_the_formula_channel_by_channel():
     for t in range(length):
         for j in range(channels):
             theta = float(positions[t] * frequencies[j])
-            turned = -x[:, t, j + 1] if j % 2 == 0 else x[:, t, j - 1]
-            expected[:, t, j] = x[:, t, j] * math.cos(theta) + turned * math.sin(theta)
+            partner = -x[:, t, j + 1] if j % 2 == 0 else x[:, t, j - 1]
+            expected[:, t, j] = x[:, t, j] * math.cos(theta) + partner * math.sin(theta)
     torch.testing.assert_close(learnable_rotary(x, positions, frequencies), expected)
 
 
 def test_every_channel_has_its_own_frequency():
     x = torch.randn(1, 4, 2)
     positions = torch.arange(4.0)
-    turned = learnable_rotary(x, positions, torch.tensor([0.7, 0.0]))
-    assert torch.equal(turned[..., 1], x[..., 1])
-    assert not torch.allclose(turned[:, 1:, 0], x[:, 1:, 0])
+    rotated = learnable_rotary(x, positions, torch.tensor([0.7, 0.0]))
+    assert torch.equal(rotated[..., 1], x[..., 1])
+    assert not torch.allclose(rotated[:, 1:, 0], x[:, 1:, 0])
 
 
 def test_frequencies_receive_gradients():

@@ -32,7 +32,7 @@ def call(**changes):
         ({'backend': 'fast'}, r"expected backend to be None or one of .*, got 'fast'"),
     ],
 )
-def test_wrong_values(changes, message):
+def test_wrong_values_raise(changes, message):
     with pytest.raises(ValueError, match=message):
         call(**changes)
 
@@ -47,12 +47,12 @@ def test_wrong_values(changes, message):
         ({'gate': None}, r"unexpected keyword argument 'gate'"),
     ],
 )
-def test_wrong_types(changes, message):
+def test_wrong_types_raise(changes, message):
     with pytest.raises(TypeError, match=message):
         call(**changes)
 
 
-def test_named_backend_that_cannot_run_says_why(monkeypatch):
+def test_named_backend_that_cannot_run_raises_the_reason(monkeypatch):
     monkeypatch.setattr(backends, '_NO_EXTENSION', 'the extension is not built')
     selective_scan(**make())
     with pytest.raises(RuntimeError, match="backend 'cpp' cannot run: the extension is not built"):
@@ -67,12 +67,12 @@ def test_named_backend_that_cannot_run_says_why(monkeypatch):
         (1, torch.zeros(2, 40, 34), r'expected delta of shape \[2, 40, 33\], got \[2, 40, 34\]'),
         (2, torch.zeros(40), r'expected A of shape \(E, N\) with N > 0, got \[40\]'),
         (2, torch.zeros(40, 0), r'expected A of shape \(E, N\) with N > 0, got \[40, 0\]'),
-        (3, torch.zeros(2, 3, 16, 33), r'expected B of shape \[2, 1, 16, 33\], got \[2, 3, 16, 33\]'),
-        (4, torch.zeros(2, 1, 16, 33, dtype=torch.float64), 'expected C as Float on cpu, got Double on cpu'),
+        (3, torch.zeros(2, 3, 16, 33), r'expected B of shape \[2, 16, 33\], got \[2, 3, 16, 33\]'),
+        (4, torch.zeros(2, 16, 33, dtype=torch.float64), 'expected C as Float on cpu, got Double on cpu'),
     ],
 )
-def test_direct_calls_of_the_operator_are_safe(index, tensor, message):
-    arguments = [make()[name].detach() for name in ('u', 'delta', 'A', 'B', 'C')]
+def test_direct_calls_check_arguments(index, tensor, message):
+    arguments = [make()[name].detach().squeeze(1) for name in ('u', 'delta', 'A', 'B', 'C')]  # without groups
     arguments[index] = tensor
     with pytest.raises(RuntimeError, match=message):
         torch.ops.mmdefocus.selective_scan(*arguments)

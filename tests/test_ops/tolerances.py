@@ -1,4 +1,4 @@
-"""Tolerances of the operator tests: the largest error relative to the largest value of the expected tensor."""
+"""Tolerances of the operator tests: largest error relative to the largest value of the expected tensor."""
 
 from typing import NamedTuple
 
@@ -6,12 +6,12 @@ import torch
 
 FORWARD = {torch.float64: 1e-9, torch.float32: 1e-5}
 GRADIENT = {torch.float64: 1e-9, torch.float32: 1e-5}
-# One rounding of the result to a half type; all else is computed in float32.
+# One rounding of the result to a half type; everything before it is computed in float32.
 HALF = {torch.bfloat16: 2**-8, torch.float16: 2**-11}
 
 
 class Looser(NamedTuple):
-    """A multiple of the tolerances above, and why no less will do."""
+    """A multiple of the tolerances above, and the reason why the tolerance itself is too strict."""
 
     factor: int
     reason: str
@@ -19,19 +19,17 @@ class Looser(NamedTuple):
 
 LOOSER = {
     'filter': Looser(4, 'gradients of decay and frequency are sums of B L² / 2 terms of either sign'),
-    'narrow norm': Looser(4, 'norms of one channel, or of one or two states, cancel most of a gradient'),
-    'recurrence': Looser(6, 'each of the 577 states is rounded, and turned once more by a rounded factor'),
-    'hundreds of tokens': Looser(4, 'float32 phases of hundreds of radians are 1e-5 off, in either computation'),
-    'thousands of tokens': Looser(10, 'float32 phases of thousands of radians are 1e-4 off'),
-    'rounded operands': Looser(
-        4, 'the operands of the products, or the incoming gradients, are rounded to the half type'
-    ),
-    'rounded products': Looser(8, 'gradients take two such products, one behind the other'),
+    'narrow norm': Looser(4, 'norms of one channel, or of one or two states, cancel most of the gradient'),
+    'recurrence': Looser(6, 'each of the 577 states is rounded and then rotated by a rounded factor'),
+    'hundreds of tokens': Looser(4, 'float32 phases of hundreds of radians are off by 1e-5 in both computations'),
+    'thousands of tokens': Looser(10, 'float32 phases of thousands of radians are off by 1e-4'),
+    'rounded operands': Looser(4, 'the operands of the products or the output gradients are rounded to the half type'),
+    'rounded products': Looser(8, 'gradients consist of two such products in sequence'),
 }
 
 
 def looser(tolerance: float, *names: str) -> float:
-    """The tolerance times the factors of the named rows of the table."""
+    """Return the tolerance times the factors of the named rows of ``LOOSER``."""
     for name in names:
         tolerance *= LOOSER[name].factor
     return tolerance

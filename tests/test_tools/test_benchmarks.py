@@ -1,4 +1,4 @@
-"""The benchmarks on tiny shapes: what they refuse, and that nothing is missing in what they report. No times."""
+"""The benchmark tools on tiny shapes: reports are complete, and wrong results or options are rejected."""
 
 import dataclasses
 import importlib
@@ -25,7 +25,7 @@ IMPLEMENTATIONS = {
     'bandpass_attention': ['blocks', 'reference'],
     'retention': ['chunkwise', 'reference'],
 }
-# Half types round between the operators of a mixer, too.
+# The mixer also rounds intermediate results to the half type.
 LARGEST_ERROR = {'float32': 1e-5, 'bfloat16': 8 * 2**-8}
 PTXAS = """\
 ptxas info    : Compiling entry function '_ZN9mmdefocus4cuda12carry_kernelEv' for 'sm_90'
@@ -36,7 +36,7 @@ ptxas info    : Used 42 registers, used 0 barriers
 
 @pytest.fixture
 def load(monkeypatch):
-    """Import a module of the tools."""
+    """Return a function that imports a module from the folder of the tools."""
     monkeypatch.syspath_prepend(str(TOOLS))
     monkeypatch.delenv('MMDEFOCUS_BACKEND', raising=False)
     return importlib.import_module
@@ -53,7 +53,7 @@ def machine(load):
 
 
 def cells(table: str) -> list[list[str]]:
-    """Rows of the tables in a document, without their headers' rules."""
+    """Return the rows of all tables in a document, without the rules below the headers."""
     lines = [line.strip('| \n').split('|') for line in table.splitlines() if line.startswith('|')]
     return [[cell.strip() for cell in line] for line in lines if not set(''.join(line)) <= set(' -:')]
 
@@ -104,7 +104,7 @@ def test_report_has_every_operator_implementation_and_pass(ops, tmp_path, monkey
     before, between, after = (part for mark in [document.read_text()] for part in split(mark, marks))
     assert (before, after) == ('before\n', '\nafter\n')
     assert 'old' not in between
-    listed = [(row[0], row[3]) for row in cells(between.partition('Times faster')[0])[1:]]
+    listed = [(row[0], row[3]) for row in cells(between.partition('Speed-up')[0])[1:]]
     assert listed == [(f'`{operator}`', name) for operator, names in IMPLEMENTATIONS.items() for name in names]
 
 
@@ -131,16 +131,16 @@ def test_wrong_results_and_gradients_are_not_timed(ops, monkeypatch, capsys, wro
     implementations = {'wrong': wrong, 'reference': scan.implementations['reference']}
     monkeypatch.setitem(ops.OPERATORS, scan.name, dataclasses.replace(scan, implementations=implementations))
     assert ops.main([*TINY, '--ops', scan.name]) == 1
-    of_it, of_others = {}, []
+    errors, reference_passes = {}, []
     for row in cells(capsys.readouterr().out):
-        of_it.update({row[3]: row[-1]} if row[2] == 'wrong' else {})
-        of_others += [row[3]] if row[2] == 'reference' else []
-    assert of_it == {'NOT TIMED: error above 1.0e-05': error}
-    assert of_others == ['forward', 'forward + backward']
+        errors.update({row[3]: row[-1]} if row[2] == 'wrong' else {})
+        reference_passes += [row[3]] if row[2] == 'reference' else []
+    assert errors == {'NOT TIMED: error above 1.0e-05': error}
+    assert reference_passes == ['forward', 'forward + backward']
 
 
-def test_long_attention_is_checked_beyond_what_the_reference_can(load, monkeypatch):
-    """Past the part of it that is compared with the reference, the blocks in float64 say what is right."""
+def test_long_attention_is_checked_against_the_proxy(load, monkeypatch):
+    """Errors beyond the part that fits the reference are found by comparison with the float64 blocks."""
     attention, operators = load('benchmarking.attention'), load('benchmarking.operators')
     monkeypatch.setattr(attention, 'MOST_PAIRS', 16)
     blocks = attention.BANDPASS_ATTENTION.implementations['blocks']
@@ -154,12 +154,12 @@ def test_long_attention_is_checked_beyond_what_the_reference_can(load, monkeypat
         check = operators.Check(operator, shape, torch.float32, type('', (), {'device': cpu}), 'forward + backward')
         assert not check.whole
         assert check.expected[0].shape[:3] == (2, 2, 6)
-        assert check.error(operator.implementations[operator.stand_in]) < check.allowed(operator.stand_in)
+        assert check.error(operator.implementations[operator.proxy]) < check.tolerance(operator.proxy)
         if operator is attention.BANDPASS_ATTENTION:
             assert check.error(wrong_at_the_end) > 1e-3
 
 
-def test_parts_of_scans_fit(load):
+def test_reference_of_scans_fits_into_memory(load):
     scans, shape = load('benchmarking.scans'), load('benchmarking.operators').Shape
     assert scans.fewer_groups(shape(1, 4705, 1536)) == (1, 4705, 1536)
     assert scans.fewer_groups(shape(1, 65536, 1536)) == (1, 65536, 128)
@@ -168,20 +168,20 @@ def test_parts_of_scans_fit(load):
 
 
 def test_phases_are_exact_in_float32(load):
-    """Else their rounding would be the error that the check sees."""
+    """Rounded phases would mask the errors of an implementation."""
     freq = load('benchmarking.scans').frequencies(16, device=torch.device('cpu'))
     positions = torch.arange(65536.0)
     assert torch.equal(torch.outer(positions, freq).double(), torch.outer(positions.double(), freq.double()))
 
 
-def test_tolerances_are_those_of_the_tests(load):
+def test_tolerances_equal_those_of_the_operator_tests(load):
     tested = runpy.run_path(str(TOOLS.parent / 'tests' / 'test_ops' / 'tolerances.py'))
     single = torch.float32
     assert tested['FORWARD'][single] == tested['GRADIENT'][single]
     assert {single: tested['FORWARD'][single], **tested['HALF']} == load('benchmarking.operators').TOLERANCES
 
 
-def test_mixer_is_that_of_the_models(load):
+def test_mixer_equals_that_of_the_models(load):
     scans = load('benchmarking.scans')
     module = MambaMixer(32, 128, scans.STATE, scans.KERNEL_WIDTH, scans.DT_RANK, scans.GROUP)
     x, positions = torch.randn(2, 9, 32), torch.arange(9.0)
@@ -215,7 +215,7 @@ def test_peak_memory(machine):
 def test_number_of_runs(machine):
     calls = []
     machine.best_seconds(lambda: calls.append(time.sleep(0.001)))
-    assert len(calls) == 1, 'a run that takes longer than all may is the only one'
+    assert len(calls) == 1, 'a warm-up run longer than the time limit is the only run'
     machine.seconds = 0.5
     calls.clear()
     machine.best_seconds(lambda: calls.append(time.sleep(0.2)), at_least=5)
@@ -234,13 +234,13 @@ def test_number_of_runs(machine):
         (['--summary', 'none.md'], "--summary: 'none.md' has no lines '<!-- begin of the benchmark -->' and"),
     ],
 )
-def test_mistakes_are_named_before_anything_is_timed(ops, capsys, arguments, message):
+def test_wrong_options_raise_before_anything_is_timed(ops, capsys, arguments, message):
     with pytest.raises(SystemExit, match='2'):
         ops.main(arguments)
     assert message in capsys.readouterr().err
 
 
-def test_a_forced_backend_is_refused_or_reported(ops, load, monkeypatch, capsys):
+def test_forced_backend_is_rejected_by_the_tool_and_named_in_reports(ops, load, monkeypatch, capsys):
     monkeypatch.setenv('MMDEFOCUS_BACKEND', 'reference')
     with pytest.raises(SystemExit, match='2'):
         ops.main(TINY)
@@ -249,18 +249,18 @@ def test_a_forced_backend_is_refused_or_reported(ops, load, monkeypatch, capsys)
 
 
 def test_without_a_gpu(load, tmp_path, capsys):
-    said = '--device cuda: torch finds no CUDA GPU'
-    assert said in tool(tmp_path, 'benchmark_ops.py', '--device', 'cuda', code=2)
+    message = '--device cuda: torch finds no CUDA GPU'
+    assert message in tool(tmp_path, 'benchmark_ops.py', '--device', 'cuda', code=2)
     if not torch.cuda.is_available():
         with pytest.raises(SystemExit, match='2'):
             load('benchmark').main(['--device', 'cuda'])
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
 
 
-def test_backend_that_cannot_run_is_explained(ops, capsys):
+def test_reasons_are_printed_when_no_implementation_can_run(ops, capsys):
     assert ops.main([*TINY, '--ops', 'causal_conv1d', '--implementations', 'mamba_ssm']) == 1
-    said = capsys.readouterr().out
-    assert 'nothing was timed: no such implementation runs on cpu\n## Backends\n- `cuda`: ' in said
+    printed = capsys.readouterr().out
+    assert 'nothing was timed: no such implementation runs on cpu\n## Backends\n- `cuda`: ' in printed
 
 
 def test_registers_of_the_cuda_kernels_are_reported(load, tmp_path, monkeypatch):
@@ -271,7 +271,7 @@ def test_registers_of_the_cuda_kernels_are_reported(load, tmp_path, monkeypatch)
     assert cells(report.cuda_kernels())[1] == ['carry_kernel', 'sm_90', '42', '12 / 16']
 
 
-def test_documentation_has_a_place_for_the_summary(load):
+def test_docs_have_marks_for_the_summary(load):
     before, after = load('benchmarking.report').around_marks(TOOLS.parent / 'docs' / 'operators.md')
     assert 'benchmark_ops.py' in before
     assert after
@@ -291,13 +291,13 @@ def test_networks_in_inference_and_training(load, tmp_path):
     assert [row[0] for row in rows] == [DIGITS.stem, 'timm:vit_tiny_patch16_224']
     assert rows[1][1] == '5.7M'
     assert all(float(row[column]) > 0 for row in rows for column in (2, 4)), 'images per second'
-    # Parameters alone are 22 MB; training adds gradients and two moments of each.
+    # The parameters take 22 MB; training adds gradients and the two moments of AdamW.
     assert float(rows[1][5]) > 3 * float(rows[1][3]) > 0.05
     assert 'Batch 1, 32 x 32 pixels, float32' in text
 
 
 @pytest.mark.parametrize(
-    ('defect', 'said'),
+    ('defect', 'message'),
     [
         ('nan', 'logits that are not finite'),
         ('loss', 'a loss that is not finite'),
@@ -305,7 +305,7 @@ def test_networks_in_inference_and_training(load, tmp_path):
         ('gradient', 'a gradient of 0.weight that is not finite'),
     ],
 )
-def test_broken_networks_are_not_timed(load, monkeypatch, capsys, defect, said):
+def test_broken_networks_are_not_timed(load, monkeypatch, capsys, defect, message):
     benchmark = load('benchmark')
     module = nn.Sequential(nn.Linear(8, 2), nn.Linear(2, 2))
 
@@ -319,4 +319,4 @@ def test_broken_networks_are_not_timed(load, monkeypatch, capsys, defect, said):
 
     monkeypatch.setattr(benchmark, 'load', lambda *_: benchmark.Network(module, logits, lambda labels: loss))
     assert benchmark.main(['--networks', str(DIGITS), '--side', '32', '--seconds', '1e-9']) == 1
-    assert f'NOT TIMED: {said}' in capsys.readouterr().out
+    assert f'NOT TIMED: {message}' in capsys.readouterr().out

@@ -1,6 +1,6 @@
-"""Attention and retention with a band-pass as the benchmark runs them, beside torch's causal attention.
+"""Benchmark cases of band-pass attention and retention, with torch's causal attention as the yardstick.
 
-Legend: B batch, H heads, L tokens, d channels of a head, P = d / 2 pairs, V channels of a value.
+Shapes: B batch, H heads, L tokens, d channels of a head, P = d / 2 pairs, V channels of a value.
 """
 
 import math
@@ -16,17 +16,17 @@ from torch import Tensor
 from mmdefocus.ops import bandpass_attention, retention
 
 HEAD = 64
-# The reference keeps about 1.6 kB for every pair of a query and a key.
+# Largest number of query-key pairs for the reference, which stores about 1.6 kB per pair.
 MOST_PAIRS = 2**21
 
 
 def heads(shape: Shape) -> int:
-    """A mixer of E channels belongs to tokens of E / 2."""
+    """Return the number of heads: E is the inner width of Mamba, twice the width of the tokens."""
     return max(1, shape.channels // (2 * HEAD))
 
 
 def make_attention(value_dims: int, shape: Shape, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
-    """Half-lives from 4 to 4096 tokens, as in a new network."""
+    """Make random arguments with half-lives from 4 to 4096 tokens, as a network is initialised."""
     queries = (shape.batch, heads(shape), shape.length, HEAD)
     activation = partial(normal, dtype=dtype, device=device)
     half_lives = torch.linspace(math.log(4), math.log(4096), heads(shape), device=device).exp()
@@ -47,30 +47,30 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def sdpa_seconds(machine: Machine, shape: Shape, dtype: torch.dtype) -> dict[str, float]:
     tensors = make_attention(HEAD, shape, dtype, machine.device)
     tensors = {name: tensors[name] for name in ('q', 'k', 'v')}
-    incoming = torch.randn_like(tensors['v'])
+    grad_output = torch.randn_like(tensors['v'])
     runs = (
         partial(forward, causal_attention, tensors),
-        partial(forward_backward, causal_attention, tensors, incoming),
+        partial(forward_backward, causal_attention, tensors, grad_output),
     )
     return {passes: machine.best_seconds(run) for passes, run in zip(PASSES, runs, strict=True)}
 
 
 def fewer_queries(shape: Shape) -> Shape:
-    """One image, so few heads that its pairs fit, and then so few tokens."""
+    """Reduce tokens, then heads, then images until the query-key pairs fit into ``MOST_PAIRS``."""
     length = min(shape.length, math.isqrt(MOST_PAIRS))
     count = max(1, min(heads(shape), MOST_PAIRS // length**2))
     return Shape(max(1, min(shape.batch, MOST_PAIRS // (length**2 * count))), length, 2 * HEAD * count)
 
 
 def pairs(shape: Shape) -> int:
-    """Pairs of a query and a key that it sees, of all heads."""
+    """Count the query-key pairs of all heads under a causal mask."""
     return shape.batch * heads(shape) * shape.length * (shape.length + 1) // 2
 
 
 BANDPASS_ATTENTION = Operator(
     name='bandpass_attention',
-    meaning=f'E / {2 * HEAD} heads of {HEAD} channels, causal. `SDPA` is '
-    '`scaled_dot_product_attention(is_causal=True)` on the same q, k and v, without a band-pass.',
+    description=f'E / {2 * HEAD} heads of {HEAD} channels, causal. `SDPA` is '
+    '`scaled_dot_product_attention(is_causal=True)` on the same q, k and v, without a band-pass filter.',
     make=partial(make_attention, HEAD),
     like='v',
     implementations={
@@ -83,12 +83,12 @@ BANDPASS_ATTENTION = Operator(
     exponentials=pairs,
     matrix_flops=lambda shape: pairs(shape) * 4 * HEAD,
     yardstick=('SDPA', sdpa_seconds),
-    stand_in='blocks',
+    proxy='blocks',
 )
 RETENTION = Operator(
     name='retention',
-    meaning=f'E / {2 * HEAD} heads of {HEAD} channels and {2 * HEAD} of the values. `SDPA` is '
-    f'`scaled_dot_product_attention(is_causal=True)` with {HEAD} channels of the values, that of a ViT of this width.',
+    description=f'E / {2 * HEAD} heads of {HEAD} channels, values of {2 * HEAD}. `SDPA` is '
+    f'`scaled_dot_product_attention(is_causal=True)` with values of {HEAD} channels, as in a ViT of this width.',
     make=partial(make_attention, 2 * HEAD),
     like='v',
     implementations={
@@ -97,8 +97,8 @@ RETENTION = Operator(
     },
     comparable=fewer_queries,
     exponentials=lambda shape: 0,
-    # Every token enters a state and is read from one.
+    # Each token is written to the state and read from it: two products of (HEAD) x (2 HEAD) per token and head.
     matrix_flops=lambda shape: shape.batch * heads(shape) * shape.length * 8 * HEAD**2,
     yardstick=('SDPA', sdpa_seconds),
-    stand_in='chunkwise',
+    proxy='chunkwise',
 )

@@ -1,4 +1,4 @@
-"""The machine that a benchmark runs on: its clock, its memory and its measured limits."""
+"""Measure time, memory and peak rates of the device that a benchmark runs on."""
 
 import ctypes
 import functools
@@ -17,7 +17,7 @@ from mmdefocus.ops import available_backends
 COPIED_BYTES = 2**28
 EXPS_IN_CACHE = (2**15, 2**16, 2**17)  # floats per thread
 CHAINED_EXPS = 256
-# One exponential after the other in a register: a plain torch.exp would measure the cache.
+# A chain of exponentials in a register: torch.exp would measure memory bandwidth instead.
 CUDA_EXPS = f"""
 template <typename T> T chained_exps(T x) {{
   for (int i = 0; i < {CHAINED_EXPS}; ++i) x = __expf(-x);
@@ -29,27 +29,32 @@ MATRIX_SIDE = {'cpu': 1024, 'cuda': 8192}
 
 
 class Machine:
-    """Measures on one device.
+    """Run measurements on one device.
 
     Attributes:
-        device: Where.
-        seconds: How long a function is repeated.
-        copy_rate: Bytes read and written per second.
-        exp_rate: Exponentials per second.
+        device: CPU or CUDA device.
+        seconds: Time for which each function is repeated.
+        copy_rate: Measured bytes read and written per second.
+        exp_rate: Measured exponentials per second.
     """
 
     def __init__(self, device: torch.device, seconds: float) -> None:
         self.device = device
         self.seconds = seconds
         if device.type == 'cuda':
-            torch.cuda.set_device(device)  # events belong to the current one
+            torch.cuda.set_device(device)  # events are recorded on the current device
         self.copy_rate = self._copy_rate()
         self.exp_rate = self._exp_rate()
 
     def best_seconds(self, function: Callable[[], object], at_least: int = 0) -> float:
-        """The shortest of the runs of ``self.seconds``, and of at least as many as given.
+        """Return the time of the fastest run.
 
-        A run before them warms up. If that takes longer than all may, and no more are asked for, it is the only one.
+        Runs are repeated for ``self.seconds`` after one warm-up run. A warm-up run that takes longer than that is the
+        only run, unless ``at_least`` asks for more.
+
+        Args:
+            function: Function to time.
+            at_least: Smallest number of runs after the warm-up run; 0 means 3, or none after a long warm-up run.
         """
         warm_up = self._seconds(function)
         if warm_up > self.seconds and not at_least:
@@ -74,7 +79,7 @@ class Machine:
         return before.elapsed_time(after) / 1e3
 
     def peak_bytes(self, function: Callable[[], object]) -> int:
-        """The most memory that torch has allocated at a time in a run, its results included, more than before it."""
+        """Return the peak of the memory that torch allocates during one run, results included."""
         if self.device.type == 'cuda':
             torch.cuda.synchronize(self.device)
             torch.cuda.reset_peak_memory_stats(self.device)
@@ -90,22 +95,22 @@ class Machine:
         return max(itertools.accumulate(changes), default=0)
 
     def exp_seconds(self, count: int) -> float:
-        """The time of `torch.exp` on `count` floats in memory, extrapolated where these are very many."""
+        """Return the time of `torch.exp` on `count` floats in memory, extrapolated beyond ``MOST_EXPS``."""
         measured = min(count, MOST_EXPS)
         values = torch.randn(measured, device=self.device)
         out = torch.empty_like(values)
         return self.best_seconds(lambda: torch.exp(values, out=out), at_least=5) * count / measured
 
-    def least_seconds(
+    def roofline_seconds(
         self, bytes_moved: int, exponentials: int, matrix_flops: int, dtype: torch.dtype
     ) -> tuple[float, float, float]:
-        """The times that the machine needs to copy these bytes, for exponentials, and for matrix products of a type."""
+        """Return the times of the memory traffic, the exponentials and the matrix products at the measured rates."""
         products = matrix_flops / self.matrix_rate(dtype) if matrix_flops else 0.0
         return bytes_moved / self.copy_rate, exponentials / self.exp_rate, products
 
-    @functools.cache  # noqa: B019 - there is one machine, for the whole run
+    @functools.cache  # noqa: B019 - one instance lives as long as the program
     def matrix_rate(self, dtype: torch.dtype) -> float:
-        """FLOPs per second of a product of large matrices."""
+        """Measure the FLOPs per second of a product of large matrices."""
         side = MATRIX_SIDE[self.device.type]
         matrix = torch.randn(side, side, device=self.device).to(dtype)
         out = torch.empty_like(matrix)
@@ -129,13 +134,13 @@ class Machine:
         return count / self.best_seconds(lambda: torch.exp(values, out=out), at_least=5)
 
     def description(self) -> str:
-        """What it is, how busy it was, and its limits."""
+        """Describe the device, its load and its measured peak rates for the report."""
         limits = f'{self.copy_rate / 1e9:.1f} GB/s copying, {self.exp_rate / 1e9:.2f} · 10⁹ exponentials per second'
         return f'{describe(self.device)}. Measured limits: {limits}.'
 
 
 def describe(device: torch.device) -> str:
-    """The processor, the versions of what runs on it, and how busy it is."""
+    """Describe the processor, its load average and the versions of the software."""
     versions = f'torch {torch.__version__}, Python {platform.python_version()}'
     if device.type == 'cuda':
         return f'{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}, {versions}'
@@ -150,9 +155,9 @@ def size_in_bytes(tensor: torch.Tensor) -> int:
 
 
 def keep_freed_memory() -> None:
-    """Lets glibc reuse memory instead of giving it back: else large results cost page faults at every call.
+    """Make glibc keep freed memory for reuse; otherwise every large result costs page faults.
 
-    For the start of a program: there is no way back.
+    Call this at the start of a program: the setting cannot be undone.
     """
     if sys.platform.startswith('linux') and platform.libc_ver()[0] == 'glibc':
         libc = ctypes.CDLL(None)

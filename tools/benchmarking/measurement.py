@@ -1,4 +1,4 @@
-"""One measurement of an operator, and how it is made."""
+"""Check and time the implementations of one operator."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,17 +14,21 @@ MORE_COLUMNS = ('MB', 'GB/s', 'of copy, exp, mm', 'error')
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """One pass of one implementation.
+    """Measurement of one pass of one implementation.
 
     Attributes:
+        operator: Operator under test.
+        shape: Batch, tokens and channels.
+        dtype: Name of the activations' type, without the prefix ``torch.``.
+        implementation: Name of the implementation.
         passes: One of :data:`PASSES`.
-        error: The largest one of results and gradients.
-        allowed: The largest error that is.
-        yardstick: Seconds that the operator's yardstick takes.
-        seconds: None where the implementation was refused.
-        peak: Bytes that were allocated at a time.
+        error: Largest error of results and gradients.
+        tolerance: Largest error with which the implementation is timed.
+        yardstick: Seconds of the operator's yardstick.
+        seconds: Seconds of the fastest run; None if the implementation failed the check.
+        peak: Peak of allocated memory in bytes.
         moved: Bytes of arguments, results and gradients.
-        least: Seconds that the machine needs to copy these bytes, for the exponentials, and for the matrix products.
+        roofline: Seconds of memory traffic, exponentials and matrix products at the measured rates of the machine.
     """
 
     operator: Operator
@@ -33,12 +37,12 @@ class Measurement:
     implementation: str
     passes: str
     error: float
-    allowed: float
+    tolerance: float
     yardstick: float = float('nan')
     seconds: float | None = None
     peak: int = 0
     moved: int = 0
-    least: tuple[float, ...] = ()
+    roofline: tuple[float, ...] = ()
 
     @property
     def label(self) -> tuple[str, ...]:
@@ -50,7 +54,7 @@ class Measurement:
         return self.seconds * 1e6 / self.shape.batch / self.shape.length
 
     def same_work(self, other: 'Measurement') -> bool:
-        """Whether another implementation did the same."""
+        """Return True if ``other`` measures the same operator, shape, type and pass."""
         return self.operator is other.operator and self.label[:2] == other.label[:2] and self.passes == other.passes
 
     def yardstick_cells(self) -> tuple[str, ...]:
@@ -60,8 +64,8 @@ class Measurement:
 
     def cells(self) -> tuple[str, ...]:
         if self.seconds is None:
-            refused = f'NOT TIMED: error above {self.allowed:.1e}'
-            return (*self.label, refused, *[''] * 6, f'{self.error:.1e}')
+            failed = f'NOT TIMED: error above {self.tolerance:.1e}'
+            return (*self.label, failed, *[''] * 6, f'{self.error:.1e}')
         return (
             *self.label,
             self.passes,
@@ -70,7 +74,7 @@ class Measurement:
             f'{self.seconds / self.yardstick:.2f}',
             f'{self.peak / 1e6:.1f}',
             f'{self.moved / self.seconds / 1e9:.1f}',
-            ', '.join(f'{least / self.seconds:.0%}' if least else '-' for least in self.least),
+            ', '.join(f'{bound / self.seconds:.0%}' if bound else '-' for bound in self.roofline),
             f'{self.error:.1e}',
         )
 
@@ -85,9 +89,18 @@ def benchmark(
 ) -> Iterator[Measurement]:
     """Check and time the implementations of one operator for one shape and type.
 
+    The reference is timed only if both passes are and the check covers the whole shape.
+
     Args:
-        names: Which of them; None for all. The reference is timed only where all of the shape is compared with it.
-        passes: Which of :data:`PASSES`. For results alone the reference is not timed either.
+        operator: Operator under test.
+        shape: Batch, tokens and channels.
+        dtype: Type of the activations.
+        names: Implementations to time; None times all that can run.
+        machine: Device to measure on.
+        passes: Subset of :data:`PASSES` to time.
+
+    Yields:
+        One measurement per implementation and pass, or one per implementation that fails the check.
     """
     check = Check(operator, shape, dtype, machine, passes[-1])
     tensors = operator.make(shape, dtype, machine.device)
@@ -98,30 +111,30 @@ def benchmark(
         if name == 'reference' and (passes != PASSES or not check.whole):
             continue
         begin = partial(Measurement, operator, shape, str(dtype).removeprefix('torch.'), name)
-        error, allowed = check.error(function), check.allowed(name)
-        if not error <= allowed:
-            yield begin('', error, allowed)
+        error, tolerance = check.error(function), check.tolerance(name)
+        if not error <= tolerance:
+            yield begin('', error, tolerance)
             continue
-        incoming = torch.randn_like(tensors[operator.like])
+        grad_output = torch.randn_like(tensors[operator.like])
         runs = dict(
             zip(
                 PASSES,
-                (partial(forward, function, tensors), partial(forward_backward, function, tensors, incoming)),
+                (partial(forward, function, tensors), partial(forward_backward, function, tensors, grad_output)),
                 strict=True,
             )
         )
         for which in passes:
             exponentials, matrix_flops = operator.exponentials(shape), operator.matrix_flops(shape)
-            if which != 'forward':  # which computes the exponentials again, and two products for each
+            if which != 'forward':  # the backward pass recomputes the exponentials and has two products per product
                 exponentials, matrix_flops = 2 * exponentials, 3 * matrix_flops
             moved = operator.bytes_moved(tensors, which)
             yield begin(
                 which,
                 error,
-                allowed,
+                tolerance,
                 yardsticks[which],
                 machine.best_seconds(runs[which]),
                 machine.peak_bytes(runs[which]),
                 moved,
-                machine.least_seconds(moved, exponentials, matrix_flops, dtype),
+                machine.roofline_seconds(moved, exponentials, matrix_flops, dtype),
             )

@@ -1,4 +1,4 @@
-"""Tables and a picture of measurements of operators."""
+"""Format measurements of operators as tables and as a plot."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from benchmarking.report import table
 
 
 def sections(found: Sequence[Measurement]) -> str:
-    """A full table for every operator, with the yardsticks as rows of their own."""
+    """Format one table per operator, with a row for each yardstick."""
     parts = []
     for operator in dict.fromkeys(measurement.operator for measurement in found):
         rows: dict[object, tuple[str, ...]] = {}
@@ -18,12 +18,12 @@ def sections(found: Sequence[Measurement]) -> str:
                 rows.setdefault((*measurement.label[:2], measurement.yardstick), measurement.yardstick_cells())
             rows[measurement] = measurement.cells()
         header = (*COLUMNS, f'/ {operator.yardstick[0]}', *MORE_COLUMNS)
-        parts += [f'## {operator.name}', operator.meaning, '', table(header, list(rows.values())), '']
+        parts += [f'## {operator.name}', operator.description, '', table(header, list(rows.values())), '']
     return '\n'.join(parts)
 
 
 def summary(found: Sequence[Measurement]) -> str:
-    """One short table of all operators."""
+    """Format one short table of all operators."""
     rows: dict[tuple[str, ...], list[str]] = {}
     for measurement in found:
         cells = rows.setdefault((f'`{measurement.operator.name}`', *measurement.label), ['', ''])
@@ -35,7 +35,7 @@ def summary(found: Sequence[Measurement]) -> str:
 
 
 def against_chains(found: Sequence[Measurement]) -> str:
-    """How many times faster than each chain of torch operators, and what part of its memory; empty without a chain."""
+    """Format speed-up and relative memory against each chain of torch operators; empty if no chain was timed."""
     timed = [measurement for measurement in found if measurement.seconds is not None]
     rows: dict[tuple[str, ...], list[str]] = {}
     for fast in timed:
@@ -49,11 +49,11 @@ def against_chains(found: Sequence[Measurement]) -> str:
         return ''
     header = ('operator', 'B, L', 'type', 'implementation', 'against', *PASSES, 'memory')
     lines = table(header, [(*label, *cells) for label, cells in rows.items()])
-    return f'Times faster than a chain, and the part of its memory with the backward pass:\n\n{lines}\n'
+    return f'Speed-up over a chain, and peak memory with the backward pass relative to it:\n\n{lines}\n'
 
 
 def flatness(found: Sequence[Measurement]) -> str:
-    """Time per token against L."""
+    """Format the time per token by sequence length."""
     lengths = sorted({measurement.shape.length for measurement in found})
     rows = []
     for name in dict.fromkeys(measurement.implementation for measurement in found):
@@ -66,15 +66,15 @@ def flatness(found: Sequence[Measurement]) -> str:
 
 
 def plot(found: Sequence[Measurement], path: Path) -> None:
-    """Draw the time per token against L."""
-    from matplotlib.figure import Figure  # needed for pictures alone
+    """Plot the time per token by sequence length."""
+    from matplotlib.figure import Figure  # an optional dependency, needed only for plots
 
     figure = Figure(figsize=(6, 4), layout='constrained')
     axes = figure.subplots()
     for name in dict.fromkeys(measurement.implementation for measurement in found):
-        of_it = [m for m in found if m.implementation == name and m.seconds is not None]
+        timed = [m for m in found if m.implementation == name and m.seconds is not None]
         axes.semilogx(
-            [m.shape.length for m in of_it], [m.microseconds_per_token for m in of_it], marker='o', label=name
+            [m.shape.length for m in timed], [m.microseconds_per_token for m in timed], marker='o', label=name
         )
     axes.set(xlabel='tokens L', ylabel='µs per token, forward', title='defocus_scan, batch 1')
     lengths = sorted({measurement.shape.length for measurement in found})

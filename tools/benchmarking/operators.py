@@ -1,6 +1,6 @@
-"""What an operator is to the benchmark: arguments, implementations, the work that they are, and the check of them.
+"""Describe operators to the benchmark: arguments, implementations, workload, and the check against the reference.
 
-Legend: B batch, L tokens, E channels, N state, H heads of d channels, V channels of a value.
+Shapes: B batch, L tokens, E channels, N state, H heads of d channels, V channels of a value.
 """
 
 from collections.abc import Callable
@@ -13,19 +13,18 @@ from benchmarking.machine import Machine, size_in_bytes
 from torch import Tensor
 
 PASSES = ('forward', 'forward + backward')
-# The largest error over the largest value, as in the tests of the operators. In half types it is one rounding of the
-# result.
+# Largest error relative to the largest value, as in the operator tests. For half types, one rounding of the result.
 TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 2**-8, torch.float16: 2**-11}
-STAND_IN_TOLERANCE = 1e-9
-# What is rounded to a half type between operators has an error that later ones, such as norms, amplify: that of the
-# reference, where it rounds at the same places, says how much.
-ROUNDED_BETWEEN = 8
+PROXY_TOLERANCE = 1e-9
+# Factor for implementations that round intermediate results to a half type: later operators, such as norms, amplify
+# the error. If the reference, which then rounds at the same places, has a larger error, twice that error is allowed.
+INTERMEDIATE_ROUNDING = 8
 
 Function = Callable[..., Tensor]
 
 
 class Shape(NamedTuple):
-    """B, L and E; attention has the width of a network whose Mamba would have E channels, E / 2."""
+    """B, L and E. E is the inner width of Mamba; attention in a network of the same width has E / 2 channels."""
 
     batch: int
     length: int
@@ -34,25 +33,26 @@ class Shape(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Operator:
-    """One operator.
+    """An operator with its implementations and its workload.
 
     Attributes:
-        name: Its name.
-        meaning: What the report says of it.
-        make: Tensors by name, for a shape, a type of the activations and a device.
-        like: Name of the tensor whose shape and type the result has.
-        implementations: Functions of these tensors by name, from the fastest to the slowest. 'reference' is one.
-        rounding: Names of those that round to half types on their way.
-        comparable: The largest part of a shape whose reference, with gradients, fits into memory in float64.
-        exponentials: How many a forward pass takes.
-        matrix_flops: How many FLOPs of matrix products a forward pass takes at least.
-        yardstick: A name, and the seconds of each pass for a machine, a shape and a type.
-        stand_in: Name of the implementation that, in float64, takes the place of the reference where only a part of the
-            shape is comparable, once it equals the reference on that part. None: the part stands for the whole.
+        name: Name of the operator.
+        description: Paragraph above the table in the report.
+        make: Function from a shape, the type of the activations and a device to named tensors.
+        like: Name of the tensor that has the shape and type of the result.
+        implementations: Functions of these tensors by name, fastest first; contains 'reference'.
+        rounding: Implementations that round intermediate results to half types.
+        comparable: Function from a shape to its largest part on which the reference, with gradients in float64, fits
+            into memory.
+        exponentials: Number of exponentials in a forward pass.
+        matrix_flops: Lower bound of the FLOPs of matrix products in a forward pass.
+        yardstick: Name, and a function from a machine, a shape and a type to the seconds of each pass.
+        proxy: Implementation that, in float64, replaces the reference beyond the comparable part, provided that the
+            two agree on that part. None checks the comparable part only.
     """
 
     name: str
-    meaning: str
+    description: str
     make: Callable[[Shape, torch.dtype, torch.device], dict[str, Tensor]]
     like: str
     implementations: dict[str, Function]
@@ -61,21 +61,21 @@ class Operator:
     yardstick: tuple[str, Callable[[Machine, Shape, torch.dtype], dict[str, float]]]
     matrix_flops: Callable[[Shape], int] = lambda shape: 0
     rounding: tuple[str, ...] = ()
-    stand_in: str | None = None
+    proxy: str | None = None
 
     def runnable(self, shape: Shape, dtype: torch.dtype, device: torch.device) -> dict[str, Function]:
-        """The implementations that can run here, tried on one token."""
+        """Return the implementations that run on this device; each is tried on one token."""
         tensors = self.make(shape._replace(batch=1, length=1), dtype, device)
         return {name: function for name, function in self.implementations.items() if runs(function, tensors)}
 
     def bytes_moved(self, tensors: dict[str, Tensor], passes: str) -> int:
-        """Bytes of arguments and results, once per pass; with the backward pass also gradients."""
+        """Return the bytes of arguments and results, each once per pass; the backward pass adds gradients."""
         arguments, results = sum(map(size_in_bytes, tensors.values())), size_in_bytes(tensors[self.like])
         return arguments + results if passes == 'forward' else 3 * arguments + 2 * results
 
 
 def runs(function: Function, tensors: dict[str, Tensor]) -> bool:
-    """Whether the backend of a function can be had; other errors pass."""
+    """Return True unless the backend is unavailable; other errors propagate."""
     try:
         forward(function, tensors)
     except RuntimeError as error:
@@ -90,51 +90,55 @@ def forward(function: Function, tensors: dict[str, Tensor]) -> Tensor:
         return function(**tensors)
 
 
-def forward_backward(function: Function, tensors: dict[str, Tensor], incoming: Tensor) -> list[Tensor]:
-    """The result and the gradients of all arguments that have one."""
+def forward_backward(function: Function, tensors: dict[str, Tensor], grad_output: Tensor) -> list[Tensor]:
+    """Return the result and the gradients of all arguments that require one."""
     y = function(**tensors)
-    return [y.detach(), *torch.autograd.grad(y, [x for x in tensors.values() if x.requires_grad], incoming)]
+    return [y.detach(), *torch.autograd.grad(y, [x for x in tensors.values() if x.requires_grad], grad_output)]
 
 
 def largest_error(actual: list[Tensor], expected: list[Tensor]) -> float:
-    """The largest difference over the largest value, the worst of all tensors; NaN counts as infinite."""
+    """Return the largest error of all tensors, relative to the largest expected value; NaN counts as infinite."""
     errors = [((a.double() - e).abs().max() / e.abs().max()).item() for a, e in zip(actual, expected, strict=True)]
     return max(float('inf') if error != error else error for error in errors)
 
 
 class Check:
-    """Compares implementations with the reference in float64, on the numbers that are timed or on a part of them.
+    """Compare implementations with the reference in float64, on the timed shape or on a part of it.
 
     Args:
-        passes: 'forward' compares results alone, else gradients of all arguments too.
+        operator: Operator under test.
+        shape: Batch, tokens and channels.
+        dtype: Type of the activations.
+        machine: Device to run on.
+        passes: 'forward' compares results; any other value also compares the gradients of all arguments.
     """
 
     def __init__(self, operator: Operator, shape: Shape, dtype: torch.dtype, machine: Machine, passes: str) -> None:
         self.operator, self.dtype, self.passes = operator, dtype, passes
-        # Measuring the machine draws random numbers for a time, so that others would follow in every run; and a norm
-        # amplifies errors the more the smaller what it divides by.
+        # Timing the machine draws a varying number of random values. A fixed seed makes the check reproducible: the
+        # error depends on the data, because norms amplify errors when they divide by small values.
         torch.manual_seed(0)
         part = operator.comparable(shape)
         self.whole = part == shape
         self._expect('reference', operator.make(part, dtype, machine.device))
-        if not self.whole and operator.stand_in is not None:
-            stand_in = self._exact(operator.implementations[operator.stand_in])
-            if largest_error(stand_in, self.expected) <= STAND_IN_TOLERANCE:
-                self._expect(operator.stand_in, operator.make(shape, dtype, machine.device))
+        if not self.whole and operator.proxy is not None:
+            proxy = self._exact(operator.implementations[operator.proxy])
+            if largest_error(proxy, self.expected) <= PROXY_TOLERANCE:
+                self._expect(operator.proxy, operator.make(shape, dtype, machine.device))
 
     def _expect(self, name: str, tensors: dict[str, Tensor]) -> None:
         self.tensors = tensors
-        self.incoming = torch.randn_like(tensors[self.operator.like])
+        self.grad_output = torch.randn_like(tensors[self.operator.like])
         self.expected = self._exact(self.operator.implementations[name])
 
     def error(self, function: Function) -> float:
-        return largest_error(self._run(function, self.tensors, self.incoming), self.expected)
+        return largest_error(self._run(function, self.tensors, self.grad_output), self.expected)
 
-    def allowed(self, name: str) -> float:
-        """The largest error that the implementation may have."""
+    def tolerance(self, name: str) -> float:
+        """Return the largest error with which the implementation passes."""
         if name not in self.operator.rounding or self.dtype == torch.float32:
             return TOLERANCES[self.dtype]
-        return max(ROUNDED_BETWEEN * TOLERANCES[self.dtype], 2 * self._error_of_reference)
+        return max(INTERMEDIATE_ROUNDING * TOLERANCES[self.dtype], 2 * self._error_of_reference)
 
     @cached_property
     def _error_of_reference(self) -> float:
@@ -142,9 +146,9 @@ class Check:
 
     def _exact(self, function: Function) -> list[Tensor]:
         tensors = {name: x.detach().double().requires_grad_(x.requires_grad) for name, x in self.tensors.items()}
-        return self._run(function, tensors, self.incoming.double())
+        return self._run(function, tensors, self.grad_output.double())
 
-    def _run(self, function: Function, tensors: dict[str, Tensor], incoming: Tensor) -> list[Tensor]:
+    def _run(self, function: Function, tensors: dict[str, Tensor], grad_output: Tensor) -> list[Tensor]:
         if self.passes == 'forward':
             return [forward(function, tensors)]
-        return forward_backward(function, tensors, incoming)
+        return forward_backward(function, tensors, grad_output)

@@ -1,4 +1,4 @@
-"""Tables in Markdown, and what a dated report says besides them."""
+"""Write dated benchmark reports in Markdown."""
 
 import datetime
 import importlib.metadata
@@ -17,7 +17,7 @@ BEGIN_MARK, END_MARK = '<!-- begin of the benchmark -->\n', '<!-- end of the ben
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """All columns as wide as their widest cell; numbers to the right."""
+    """Format a Markdown table with aligned columns; columns of numbers are right-aligned."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     right = [all(row[i][:1].isdigit() or not row[i] for row in rows) for i in range(len(header))]
     rule = ['-' * (width - 1) + (':' if to_right else '-') for width, to_right in zip(widths, right, strict=True)]
@@ -34,20 +34,20 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def dated_report(title: str, machine: str, body: str) -> str:
-    """A report with what is needed to repeat it."""
+    """Format a report with the machine, the revision and the command that reproduces it."""
     command = ' '.join(['python', f'tools/{Path(sys.argv[0]).name}', *sys.argv[1:]])
     return f"""# {title}, {datetime.date.today().isoformat()}
 {machine} mmdefocus {revision()}.
 
     {command}
 
-What the columns mean: [README.md](README.md).
+[README.md](README.md) explains the columns.
 
 {body}"""
 
 
 def revision() -> str:
-    """The version of the package, and the commit where this is a checkout."""
+    """Return the package version, followed by the commit in a Git checkout."""
     version = importlib.metadata.version('mmdefocus') if installed('mmdefocus') else 'not installed'
     command = ['git', 'describe', '--always', '--dirty']
     try:
@@ -66,7 +66,7 @@ def installed(package: str) -> bool:
 
 
 def backends() -> str:
-    """Which backends can run here, and why others cannot."""
+    """List the backends that can run here and the reasons why others cannot."""
     lines = [f'- `{name}`: {reason or "runs"}' for name, reason in available_backends().items()]
     if ENVIRONMENT_VARIABLE in os.environ:
         lines.append(f'- `{ENVIRONMENT_VARIABLE}={os.environ[ENVIRONMENT_VARIABLE]}`')
@@ -74,7 +74,7 @@ def backends() -> str:
 
 
 def cuda_kernels() -> str:
-    """Registers and spills of the CUDA kernels, where tools/compile_cuda.py has compiled them; else nothing."""
+    """Format registers and spills per CUDA kernel; empty unless tools/compile_cuda.py has left its log."""
     if not LOG.exists():
         return ''
     date = datetime.date.fromtimestamp(LOG.stat().st_mtime).isoformat()
@@ -87,10 +87,10 @@ As ptxas reported on {date} to `tools/compile_cuda.py`:
 
 
 def around_marks(path: Path) -> tuple[str, str]:
-    """What a document has up to the place for a benchmark and after it, marks included.
+    """Split a document at the marks between which the benchmark is written; both parts keep their mark.
 
     Raises:
-        ValueError: There is no such document, or it has no marks.
+        ValueError: If the document does not exist or lacks the marks.
     """
     document = path.read_text(encoding='utf-8') if path.exists() else ''
     before, begin, rest = document.partition(BEGIN_MARK)

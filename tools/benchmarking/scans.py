@@ -1,6 +1,6 @@
-"""Scans, convolution and the mixer as the benchmark runs them, with random numbers of the magnitudes of a new network.
+"""Benchmark cases of the scans, the convolution and the mixer, on random values scaled as at initialisation.
 
-Legend: B batch, L tokens, E channels, N state, R rank of the step sizes.
+Shapes: B batch, L tokens, E channels, N state, R rank of the step sizes.
 """
 
 from functools import partial
@@ -20,7 +20,7 @@ STATE = 16
 GROUP = 64
 DT_RANK = 48
 KERNEL_WIDTH = 4
-# The reference keeps some tensors of all states.
+# Largest number of state values for the reference, which stores several tensors of all B L E N of them.
 MOST_STATES = 2**27
 
 
@@ -29,16 +29,16 @@ def normal(*shape: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 
 def frequencies(*shape: int, device: torch.device) -> Tensor:
-    """From 0 to 1 radian per token, multiples of 1 / 256.
+    """Draw frequencies from 0 to 1 radian per token, in multiples of 1 / 256.
 
-    The phases of 65,536 tokens are then exact in float32. Others are off by up to 2⁻²⁴ of the phase, 1e-5 at token 200:
-    an error of whatever computes in float32, the reference too, and the check could not see a smaller one.
+    The phases of 65,536 tokens are then exact in float32. Other frequencies lose up to 2⁻²⁴ of the phase, 1e-5 at token
+    200, in every float32 computation, and the check could not detect smaller errors.
     """
     return torch.rand(*shape, device=device).mul(256).round().div(256)
 
 
 def make_defocus_scan(shape: Shape, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
-    """B and C are slices of a projection's output."""
+    """Make random arguments; B and C are slices of a projection's output, as in the mixer."""
     batch, length, channels = shape
     activation = partial(normal, batch, length, dtype=dtype, device=device)
     projected = activation(DT_RANK + 2 * STATE)
@@ -58,14 +58,14 @@ def make_defocus_scan(shape: Shape, dtype: torch.dtype, device: torch.device) ->
 
 
 def make_selective_scan(shape: Shape, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
-    """The same, with softplus applied and time last, in the memory order of the models."""
-    given = {name: x.detach() for name, x in make_defocus_scan(shape, dtype, device).items()}
+    """Make the arguments of the plain scan: softplus applied, time last, memory order (B, L, E)."""
+    fused = {name: x.detach() for name, x in make_defocus_scan(shape, dtype, device).items()}
     tensors = {
-        'u': given['u'].transpose(1, 2),
-        'delta': F.softplus(given['dt'].float()).to(dtype).transpose(1, 2),
-        'A': given['A'],
-        'B': given['B'].transpose(1, 2),
-        'C': given['C'].transpose(1, 2),
+        'u': fused['u'].transpose(1, 2),
+        'delta': F.softplus(fused['dt'].float()).to(dtype).transpose(1, 2),
+        'A': fused['A'],
+        'B': fused['B'].transpose(1, 2),
+        'C': fused['C'].transpose(1, 2),
     }
     return {name: x.requires_grad_() for name, x in tensors.items()}
 
@@ -80,7 +80,7 @@ def make_causal_conv1d(shape: Shape, dtype: torch.dtype, device: torch.device) -
 
 
 def make_mixer(shape: Shape, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
-    """What comes out of ``in_proj``, and the parameters up to ``out_proj``; weights of products have ``dtype``."""
+    """Make the output of ``in_proj`` and the parameters up to ``out_proj``; projection weights have ``dtype``."""
     batch, length, channels = shape
     matrix = partial(normal, dtype=dtype, device=device)
     tensors = {
@@ -100,7 +100,7 @@ def make_mixer(shape: Shape, dtype: torch.dtype, device: torch.device) -> dict[s
 
 
 def defocus_scan_by_chain(backend: str, **tensors: Tensor) -> Tensor:
-    """The chain of torch operators around a selective scan, in float32 (float64)."""
+    """Compute the fused scan by torch operators around a selective scan, in float32 (float64 for float64)."""
     dtype = tensors['u'].dtype
     compute = torch.promote_types(dtype, torch.float32)
     tensors = {name: x.to(compute) for name, x in tensors.items()}
@@ -113,7 +113,7 @@ def defocus_scan_by_chain(backend: str, **tensors: Tensor) -> Tensor:
 
 
 def defocus_scan_by_mamba_ssm(u, dt, A, B, C, D, z, dt_bias, freq, positions) -> Tensor:
-    """What users of mamba-ssm write: its kernel on half types with softplus inside, the rest by torch operators."""
+    """Compute the fused scan as users of mamba-ssm do: its kernel applies softplus, torch operators do the rest."""
     B, C = (learnable_rotary(x.float(), positions, freq).to(u.dtype).transpose(1, 2) for x in (B, C))
     x, step = u.transpose(1, 2), dt.transpose(1, 2)
     y = selective_scan(x, step, A, B, C, delta_bias=dt_bias, delta_softplus=True, backend='mamba_ssm')
@@ -128,7 +128,7 @@ def conv_by_torch(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def mixer(conv: Function, scan: Function, u, z, conv_weight, conv_bias, x_proj, dt_proj, A_log, **rest) -> Tensor:
-    """The De-focus Mamba mixer between ``in_proj`` and ``out_proj``, as :class:`mmdefocus.models.MambaMixer` has it."""
+    """Compute :class:`mmdefocus.models.MambaMixer` between ``in_proj`` and ``out_proj``."""
     u = conv(u.transpose(1, 2), conv_weight, conv_bias).transpose(1, 2)
     dt, B, C = F.linear(u, x_proj).split((DT_RANK, STATE, STATE), dim=-1)
     return scan(u=u, dt=F.linear(dt, dt_proj), A=-A_log.exp(), B=B, C=C, z=z, **rest)
@@ -139,7 +139,7 @@ def by_backend(function: Function) -> dict[str, Function]:
 
 
 def fewer_groups(shape: Shape) -> Shape:
-    """So few channels that the states of one image fit, and then so few images."""
+    """Reduce channels, then images until the states fit into ``MOST_STATES``."""
     channels = max(1, MOST_STATES // (shape.length * STATE * GROUP)) * GROUP
     channels = min(shape.channels, channels)
     return shape._replace(
@@ -164,8 +164,8 @@ CHAINS = {'chain on mamba_ssm': defocus_scan_by_mamba_ssm, 'chain on cpp': parti
 
 DEFOCUS_SCAN = Operator(
     name='defocus_scan',
-    meaning=f'N = {STATE}, groups of {GROUP}. `exp` is `torch.exp` on B·E·N·L floats. A chain is torch operators '
-    'around the compiled `selective_scan` that it names, as in the published code.',
+    description=f'N = {STATE}, groups of {GROUP}. `exp` is `torch.exp` on B·E·N·L floats. A chain surrounds the '
+    'compiled `selective_scan` of the named backend with torch operators, as the published code does.',
     make=make_defocus_scan,
     like='u',
     implementations=SCAN | CHAINS,
@@ -176,7 +176,7 @@ DEFOCUS_SCAN = Operator(
 )
 SELECTIVE_SCAN = Operator(
     name='selective_scan',
-    meaning=f'The recurrence alone, N = {STATE}. `exp` is `torch.exp` on B·E·N·L floats.',
+    description=f'The recurrence alone, N = {STATE}. `exp` is `torch.exp` on B·E·N·L floats.',
     make=make_selective_scan,
     like='u',
     implementations=by_backend(selective_scan),
@@ -186,7 +186,7 @@ SELECTIVE_SCAN = Operator(
 )
 CAUSAL_CONV1D = Operator(
     name='causal_conv1d',
-    meaning=f'Width {KERNEL_WIDTH}, with SiLU. `exp` is `torch.exp` on B·E·L floats; `torch` is its own convolution.',
+    description=f'Width {KERNEL_WIDTH}, with SiLU. `exp` is `torch.exp` on B·E·L floats; `torch` is `conv1d`.',
     make=make_causal_conv1d,
     like='x',
     implementations=CONV | {'torch': conv_by_torch},
@@ -197,8 +197,8 @@ CAUSAL_CONV1D = Operator(
 )
 MIXER = Operator(
     name='mixer',
-    meaning='The Mamba mixer between `in_proj` and `out_proj`: convolution, `x_proj`, `dt_proj` and scan. A chain has '
-    "torch's convolution, transposes, and the chain above. `exp` is `torch.exp` on B·E·N·L floats.",
+    description='The Mamba mixer between `in_proj` and `out_proj`: convolution, `x_proj`, `dt_proj` and scan. A chain '
+    'uses `conv1d`, transposes and the chain above. `exp` is `torch.exp` on B·E·N·L floats.',
     make=make_mixer,
     like='u',
     implementations={name: partial(mixer, CONV[name], SCAN[name]) for name in BACKENDS}

@@ -1,4 +1,4 @@
-"""Tests on a GPU: `make test-gpu`. They need torch, pytest and this repository, and fail where there is no GPU."""
+"""Fixtures for the tests that need a GPU; run them by `make test-gpu`. They fail without a GPU."""
 
 import pytest
 import torch
@@ -11,4 +11,4 @@ def device():
 
 @pytest.fixture
 def cut():
-    """Long sequences of few channels are cut on every GPU: it has more multiprocessors than they have thread blocks."""
+    """Need no patch: each GPU has more multiprocessors than the cases have thread blocks, and so it uses segments."""

@@ -19,7 +19,7 @@ def test_bfloat16(device):
 
 
 @pytest.mark.parametrize(('batch', 'length'), [(64, 197), (16, 577), (2, 4705)])
-def test_shapes_of_the_base_network(device, batch, length):
+def test_base_network_shapes_equal_the_blocks(device, batch, length):
     arguments = make_on(device, batch=batch, heads=12, length=length, channels=64, values=64)
     rounded = {name: arguments[name].detach().bfloat16() for name in 'qkv'}
     y = bandpass_attention(**{**arguments, **rounded}, backend='triton').float()
@@ -27,7 +27,7 @@ def test_shapes_of_the_base_network(device, batch, length):
     assert_close(y, exact, looser(HALF[torch.bfloat16], 'rounded operands'))
 
 
-def test_more_heads_than_the_second_dimension_of_a_grid_takes(device):
+def test_more_heads_than_the_second_grid_dimension_allows(device):
     arguments = make_on(device, batch=33_000, heads=2, length=3, channels=2, values=1)
     y, gradients = run(arguments, backend='triton')
     expected, expected_gradients = run(arguments)

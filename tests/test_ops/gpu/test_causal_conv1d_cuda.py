@@ -12,13 +12,13 @@ class TestConv(ConvCases):
     pass
 
 
-def test_is_the_choice_for_cuda_tensors(device):
+def test_cuda_is_chosen_for_cuda_tensors(device):
     arguments = put_all(make_conv_arguments(), device)
     expected = causal_conv1d(*arguments, activation='silu', backend='cuda')
     assert torch.equal(causal_conv1d(*arguments, activation='silu'), expected)
 
 
-def test_wider_kernels_are_left_to_the_reference(device):
+def test_reference_is_chosen_for_wide_kernels(device):
     x, weight, bias = put_all(make_conv_arguments(width=5), device)
     assert torch.equal(causal_conv1d(x, weight, bias), causal_conv1d(x, weight, bias, backend='reference'))
     with pytest.raises(RuntimeError, match="backend 'cuda' cannot run: its kernels take a width of up to 4, got 5"):
@@ -26,7 +26,7 @@ def test_wider_kernels_are_left_to_the_reference(device):
 
 
 @pytest.mark.parametrize(('batch', 'length'), [(64, 197), (16, 577), (2, 4705)])
-def test_shapes_of_the_base_network(device, batch, length):
+def test_base_network_shapes_equal_the_reference(device, batch, length):
     x, weight, bias = put_all(make_conv_arguments(batch, 1536, length), device)
     rows = x.detach().transpose(1, 2).contiguous().bfloat16().transpose(1, 2).requires_grad_()
     first = run_conv([rows, weight, bias], 'silu', 'cuda')

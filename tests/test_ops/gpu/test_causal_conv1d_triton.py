@@ -12,14 +12,14 @@ class TestConv(ConvCases):
     backend = 'triton'
 
 
-def test_serves_where_the_extension_has_no_cuda_kernels(device, monkeypatch):
+def test_triton_is_chosen_without_cuda_kernels(device, monkeypatch):
     monkeypatch.setattr(backends, '_BUILT_WITH_CUDA', False)
     arguments = put_all(make_conv_arguments(), device)
     assert torch.equal(causal_conv1d(*arguments), causal_conv1d(*arguments, backend='triton'))
 
 
 @pytest.mark.parametrize(('batch', 'length'), [(64, 197), (16, 577), (2, 4705)])
-def test_shapes_of_the_base_network(device, batch, length):
+def test_base_network_shapes_equal_the_reference(device, batch, length):
     x, weight, bias = put_all(make_conv_arguments(batch, 1536, length), device)
     rows = x.detach().transpose(1, 2).contiguous().bfloat16().transpose(1, 2).requires_grad_()
     first = run_conv([rows, weight, bias], 'silu', 'triton')

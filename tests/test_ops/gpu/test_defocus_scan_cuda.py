@@ -1,4 +1,4 @@
-"""The CUDA kernels of the scan, and what those of Triton must do like them at the sizes of networks."""
+"""Tests of the CUDA kernels of the scan, and of CUDA and Triton kernels at the sizes of networks."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ class TestSegments(SegmentCases):
 
 
 def make_on(device, batch, length, channels=1536, dtype=torch.bfloat16):
-    """Arguments as a network has them: steps of 0.001 to 0.1, states that decay with rates 1 to 16."""
+    """Make arguments scaled as in a network: steps from 0.001 to 0.1, decay rates from 1 to 16."""
     arguments = put(make_scan_arguments(batch, channels, length), device)
     with torch.no_grad():
         arguments['A'].copy_(-torch.arange(1.0, 17.0, device=device).expand(channels, -1))
@@ -34,13 +34,13 @@ def make_on(device, batch, length, channels=1536, dtype=torch.bfloat16):
     return arguments
 
 
-def test_backend_is_available_and_the_choice_for_cuda_tensors(device):
+def test_cuda_is_chosen_for_cuda_tensors(device):
     assert available_backends()['cuda'] is None
     arguments = put(make_scan_arguments(), device)
     assert torch.equal(defocus_scan(**arguments, **OPTIONS), defocus_scan(**arguments, **OPTIONS, backend='cuda'))
 
 
-def test_what_the_kernels_do_not_take_is_left_to_others(device):
+def test_unsupported_arguments_select_the_next_backend(device):
     for group_size, backend in ((65, 'triton'), (129, 'reference')):
         wide = put(make_scan_arguments(channels=group_size, length=3), device)
         expected = defocus_scan(**wide, group_size=group_size, backend=backend)
@@ -52,32 +52,34 @@ def test_what_the_kernels_do_not_take_is_left_to_others(device):
 @pytest.mark.parametrize('backend', KERNELS)
 @pytest.mark.parametrize(('batch', 'length'), PUBLISHED)
 def test_published_shapes_equal_the_reference(device, backend, batch, length):
-    """Of one group of one sequence: it depends on others neither forward nor, but for B, C and parameters, backward."""
+    """Compare one group of one sequence: except for the gradients of B, C and parameters, groups are independent."""
     group = slice(640, 704)
-    of_group = {name: (slice(-1, None), slice(None), group) for name in ('u', 'dt', 'z', 'y')}
-    of_group |= dict.fromkeys(('B', 'C'), slice(-1, None)) | dict.fromkeys(('A', 'D', 'dt_bias'), group)
-    of_group |= dict.fromkeys(('initial_state', 'last_state'), (slice(-1, None), group))
+    index = {name: (slice(-1, None), slice(None), group) for name in ('u', 'dt', 'z', 'y')}
+    index |= dict.fromkeys(('B', 'C'), slice(-1, None)) | dict.fromkeys(('A', 'D', 'dt_bias'), group)
+    index |= dict.fromkeys(('initial_state', 'last_state'), (slice(-1, None), group))
     arguments = make_on(device, batch, length)
     results = run_scan(arguments, backend, group_size=64)
 
-    part = {name: value.detach()[of_group.get(name, ...)].float() for name, value in arguments.items()}
+    part = {name: value.detach()[index.get(name, ...)].float() for name, value in arguments.items()}
     inputs = [part[name].requires_grad_() for name in ('u', 'dt', 'z', 'initial_state')]
     y, state = defocus_scan(**part, delta_scale=2.0, return_last_state=True, backend='reference')
     generator = torch.Generator().manual_seed(1)
-    incoming = [torch.randn(results[name].shape, generator=generator).to(results[name]) for name in ('y', 'last_state')]
-    incoming = [tensor[of_group[name]].float() for name, tensor in zip(('y', 'last_state'), incoming, strict=True)]
-    gradients = torch.autograd.grad([y, state], inputs, incoming)
+    grad_outputs = [
+        torch.randn(results[name].shape, generator=generator).to(results[name]) for name in ('y', 'last_state')
+    ]
+    grad_outputs = [x[index[name]].float() for name, x in zip(('y', 'last_state'), grad_outputs, strict=True)]
+    gradients = torch.autograd.grad([y, state], inputs, grad_outputs)
     long = looser(FORWARD[torch.float32], 'thousands of tokens')
     for name, expected, tolerance in (('y', y, HALF[torch.bfloat16]), ('last_state', state, long)):
-        assert_close(results[name][of_group[name]].float(), expected, tolerance, name)
+        assert_close(results[name][index[name]].float(), expected, tolerance, name)
     for name, expected in zip(('u', 'dt', 'z', 'initial_state'), gradients, strict=True):
-        actual = results[f'gradient of {name}'][of_group[name]].float()
+        actual = results[f'gradient of {name}'][index[name]].float()
         assert_close(actual, expected, HALF[torch.bfloat16], f'gradient of {name}')
 
 
 @pytest.mark.parametrize('backend', KERNELS)
 @pytest.mark.parametrize(('batch', 'length'), PUBLISHED)
-def test_results_are_the_same_at_every_run(device, backend, batch, length):
+def test_results_are_deterministic(device, backend, batch, length):
     arguments = make_on(device, batch, length)
     expected = run_scan(arguments, backend, group_size=64)
     for name, result in run_scan(arguments, backend, group_size=64).items():
@@ -85,8 +87,8 @@ def test_results_are_the_same_at_every_run(device, backend, batch, length):
 
 
 @pytest.mark.parametrize('backend', KERNELS)
-def test_memory(device, backend):
-    """Forward: y, 4 bytes of states and little else per number of u. No tensor of B E N L elements."""
+def test_memory_does_not_grow_with_the_state(device, backend):
+    """The forward pass allocates y and 4 bytes of states per element of u, but no tensor of B E N L elements."""
     arguments = make_on(device, 16, 577)
     numbers = arguments['u'].numel()
     torch.cuda.synchronize()
@@ -101,8 +103,8 @@ def test_memory(device, backend):
 
 
 @pytest.mark.parametrize('backend', KERNELS)
-def test_more_numbers_than_32_bits_count(device, backend):
-    """A sequence of which the end lies beyond 2³¹ numbers, against the same end as a sequence of its own."""
+def test_offsets_beyond_32_bits(device, backend):
+    """The end of a sequence of more than 2³¹ elements equals the result of a separate call for that end."""
     length, channels, end = 1_400_032, 1536, 64
     if torch.cuda.get_device_properties(device).total_memory < 60e9:
         pytest.skip('needs a GPU with 60 GB')
@@ -115,8 +117,8 @@ def test_more_numbers_than_32_bits_count(device, backend):
         y, state = defocus_scan(**arguments, **rest, return_last_state=True, backend=backend)
 
         def part(begin, finish, initial_state):
-            cut = {name: value[:, begin:finish] for name, value in (arguments | {n: rest[n] for n in 'BC'}).items()}
-            changed = {**rest, **cut, 'initial_state': initial_state}
+            segment = {name: value[:, begin:finish] for name, value in (arguments | {n: rest[n] for n in 'BC'}).items()}
+            changed = {**rest, **segment, 'initial_state': initial_state}
             return defocus_scan(**changed, return_last_state=True, backend=backend)
 
         _, before = part(0, length - end, rest['initial_state'])
@@ -126,7 +128,7 @@ def test_more_numbers_than_32_bits_count(device, backend):
 
 
 @pytest.mark.parametrize('backend', KERNELS)
-def test_another_stream(device, backend):
+def test_kernels_run_on_the_current_stream(device, backend):
     arguments = make_on(device, 2, 577)
     expected = defocus_scan(**arguments, backend=backend)
     stream = torch.cuda.Stream()
@@ -137,7 +139,7 @@ def test_another_stream(device, backend):
     assert torch.equal(y, expected)
 
 
-def test_autocast_does_not_reach_the_scan(device):
+def test_autocast_does_not_change_the_result(device):
     arguments = put(make_scan_arguments(), device)
     expected = defocus_scan(**arguments, **OPTIONS, backend='cuda')
     with torch.autocast('cuda', torch.bfloat16):
@@ -166,7 +168,7 @@ def test_compiles_without_graph_break(device):
 
 
 def test_equals_mamba_ssm(device):
-    """The kernel of mamba-ssm for the recurrence, and the chain around it for the rest."""
+    """The fused kernel equals the recurrence by mamba-ssm with the other steps by torch operators."""
     interface = pytest.importorskip('mamba_ssm.ops.selective_scan_interface', exc_type=ImportError)
     from mmdefocus.ops.defocus_scan.reference import defocus_scan_reference
 

@@ -1,4 +1,4 @@
-"""The Triton kernels of the scan; for the sizes of networks see `test_defocus_scan_cuda.py`."""
+"""Tests of the Triton kernels of the scan; `test_defocus_scan_cuda.py` tests them at the sizes of networks."""
 
 import pytest
 import torch
@@ -20,11 +20,11 @@ class TestSegments(SegmentCases):
 
 @pytest.fixture
 def without_cuda(monkeypatch):
-    """An extension that was built without a CUDA compiler."""
+    """Simulate an extension that was built without CUDA."""
     monkeypatch.setattr(backends, '_BUILT_WITH_CUDA', False)
 
 
-def test_serves_where_the_extension_has_no_cuda_kernels(device, without_cuda):
+def test_triton_is_chosen_without_cuda_kernels(device, without_cuda):
     arguments = put(make_scan_arguments(), device)
     assert torch.equal(defocus_scan(**arguments, **OPTIONS), defocus_scan(**arguments, **OPTIONS, backend='triton'))
 
