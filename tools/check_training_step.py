@@ -3,7 +3,7 @@
 Ends with status 1 when a loss or a gradient is not finite, or when a parameter that is to be trained has no gradient.
 Parameters with a gradient of exactly zero are listed: a newly built DINO has some, because the layers behind them start
 at zero, as have the blocks that drop path left out (set `model.backbone.drop_path_rate=0`, or the rates of a
-ScheduledDropPathHook, to see them all at work).
+DefocusScheduledDropPathHook, to see them all at work).
 """
 
 import argparse
@@ -17,8 +17,11 @@ from mmengine.hooks import Hook
 from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from mmdefocus.apis.arguments import add_common_arguments, parse_arguments
-from mmdefocus.apis.runner import apply_train_options, build_runner, load_config, run_tool
+from mmdefocus.cli.arguments import add_common_arguments, parse_arguments
+from mmdefocus.cli.config_file import load_config
+from mmdefocus.cli.run_options import apply_train_options
+from mmdefocus.cli.run_tool import run_tool
+from mmdefocus.cli.runner import build_runner
 
 WIDTH = 100
 

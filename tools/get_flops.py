@@ -5,10 +5,10 @@ Most of the network runs on torch's meta device: a large one needs no memory eit
 
 import argparse
 
-from mmdefocus.apis.arguments import add_config_options
 from mmdefocus.apis.complexity import count_complexity
 from mmdefocus.apis.num_classes import resolve_num_classes
-from mmdefocus.apis.runner import load_config
+from mmdefocus.cli.arguments import add_config_options
+from mmdefocus.cli.config_file import load_config
 
 
 def main() -> None:

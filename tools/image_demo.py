@@ -10,10 +10,11 @@ import torch
 from mmengine.config import Config
 from mmpretrain.utils import progress
 
+from mmdefocus.apis.errors import UsageError
 from mmdefocus.apis.inference import ClassificationInferencer, DetectionInferencer, list_images
 from mmdefocus.apis.model_index import find_model
 from mmdefocus.apis.num_classes import resolve_num_classes
-from mmdefocus.apis.runner import UsageError, load_config
+from mmdefocus.cli.config_file import load_config
 
 
 class Stopwatch:

@@ -4,9 +4,12 @@ import argparse
 
 from mmengine.dist import is_main_process
 
-from mmdefocus.apis.arguments import add_common_arguments, parse_arguments
-from mmdefocus.apis.report import format_metrics
-from mmdefocus.apis.runner import apply_test_options, build_runner, dump_predictions, load_config, run_tool
+from mmdefocus.cli.arguments import add_common_arguments, parse_arguments
+from mmdefocus.cli.config_file import load_config
+from mmdefocus.cli.report import format_metrics
+from mmdefocus.cli.run_options import apply_test_options
+from mmdefocus.cli.run_tool import run_tool
+from mmdefocus.cli.runner import build_runner, dump_predictions
 
 
 def main() -> None:

@@ -46,5 +46,5 @@ optim_wrapper = dict(
     constructor='LearningRateDecayOptimWrapperConstructor',
     paramwise_cfg=dict(layer_decay_rate=0.75),
 )
-custom_hooks = [dict(type='ScheduledDropPathHook', max_rate=0.2, mode='constant')]
+custom_hooks = [dict(type='DefocusScheduledDropPathHook', max_rate=0.2, mode='constant')]
 default_hooks = dict(logger=dict(interval=20))

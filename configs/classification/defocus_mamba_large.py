@@ -50,6 +50,6 @@ param_scheduler = dict(warmup=2, start_factor=5e-7 / 2e-5, end_factor=5e-6 / 2e-
 
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=3, save_best='auto'))
 custom_hooks = [
-    dict(type='OptimizerStepEMAHook', momentum=1e-4),
-    dict(type='ScheduledDropPathHook', min_rate=0.1, max_rate=0.7),
+    dict(type='DefocusOptimizerStepEMAHook', momentum=1e-4),
+    dict(type='DefocusScheduledDropPathHook', min_rate=0.1, max_rate=0.7),
 ]

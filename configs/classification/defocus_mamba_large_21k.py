@@ -50,6 +50,6 @@ param_scheduler = dict(warmup=5, start_factor=5e-7 / 1.25e-4, end_factor=5e-6 / 
 
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=3))
 custom_hooks = [
-    dict(type='OptimizerStepEMAHook', momentum=1e-4),
-    dict(type='ScheduledDropPathHook', max_rate=0.4, mode='constant'),
+    dict(type='DefocusOptimizerStepEMAHook', momentum=1e-4),
+    dict(type='DefocusScheduledDropPathHook', max_rate=0.4, mode='constant'),
 ]

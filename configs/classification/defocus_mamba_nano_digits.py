@@ -25,7 +25,7 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=44),
     dict(type='CosineAnnealingLR', eta_min=1e-5, convert_to_iter_based=True),
 ]
-custom_hooks = [dict(type='ScheduledDropPathHook', max_rate=0.2)]
+custom_hooks = [dict(type='DefocusScheduledDropPathHook', max_rate=0.2)]
 randomness = dict(seed=0)
 # The detector's config has the same name, and folders are named after configs by default.
 work_dir = 'work_dirs/classification/defocus_mamba_nano_digits'

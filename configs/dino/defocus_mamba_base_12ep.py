@@ -43,9 +43,9 @@ test_evaluator = val_evaluator
 
 # As in ../_base_/runtimes/detection.py; mmdet's config has brought its own runtime.
 default_hooks = dict(
-    sampler_seed=dict(type='EpochSeedHook'),
-    finite_loss=dict(type='FiniteLossHook'),
-    class_count=dict(type='ClassCountHook'),
-    ground_truth_check=dict(type='GroundTruthCheckHook'),
+    sampler_seed=dict(type='DefocusEpochSeedHook'),
+    finite_loss=dict(type='DefocusFiniteLossHook'),
+    class_count=dict(type='DefocusClassCountHook'),
+    ground_truth_check=dict(type='DefocusGroundTruthCheckHook'),
 )
 randomness = dict(seed=None, diff_rank_seed=True)

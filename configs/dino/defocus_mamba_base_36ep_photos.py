@@ -21,4 +21,4 @@ val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
 test_evaluator = val_evaluator
 
 train_cfg = dict(max_epochs=1)
-custom_hooks = [dict(type='ActivationCheckpointHook', modules=['encoder.layers', 'decoder.layers', 'neck'])]
+custom_hooks = [dict(type='DefocusActivationCheckpointHook', modules=['encoder.layers', 'decoder.layers', 'neck'])]

@@ -8,7 +8,7 @@ from pathlib import Path
 from mmpretrain.apis import ModelHub
 from modelindex import load_model_index
 
-from mmdefocus.apis.config_options import UsageError
+from mmdefocus.apis.errors import UsageError
 
 # As OpenMMLab's packages, this one carries its configs with it; in a checkout these are links to those at its root.
 ROOT = Path(__file__).parents[1] / '.mim'

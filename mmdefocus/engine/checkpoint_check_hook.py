@@ -23,7 +23,7 @@ Classes = tuple[str, ...] | None
 
 
 @HOOKS.register_module()
-class CheckpointCheckHook(Hook):
+class DefocusCheckpointCheckHook(Hook):
     """Make sure that a run uses a checkpoint which belongs to it. The tools have it in every run.
 
     In testing and validation all tensors must fit, and the classes that the checkpoint was trained with

@@ -19,7 +19,7 @@ REMEDIES = (
 
 
 @HOOKS.register_module()
-class FiniteLossHook(Hook):
+class DefocusFiniteLossHook(Hook):
     """Stop at a loss that is not finite, before the optimiser uses it, and name the first module that produced it.
 
     In normal running it costs one look at the loss per iteration. When that is infinite or NaN, or an error ends its

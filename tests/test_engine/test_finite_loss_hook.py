@@ -9,7 +9,7 @@ from mmpretrain.structures import DataSample
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmdefocus.engine import FiniteLossHook
+from mmdefocus.engine import DefocusFiniteLossHook
 from mmdefocus.models import DefocusClsHead, DefocusMamba
 
 BAD_IMAGE = 3
@@ -70,7 +70,7 @@ def train(tmp_path, fault, model=None):
         train_cfg={'by_epoch': True, 'max_epochs': 1},
         optim_wrapper={'optimizer': {'type': 'SGD', 'lr': 1e-3}},
         default_hooks={'sampler_seed': None, 'checkpoint': None},
-        custom_hooks=[FiniteLossHook()],
+        custom_hooks=[DefocusFiniteLossHook()],
         log_level='ERROR',
         experiment_name=str(tmp_path),
     )
@@ -164,7 +164,7 @@ def test_error_with_another_cause(tmp_path):
 def test_forward_of_another_hook_is_kept():
     model = Model(fault=None)
     own = model.forward = lambda *args, **kwargs: None
-    hook = FiniteLossHook()
+    hook = DefocusFiniteLossHook()
     runner = SimpleNamespace(model=model, iter=0)
     hook.before_train(runner)
     assert model.forward is not own
@@ -198,7 +198,7 @@ def test_classifier(broken, message):
     backbone = DefocusMamba(ARCH, out_type='raw', drop_path_rate=0.5)
     model = MODELS.build({'type': 'ImageClassifier', '_scope_': 'mmpretrain', 'backbone': backbone, 'head': head})
     model.get_parameter(broken).data.view(-1)[0] = torch.nan
-    FiniteLossHook().before_train(SimpleNamespace(model=model, iter=7))
+    DefocusFiniteLossHook().before_train(SimpleNamespace(model=model, iter=7))
     samples = [DataSample().set_gt_label(label) for label in (0, 2)]
     with pytest.raises(
         RuntimeError, match=rf'iteration 7 is not finite.*{message} are not finite.*among them {broken}'

@@ -38,7 +38,7 @@ def train(work_dir, counts, max_epochs, resume_from=None):
         train_dataloader=DataLoader(torch.arange(10.0), collate_fn=lambda x: {'inputs': torch.stack(x)}),
         train_cfg={'by_epoch': True, 'max_epochs': max_epochs},
         optim_wrapper={'optimizer': {'type': 'SGD', 'lr': 0.1}, 'accumulative_counts': counts},
-        default_hooks={'sampler_seed': None, 'ema': {'type': 'OptimizerStepEMAHook', 'momentum': MOMENTUM}},
+        default_hooks={'sampler_seed': None, 'ema': {'type': 'DefocusOptimizerStepEMAHook', 'momentum': MOMENTUM}},
         custom_hooks=[recorder],
         load_from=resume_from,
         resume=resume_from is not None,

@@ -16,7 +16,10 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import HOOKS, MODELS, TRANSFORMS
 
-from mmdefocus.apis.runner import UsageError, apply_train_options, build_runner, load_config
+from mmdefocus.apis.errors import UsageError
+from mmdefocus.cli.config_file import load_config
+from mmdefocus.cli.run_options import apply_train_options
+from mmdefocus.cli.runner import build_runner
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'classification'
 TRAINED = ['defocus_mamba_small', 'defocus_mamba_base', 'defocus_mamba_large_21k', 'defocus_mamba_large']
@@ -99,14 +102,14 @@ def test_recipe(name, side, epochs, warmup, lr, batch, drop_path, strong, checkp
     adamw = {'type': 'AdamW', 'lr': lr, 'betas': (0.9, 0.999), 'eps': 1e-8, 'weight_decay': 0.05}
     assert wrapper.optimizer == adamw
     schedule = cfg.param_scheduler
-    assert (schedule.type, schedule.warmup, schedule.convert_to_iter_based) == ('WarmupCosineLR', warmup, True)
+    assert (schedule.type, schedule.warmup, schedule.convert_to_iter_based) == ('DefocusWarmupCosineLR', warmup, True)
     assert lr * schedule.start_factor == pytest.approx(5e-7)
     assert lr * schedule.end_factor == pytest.approx(5e-6)
 
-    assert hook(cfg, 'ScheduledDropPathHook') == drop_path
-    assert hook(cfg, 'OptimizerStepEMAHook') == {'momentum': pytest.approx(1 - 0.9999)}
-    assert hook(cfg, 'FiniteLossHook') == hook(cfg, 'ClassCountHook') == {}
-    assert (cfg.default_hooks.sampler_seed.type, cfg.randomness.diff_rank_seed) == ('EpochSeedHook', True)
+    assert hook(cfg, 'DefocusScheduledDropPathHook') == drop_path
+    assert hook(cfg, 'DefocusOptimizerStepEMAHook') == {'momentum': pytest.approx(1 - 0.9999)}
+    assert hook(cfg, 'DefocusFiniteLossHook') == hook(cfg, 'DefocusClassCountHook') == {}
+    assert (cfg.default_hooks.sampler_seed.type, cfg.randomness.diff_rank_seed) == ('DefocusEpochSeedHook', True)
     sampler = cfg.train_dataloader.sampler
     assert sampler.type == ('RepeatAugSampler' if strong else 'DefaultSampler')
     assert sampler.get('num_repeats') == (3 if strong else None)
@@ -174,7 +177,7 @@ def test_networks_share_the_recipe(name):
 
 def test_drop_path_of_baselines_does_not_rise():
     hooks = {
-        name: HOOKS.build({'type': 'ScheduledDropPathHook', **hook(load(name), 'ScheduledDropPathHook')})
+        name: HOOKS.build({'type': 'DefocusScheduledDropPathHook', **hook(load(name), 'DefocusScheduledDropPathHook')})
         for name in NETWORKS
     }
     for name, drop_path in hooks.items():

@@ -112,10 +112,14 @@ def test_schedule_and_batches(name):
 def test_hooks_and_random_numbers(name):
     cfg = load(name)
     hooks = {hook: cfg.default_hooks[hook].type for hook in ('sampler_seed', 'finite_loss', 'class_count')}
-    expected = {'sampler_seed': 'EpochSeedHook', 'finite_loss': 'FiniteLossHook', 'class_count': 'ClassCountHook'}
+    expected = {
+        'sampler_seed': 'DefocusEpochSeedHook',
+        'finite_loss': 'DefocusFiniteLossHook',
+        'class_count': 'DefocusClassCountHook',
+    }
     assert hooks == expected
     assert cfg.randomness == {'seed': None, 'diff_rank_seed': True}
-    assert cfg.train_dataloader.persistent_workers is False, 'EpochSeedHook seeds new workers'
+    assert cfg.train_dataloader.persistent_workers is False, 'DefocusEpochSeedHook seeds new workers'
 
 
 def test_augmentation_is_that_of_dino():

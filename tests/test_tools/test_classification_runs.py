@@ -17,14 +17,10 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from PIL import Image
 
-from mmdefocus.apis.runner import (
-    UsageError,
-    apply_test_options,
-    apply_train_options,
-    build_runner,
-    dump_predictions,
-    load_config,
-)
+from mmdefocus.apis.errors import UsageError
+from mmdefocus.cli.config_file import load_config
+from mmdefocus.cli.run_options import apply_test_options, apply_train_options
+from mmdefocus.cli.runner import build_runner, dump_predictions
 from mmdefocus.models.checkpoint import read_checkpoint
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'classification'
@@ -155,8 +151,8 @@ def test_accumulated_batches_take_the_step_of_a_large_one(images, tmp_path, batc
 RANDOM = {
     'model.train_cfg': dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]),
     'custom_hooks': [
-        dict(type='OptimizerStepEMAHook', momentum=0.1),
-        dict(type='ScheduledDropPathHook', min_rate=0.3, max_rate=0.9),
+        dict(type='DefocusOptimizerStepEMAHook', momentum=0.1),
+        dict(type='DefocusScheduledDropPathHook', min_rate=0.3, max_rate=0.9),
     ],
 }
 

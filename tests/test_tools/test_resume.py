@@ -141,7 +141,7 @@ def test_a_truncated_checkpoint_is_passed_over(train, whole, interrupted, capsys
     newest.write_bytes(newest.read_bytes()[:-1000])
     train(interrupted.name, '--resume')
     printed = capsys.readouterr().out
-    assert f'Passed over to resume: {interrupted.name}/epoch_2.pth is truncated or damaged' in printed
+    assert f'Skipped in the search for a checkpoint: {interrupted.name}/epoch_2.pth is truncated or damaged' in printed
     assert 'resumed epoch: 1, iter: 2' in printed
     assert_equal_end(interrupted, whole)
 
@@ -152,11 +152,11 @@ def test_checkpoints_none_of_which_is_of_use_are_no_reason_to_start_anew(refused
     (best,) = whole.glob('best_*.pth')
     shutil.copy(best, interrupted / 'best.pth')
     message = refused(interrupted.name, '--resume')
-    assert f'{interrupted.name} has checkpoints, but no training can go on from any of them' in message
+    assert f'{interrupted.name} has checkpoints, but none of them can be resumed' in message
     assert 'epoch_2.pth is empty; ' in message
     assert 'best.pth has no optimizer. Put a whole one there, or start anew in another work directory' in message
     assert not (interrupted / 'epoch_3.pth').exists()
-    assert f"'{best}' has no optimizer, so no training can go on from it" in refused('other', '--resume', best)
+    assert f"'{best}' has no optimizer and cannot be resumed" in refused('other', '--resume', best)
 
 
 def test_files_of_other_programs_are_not_resumed(train, whole, interrupted, capsys):

@@ -32,6 +32,6 @@ test_cfg = {}
 
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=3, save_best='auto'))
 custom_hooks = [
-    dict(type='OptimizerStepEMAHook', momentum=1e-4),  # decay 0.9999
-    dict(type='ScheduledDropPathHook', min_rate=0.1, max_rate=0.75),
+    dict(type='DefocusOptimizerStepEMAHook', momentum=1e-4),  # decay 0.9999
+    dict(type='DefocusScheduledDropPathHook', min_rate=0.1, max_rate=0.75),
 ]

@@ -22,7 +22,7 @@ auto_scale_lr = dict(base_batch_size=512, enable=True)
 
 train_cfg = dict(by_epoch=True, max_epochs=300, val_interval=1)
 param_scheduler = dict(
-    type='WarmupCosineLR',
+    type='DefocusWarmupCosineLR',
     warmup=20,
     start_factor=5e-7 / 5e-4,
     end_factor=5e-6 / 5e-4,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from mmdefocus.evaluation.ground_truth import _difference
+from mmdefocus.engine.ground_truth import _difference
 
 TRUTH = {
     'images': [{'id': 1, 'width': 40, 'height': 30}, {'id': 2, 'width': 40, 'height': 30}],
