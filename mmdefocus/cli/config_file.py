@@ -62,8 +62,12 @@ def read_config(path: Path) -> Config:
     try:
         return Config.fromfile(path)
     except Exception as error:  # A config is a program and can fail in any way.
-        reason = ' '.join(str(error).split())
-        raise UsageError(f"config file '{path}' cannot be read ({type(error).__name__}: {reason})") from error
+        cause: BaseException = error
+        # MMEngine's error of custom_imports lists sys.path instead of the reason.
+        while isinstance(cause, ImportError) and isinstance(cause.__context__, ImportError):
+            cause = cause.__context__
+        reason = ' '.join(str(cause).split())
+        raise UsageError(f"config file '{path}' cannot be read ({type(cause).__name__}: {reason})") from error
 
 
 def check_mmcv_ops() -> None:

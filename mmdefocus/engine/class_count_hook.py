@@ -35,9 +35,7 @@ class DefocusClassCountHook(Hook):
         heads = _heads(runner)
         if not heads:
             kind = type(runner.model).__name__
-            runner.logger.warning(
-                f'DefocusClassCountHook finds no head with num_classes in {kind} and checks nothing'
-            )
+            runner.logger.warning(f'DefocusClassCountHook finds no head with num_classes in {kind} and checks nothing')
         for name, head in heads:
             _compare(f'{name}.num_classes', head.num_classes, runner.train_dataloader.dataset)
         if runner.val_loop is not None:
@@ -92,4 +90,6 @@ def _compare(setting: str, count: int, dataset: Dataset) -> None:
             ', and data_preprocessor.num_classes with it; to evaluate a head for more classes, set '
             "model.head.predict_classes to the indices of the data set's among them"
         )
-    raise SetupError(f'{type(dataset).__name__} has {len(classes)} classes, but the model has {count} (model.{setting}): {remedy}')
+    raise SetupError(
+        f'{type(dataset).__name__} has {len(classes)} classes, but the model has {count} (model.{setting}): {remedy}'
+    )

@@ -46,7 +46,8 @@ def test_other_number_of_classes(stage, wrap):
     check(stage, 5, wrap)
     check(stage, None, wrap)
     with pytest.raises(
-        ValueError, match=r'ImageFolder has 3 classes, but the model has 5 \(model.head.num_classes\): set model.head.num_classes'
+        ValueError,
+        match=r'ImageFolder has 3 classes, but the model has 5 \(model.head.num_classes\): set model.head.num_classes',
     ):
         check(stage, 3, wrap)
 
@@ -75,7 +76,7 @@ def test_classes_of_the_prediction():
 def test_heads_of_detectors(stage, names, wrong):
     call(stage, detector(*names), **{stage: 5})
     with pytest.raises(
-        ValueError, match=f'has 2 classes, but the model has 5 \(model.{wrong}.num_classes\): set model.{wrong}.num_c'
+        ValueError, match=rf'has 2 classes, but the model has 5 \(model.{wrong}.num_classes\): set model.{wrong}.num_c'
     ):
         call(stage, detector(*names), **{stage: 2})
 
@@ -83,7 +84,9 @@ def test_heads_of_detectors(stage, names, wrong):
 def test_members_of_a_cascade():
     model = detector('roi_head', 'roi_head.bbox_head', 'roi_head.bbox_head.0', 'roi_head.bbox_head.1')
     model.roi_head.bbox_head[1].num_classes = 80
-    with pytest.raises(ValueError, match=r'has 5 classes, but the model has 80 \(model.roi_head.bbox_head.1.num_classes\)'):
+    with pytest.raises(
+        ValueError, match=r'has 5 classes, but the model has 80 \(model.roi_head.bbox_head.1.num_classes\)'
+    ):
         call('train', model, train=5)
 
 

@@ -72,7 +72,7 @@ def test_an_error_of_another_kind_is_left_as_it_is(train, tmp_path, monkeypatch)
 def test_a_head_for_other_classes_is_refused_before_the_training(train, tmp_path, capsys):
     with pytest.raises(SystemExit, match='2'):
         train(tmp_path, model__bbox_head__num_classes=80)
-    message = 'DefocusCocoDataset has 10 classes, but the model has 80 (model.bbox_head.num_classes): set model.bbox_head.num_'
+    message = 'DefocusCocoDataset has 10 classes, but the model has 80 (model.bbox_head.num_classes): set model.bbox_'
     assert f'error: {message}' in capsys.readouterr().err
 
 

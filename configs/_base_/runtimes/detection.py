@@ -1,7 +1,8 @@
-# MMDetection's runtime with the checks and the random numbers of this toolkit.
+# MMDetection's runtime with the checks and random numbers of mmdefocus.
 _base_ = 'mmdet::_base_/default_runtime.py'
 custom_imports = dict(
-    imports=['mmdefocus.models', 'mmdefocus.datasets', 'mmdefocus.engine'], allow_failed_imports=False
+    imports=['mmdefocus.models', 'mmdefocus.datasets.coco', 'mmdefocus.evaluation', 'mmdefocus.engine'],
+    allow_failed_imports=False,
 )
 default_hooks = dict(
     sampler_seed=dict(type='DefocusEpochSeedHook'),
@@ -9,5 +10,5 @@ default_hooks = dict(
     class_count=dict(type='DefocusClassCountHook'),
     ground_truth_check=dict(type='DefocusGroundTruthCheckHook'),
 )
-# Every process draws its own drop path; all share the order of the images.
+# Every process draws its own drop path; the order of the images is the same in all.
 randomness = dict(seed=None, diff_rank_seed=True)
