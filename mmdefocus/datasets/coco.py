@@ -13,12 +13,12 @@ from mmengine.registry import DATASETS
 from mmdefocus.datasets.coco_checks import check_classes, read_coco
 from mmdefocus.datasets.coco_values import check_box_format, is_degenerate
 from mmdefocus.datasets.errors import DataError, MissingFileError
-from mmdefocus.datasets.image_files import check_files_exist, errors_name
+from mmdefocus.datasets.image_files import ErrorsNameImages, check_files_exist
 from mmdefocus.datasets.loading import strict_loading
 
 
 @DATASETS.register_module()
-class DefocusCocoDataset(CocoDataset):
+class DefocusCocoDataset(ErrorsNameImages, CocoDataset):
     """MMDetection's ``CocoDataset`` with checks where that one drops data without a word.
 
     Annotations are checked once, when they are read (see :mod:`mmdefocus.datasets.coco_checks`), and whether the images
@@ -92,24 +92,6 @@ class DefocusCocoDataset(CocoDataset):
             )
         check_files_exist(repr(self.ann_file), [image['img_path'] for image in kept], self.pipeline)
         return kept
-
-    def prepare_data(self, idx: int) -> Any:
-        """Load and transform an image.
-
-        Args:
-            idx: Its position in the data set.
-
-        Returns:
-            What the pipeline makes of it.
-
-        Raises:
-            MissingFileError: If it does not exist.
-            DataError: If it cannot be loaded.
-            ValueError: If a later step of the pipeline fails.
-        """
-        image = self.get_data_info(idx)
-        with errors_name(image):
-            return self.pipeline(image)
 
     def _report_boxes(self, name: str, content: dict[str, Any], by_image: dict[Any, list[dict]]) -> None:
         total = len(content['annotations'])

@@ -10,14 +10,14 @@ from mmpretrain.datasets.custom import CustomDataset, find_folders, get_samples
 
 from mmdefocus.datasets.coco_checks import abbreviate
 from mmdefocus.datasets.errors import DataError, MissingFileError
-from mmdefocus.datasets.image_files import check_files_exist, errors_name
+from mmdefocus.datasets.image_files import ErrorsNameImages, check_files_exist
 from mmdefocus.datasets.loading import strict_loading
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.ppm', '.pgm')
 
 
 @DATASETS.register_module()
-class DefocusImageFolder(CustomDataset):
+class DefocusImageFolder(ErrorsNameImages, CustomDataset):
     """MMPreTrain's ``CustomDataset`` with checks where that one drops images or mixes up classes without a word.
 
     The sub-folders of ``data_root/data_prefix`` are the classes, in the order of ``classes`` where it is given (as for
@@ -59,24 +59,6 @@ class DefocusImageFolder(CustomDataset):
         if self.ann_file:
             check_files_exist(repr(self.ann_file), [entry['img_path'] for entry in data_list], self.pipeline)
         return data_list
-
-    def prepare_data(self, idx: int) -> Any:
-        """Load and transform an image.
-
-        Args:
-            idx: Its position in the data set.
-
-        Returns:
-            What the pipeline makes of it.
-
-        Raises:
-            MissingFileError: If it does not exist.
-            DataError: If it cannot be loaded.
-            ValueError: If a later step of the pipeline fails.
-        """
-        image = self.get_data_info(idx)
-        with errors_name(image):
-            return self.pipeline(image)
 
     def is_valid_file(self, filename: str) -> bool:
         """Whether a path below the class folder is an image that is not hidden."""

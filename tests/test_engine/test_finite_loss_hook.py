@@ -118,7 +118,7 @@ def test_images(tmp_path):
 
 
 def test_loss_itself(tmp_path):
-    assert '. It began between the modules of Model, or in the loss itself. Lower' in message_of(tmp_path, 'loss')
+    assert '. Its origin is between the modules of Model, or in the loss itself. Lower' in message_of(tmp_path, 'loss')
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def two_processes(monkeypatch):
 
 @pytest.mark.usefixtures('two_processes')
 def test_loss_itself_in_one_of_two_processes(tmp_path):
-    assert 'All outputs of modules are finite, the loss itself is not.' in message_of(tmp_path, 'loss')
+    assert 'The outputs of all modules are finite, the loss itself is not.' in message_of(tmp_path, 'loss')
 
 
 @pytest.mark.usefixtures('two_processes')
@@ -139,7 +139,7 @@ def test_model_that_fails_when_it_is_looked_at(tmp_path):
     model.blocks[2].second.weight.data[1, 1] = torch.nan
     message = message_of(tmp_path, 'mode', model)
     assert 'the loss of iteration 0 is not finite (loss=nan)' in message
-    assert 'Where it began is not known: a second look at the model failed (TypeError: no such mode)' in message
+    assert 'Its origin is unknown: the second run of the model failed (TypeError: no such mode)' in message
     assert 'among them blocks.2.second.weight' in message
     model = Model('mode')
     model.blocks[1].second.weight.data[1, 1] = torch.nan
@@ -182,7 +182,7 @@ def test_chance_is_repeated(tmp_path):
         except RuntimeError as error:
             messages.append(str(error))
     assert 2 <= len(messages) <= 7
-    assert all('It began between the modules of Model' in message for message in messages)
+    assert all('Its origin is between the modules of Model' in message for message in messages)
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,7 @@ def test_a_network_of_another_kind(refused, mamba, root):
     message = refused('test.py', retnet(root), mamba, *data)
     assert re.search(r'missing \(backbone\.layers\.0\..* left over \(backbone\.layers\.0\.', message)
     message = refused('train.py', retnet(root), '--work-dir', 'foreign', *data, f'load_from={mamba}')
-    assert f'nothing of {mamba} fits the model of the config but single layers' in message
+    assert f'only single layers of {mamba} fit the model of the config' in message
     assert not list((root / 'foreign').glob('*.pth')), 'nothing was trained'
 
 
@@ -159,7 +159,7 @@ def test_training_may_start_from_a_part_of_a_checkpoint(call, root, classifier, 
     """New heads, and a detector's neck and head over a backbone that the checkpoint does not have."""
     options = ('--cfg-options', 'model.head.num_classes=4', f'load_from={classifier}')
     call('train.py', CLASSIFIER, '--work-dir', 'tuned', *options)
-    assert 'Initial values stay in head (2 of 2 tensors)' in capsys.readouterr().out
+    assert 'Initial values remain in head (2 of 2 tensors)' in capsys.readouterr().out
 
     def change(checkpoint):
         weights = checkpoint['state_dict'].items()
@@ -168,7 +168,7 @@ def test_training_may_start_from_a_part_of_a_checkpoint(call, root, classifier, 
     options = ('--cfg-options', f'load_from={changed(detector, change)}', 'optim_wrapper.optimizer.lr=0.0')
     call('train.py', DETECTOR, '--work-dir', 'warm', *options)
     assert re.search(
-        r'fits in part: .*Initial values stay in backbone \((\d+) of \1 tensors\)\n', capsys.readouterr().out
+        r'fits in part: .*Initial values remain in backbone \((\d+) of \1 tensors\)\n', capsys.readouterr().out
     )
     weights, given = (read_checkpoint(path)['state_dict'] for path in (root / 'warm' / 'epoch_1.pth', detector))
     assert torch.equal(weights['bbox_head.retina_cls.weight'], given['bbox_head.retina_cls.weight'])

@@ -105,6 +105,13 @@ def test_keys_that_cannot_be_meant(key, message):
         typed(DETECTOR, f'{key}=SGD')
 
 
+def test_hooks_are_set_by_their_name():
+    message = r"custom_hooks has no '0' and is no list.*; hooks with a name are set by it: .*default_hooks\.checkpoint"
+    with pytest.raises(UsageError, match=message):
+        typed(DETECTOR, 'custom_hooks.0.interval=2')
+    assert typed(DETECTOR, 'default_hooks.checkpoint.interval=2').default_hooks.checkpoint.interval == 2
+
+
 def test_values_of_all_kinds():
     cfg = typed(
         DETECTOR,

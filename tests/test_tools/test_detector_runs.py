@@ -117,7 +117,7 @@ def test_encoder_and_decoder_may_come_from_another_dino(train, tmp_path, capsys)
 
     train(tmp_path / 'work', load_from=tmp_path / 'resnet.pth', optim_wrapper__optimizer__lr=0.0)
     log = capsys.readouterr().out
-    assert re.search(r'Initial values stay in backbone \((\d+) of \1 tensors\), neck \((\d+) of \2 tensors\)\n', log)
+    assert re.search(r'Initial values remain in backbone \((\d+) of \1 tensors\), neck \((\d+) of \2 tensors\)\n', log)
     trained, given = read_checkpoint(tmp_path / 'work' / 'epoch_2.pth')['state_dict'], other.state_dict()
     parts = [name for name in trained if not name.startswith(('backbone.', 'neck.'))]
     assert {name.partition('.')[0] for name in parts} >= {'encoder', 'decoder', 'bbox_head', 'query_embedding'}

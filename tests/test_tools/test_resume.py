@@ -230,7 +230,7 @@ def test_other_settings_are_refused(refused, root, interrupted, setting, other, 
     config.write_text(text.replace(setting, other) if setting else text + other)
     message = refused(interrupted.name, '--resume', config=config)
     checkpoint = f'{interrupted.name}/epoch_2.pth'
-    assert f'{checkpoint} is of a training with other settings:\n  ' in message
+    assert f'{checkpoint} comes from a training with other settings:\n  ' in message
     assert re.search(expected, message), message
     assert 'Restore the settings to resume it, or start a new training from its weights: without --resume' in message
     assert f'with load_from={checkpoint} and another --work-dir' in message
