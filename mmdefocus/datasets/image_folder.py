@@ -1,4 +1,4 @@
-"""A folder of images per class, with checks where a mistake would otherwise train on wrong or missing labels."""
+"""Classification data as one folder of images per class, with checks of folders and labels."""
 
 import os
 from collections.abc import Sequence
@@ -18,22 +18,22 @@ EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.ppm',
 
 @DATASETS.register_module()
 class DefocusImageFolder(ErrorsNameImages, CustomDataset):
-    """MMPreTrain's ``CustomDataset`` with checks where that one drops images or mixes up classes without a word.
+    """MMPreTrain's ``CustomDataset`` with checks; the base class drops images and mixes up classes silently.
 
-    The sub-folders of ``data_root/data_prefix`` are the classes, in the order of ``classes`` where it is given (as for
-    a validation set, from its training set) and else sorted by name. Images may lie deeper; hidden files and folders
-    are ignored. With ``ann_file``, lines ``path label``, labels are numbers and ``classes`` is needed. In both forms
-    ``LoadImageFromFile`` in the pipeline acts as :class:`DefocusLoadImage`.
+    The sub-folders of ``data_root/data_prefix`` are the classes, in the order of ``classes`` if it is given (as for a
+    validation set, from its training set) and else sorted by name. Images may be in nested folders; hidden files and
+    folders are ignored. With ``ann_file``, which has lines ``path label``, labels are numbers and ``classes`` is
+    required. In both forms ``LoadImageFromFile`` in the pipeline acts as :class:`DefocusLoadImage`.
 
     Args:
         *args: As for MMPreTrain's ``CustomDataset``.
-        extensions: Endings of image files, in lower case.
+        extensions: Suffixes of image files, in lower case.
         **kwargs: As for MMPreTrain's ``CustomDataset``.
 
     Raises:
-        MissingFileError: There is no such folder, or no such image as ``ann_file`` names.
-        DataError: No or only one class, a class without images, folders that are not the ``classes``, or a label that
-            is none of them.
+        MissingFileError: The folder, or an image in ``ann_file``, does not exist.
+        DataError: There are fewer than two classes, a class without images, other folders than ``classes``, or a label
+            outside their range.
     """
 
     def __init__(self, *args: Any, extensions: Sequence[str] = EXTENSIONS, **kwargs: Any) -> None:
@@ -61,7 +61,7 @@ class DefocusImageFolder(ErrorsNameImages, CustomDataset):
         return data_list
 
     def is_valid_file(self, filename: str) -> bool:
-        """Whether a path below the class folder is an image that is not hidden."""
+        """Return True if a path below the class folder is an image that is not hidden."""
         return super().is_valid_file(filename) and not any(part.startswith('.') for part in filename.split(os.sep))
 
     def _find_samples(self) -> list:

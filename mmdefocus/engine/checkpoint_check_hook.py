@@ -60,7 +60,7 @@ class DefocusCheckpointCheckHook(Hook):
         misfit = _load_and_describe_misfit(runner.model, checkpoint)
         if misfit is not None and self.strict:
             raise SetupError(
-                f'{runner._load_from} does not fit the model of the config: {misfit}. Take the config that the '
+                f'{runner._load_from} does not fit the model of the config: {misfit}. Use the config that the '
                 'checkpoint was trained with; to test what fits, with random values in the rest, give --no-strict'
             )
         if misfit is not None:
@@ -119,7 +119,7 @@ def _check_initial(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
     fitting = [part for part in own if 2 * loaded[part] > min(own[part], given[part] or own[part])]
     if all(part.endswith('head') for part in fitting) and not all(part.endswith('head') for part in given):
         raise SetupError(
-            f'only single layers of {runner._load_from} fit the model of the config: {misfit}. Start from a '
+            f'no complete part of {runner._load_from} fits the model of the config: {misfit}. Start from a '
             'checkpoint of the same kind of network, or without load_from'
         )
     kept = [

@@ -138,9 +138,9 @@ def test_arrays(pixels):
         (
             torch.zeros(3, 4, 4),
             TypeError,
-            r'got Tensor; of an RGB tensor \(3, height, width\) from 0 to 1, pass \(255 \*',
+            r'got Tensor; for an RGB tensor \(3, height, width\) from 0 to 1, pass \(255 \*',
         ),
-        (None, TypeError, 'expected a path or URL, a uint8 array .* or an image of Pillow, got NoneType'),
+        (None, TypeError, 'expected a path or URL, a uint8 array .* or a Pillow image, got NoneType'),
         (Image.new('I;16', (4, 4)), TypeError, "with 8 bits per channel, such as mode 'RGB', got 'I;16'"),
         (Image.new('F', (4, 4)), TypeError, "got 'F'"),
     ],

@@ -283,7 +283,7 @@ def test_boxes_over_the_border_are_no_corners(tmp_path, content, boxes, beyond, 
     write(tmp_path, content)
     assert len(build(tmp_path)) == 2
     assert said == [
-        f"'{tmp_path}/ann.json': {beyond} of 3 boxes reach beyond their image; were they made for another size of it?"
+        f"'{tmp_path}/ann.json': {beyond} of 3 boxes reach beyond their image; do they belong to images of another size?"
     ] * (beyond > 0)
 
 
@@ -355,7 +355,7 @@ def test_subset_of_the_categories_on_purpose(tmp_path, content, monkeypatch):
     dataset = build(tmp_path, classes=('dog',), allow_missing_categories=True)
     assert [[one['bbox_label'] for one in dataset.get_data_info(i)['instances']] for i in range(2)] == [[0], [0]]
     assert len(said) == 1
-    assert '1 of 3 boxes are left out, of categories that are not in the classes' in said[0]
+    assert '1 of 3 boxes are ignored: their categories are not in the classes' in said[0]
 
 
 @pytest.mark.parametrize('allow', [False, True])
@@ -467,7 +467,7 @@ def test_unknown_arguments_are_refused(tmp_path, content):
         (
             lambda path: path.write_text('not an image'),
             ValueError,
-            r"begins with b'not an image'\); mend it, or remove",
+            r"begins with b'not an image'\); repair it, or remove",
         ),
         (lambda path: path.write_bytes(path.read_bytes()[:-200]), ValueError, 'is truncated'),
         (

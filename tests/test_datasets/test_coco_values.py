@@ -200,7 +200,7 @@ def test_a_file_for_testing_may_have_no_annotations(tmp_path):
     ('in_file', 'in_config', 'ends'),
     [
         (['a'], ['b'], "Give the data set\n  metainfo=dict(classes=('a',))\nand the head num_classes=1."),
-        (['a', 'b'], ['b'], 'allow_missing_categories=True to leave the other categories out on purpose.'),
+        (['a', 'b'], ['b'], 'allow_missing_categories=True to ignore the other categories.'),
         (['a', 'b'], ['b', 'a'], 'on purpose.'),
     ],
 )

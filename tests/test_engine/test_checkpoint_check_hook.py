@@ -74,14 +74,12 @@ def test_only_the_head_of_another_network_fits():
     model = Detector(width=6)
     checkpoint = weights()
     checkpoint['state_dict']['bbox_head.weight'] = torch.zeros(3, 6)
-    with pytest.raises(
-        SetupError, match=r'only single layers of file\.pth fit the model of the config: .*neck'
-    ):
+    with pytest.raises(SetupError, match=r'no complete part of file\.pth fits the model of the config: .*neck'):
         start(model, checkpoint)
 
 
 def test_nothing_fits():
-    with pytest.raises(SetupError, match=r'nothing of file\.pth fits'):
+    with pytest.raises(SetupError, match=r'no complete part of file\.pth fits'):
         start(Detector(), {'state_dict': {'layer.weight': torch.zeros(3)}})
 
 
@@ -94,7 +92,7 @@ def test_a_file_of_a_head_alone_is_meant():
 def test_half_a_part_is_not_a_fitting_part():
     """One of two tensors: another network of the same family, of which single layers have the same shape."""
     checkpoint = {'state_dict': {'backbone.weight': torch.zeros(4, 4), 'backbone.bias': torch.zeros(5)}}
-    with pytest.raises(SetupError, match='only single layers'):
+    with pytest.raises(SetupError, match='no complete part'):
         start(Detector(), checkpoint)
 
 
