@@ -170,7 +170,7 @@ def test_images_of_pillow(tmp_path, pixels):
     (tmp_path / 'half.jpg').write_bytes((tmp_path / 'half.jpg').read_bytes()[:-1000])
     with (
         Image.open(tmp_path / 'half.jpg') as half,
-        pytest.raises(ValueError, match=r'of Pillow .*half\.jpg. cannot be'),
+        pytest.raises(ValueError, match=r'Pillow image .*half\.jpg. cannot be'),
     ):
         read_image(half)
 
@@ -327,7 +327,7 @@ def test_detector_needs_weights_that_fit(weights, tmp_path):
         DetectionInferencer(str(DETECTOR), device='cpu')
     del content['state_dict']['neck.fpn_convs.0.conv.weight']
     torch.save(content, tmp_path / 'less.pth')
-    fit = r'less.pth does not fit the model: 1 missing \(neck.fpn_convs.0.conv.weight\)\. Take the config'
+    fit = r'less.pth does not fit the model: 1 missing \(neck.fpn_convs.0.conv.weight\)\. Use the config'
     with pytest.raises(ValueError, match=fit):
         DetectionInferencer(str(DETECTOR), str(tmp_path / 'less.pth'), device='cpu')
     DetectionInferencer(str(DETECTOR), str(tmp_path / 'less.pth'), device='cpu', strict=False)

@@ -1,4 +1,4 @@
-"""Checkpoints that do not belong to the config or the data, given to the tools."""
+"""Checkpoints that do not match the config or the data, through the tools."""
 
 import itertools
 import os
@@ -8,12 +8,13 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from commands import TOOLS, run
+from commands import TOOLS, error_of, run
 from PIL import Image
 
 from mmdefocus.models.checkpoint import read_checkpoint
@@ -59,18 +60,7 @@ def call(root) -> Callable[..., None]:
 @pytest.fixture
 def refused(call, capsys) -> Callable[..., str]:
     """Run a tool that ends with status 2, and return the message."""
-
-    def refused(*words: str | Path) -> str:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as info:
-            call(*words)
-        message = capsys.readouterr().err
-        assert info.value.code == 2
-        assert message.startswith('error: ')
-        assert 'Traceback' not in message
-        return message
-
-    return refused
+    return partial(error_of, capsys, call)
 
 
 @pytest.fixture(scope='module')

@@ -6,12 +6,13 @@ import runpy
 import shutil
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from commands import TOOLS
+from commands import TOOLS, error_of
 from PIL import Image
 
 from mmdefocus.models.checkpoint import read_checkpoint
@@ -19,7 +20,7 @@ from mmdefocus.models.checkpoint import read_checkpoint
 HERE = Path(__file__).parent
 GOLDEN = HERE.parent / 'golden'
 numbers = itertools.count()
-# AdamW, whose moments have the shapes of the parameters, in its fused form, which does not look at them.
+# AdamW, whose moments have the shapes of the parameters; the fused implementation does not check them.
 SETTINGS = """
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=0.01, weight_decay=0.05, fused=True),
@@ -84,17 +85,7 @@ def interrupted(root, whole) -> Path:
 @pytest.fixture
 def refused(train, capsys) -> Callable[..., str]:
     """Run a training that ends with status 2, and return the message."""
-
-    def refused(*words: str | Path, **options: object) -> str:
-        with pytest.raises(SystemExit) as info:
-            train(*words, **options)
-        message = capsys.readouterr().err
-        assert info.value.code == 2
-        assert message.startswith('error: ')
-        assert 'Traceback' not in message
-        return message
-
-    return refused
+    return partial(error_of, capsys, train)
 
 
 def assert_equal_end(work_dir: Path, whole: Path) -> None:
