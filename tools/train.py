@@ -19,7 +19,7 @@ def main() -> None:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='go on from this checkpoint; without a name from the newest one in the work directory',
+        help='resume this checkpoint; without a name, the newest one in the work directory',
     )
     add_common_arguments(parser)
     args = parse_arguments(parser)
