@@ -30,8 +30,8 @@ def load_config(
         The complete config.
 
     Raises:
-        UsageError: The file is missing or no config, a key is unknown or without effect, or MMCV has no compiled
-            operators.
+        UsageError: The file is missing or no config, a key is unknown or without effect, ``custom_hooks`` is empty in
+            place of named hooks, or MMCV has no compiled operators.
     """
     path = Path(path)
     if path.is_dir():
@@ -41,6 +41,7 @@ def load_config(
     check_mmcv_ops()
     cfg = read_config(path)
     apply_options(cfg, cfg_options or {})
+    _check_custom_hooks(cfg)
     cfg.launcher = launcher
     if work_dir is not None:
         cfg.work_dir = work_dir
@@ -50,6 +51,14 @@ def load_config(
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"the work directory '{cfg.work_dir}' cannot be made: '{folder}' is a file")
     return cfg
+
+
+def _check_custom_hooks(cfg: Config) -> None:
+    """Raise ``UsageError`` for an empty list that is meant to remove hooks of a recipe, which have names now."""
+    names = [name for name in ('ema', 'drop_path') if (cfg.get('default_hooks') or {}).get(name)]
+    if names and cfg.get('custom_hooks') == []:
+        remedy = ' and '.join(f'default_hooks.{name}=None' for name in names)
+        raise UsageError(f'custom_hooks=[] does not remove the hooks of the recipe; set {remedy}, or omit custom_hooks')
 
 
 def read_config(path: Path) -> Config:

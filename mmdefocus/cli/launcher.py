@@ -28,7 +28,7 @@ def prepare_launcher(cfg: Config) -> None:
         local_rank = int(os.environ.get('LOCAL_RANK', 0))
         if local_rank >= torch.cuda.device_count():
             raise UsageError(
-                f'process {local_rank} on this machine has no GPU of its own: PyTorch sees '
+                f'process {local_rank} on this machine has no GPU: PyTorch sees '
                 f'{torch.cuda.device_count()}; start at most that many processes'
             )
         return

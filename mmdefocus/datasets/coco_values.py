@@ -30,7 +30,7 @@ def check_ids(name: str, kind: str, key: str, entries: Sequence[dict[str, Any]])
 
 
 def check_images(name: str, images: Sequence[dict[str, Any]]) -> None:
-    """Raise ``DataError`` unless every image has a file name of its own and a size in whole pixels."""
+    """Raise ``DataError`` unless every image has a distinct file name and a size in whole pixels."""
     ids: dict[str, Any] = {}
     for image in images:
         file_name = image['file_name']

@@ -1,6 +1,6 @@
 """Hooks and a learning-rate schedule. Importing this package registers all whose requirements are installed."""
 
-from mmdefocus.openmmlab import are_installed
+from mmdefocus.openmmlab import are_installed, without_onedl_note
 
 from .activation_checkpoint_hook import DefocusActivationCheckpointHook
 from .checkpoint_check_hook import DefocusCheckpointCheckHook
@@ -24,9 +24,10 @@ __all__ = [
     'SetupError',
 ]
 
-if are_installed('mmdet'):
-    from .ground_truth_check_hook import DefocusGroundTruthCheckHook
+with without_onedl_note():
+    if are_installed('mmdet'):
+        from .ground_truth_check_hook import DefocusGroundTruthCheckHook
 
-    __all__ += ['DefocusGroundTruthCheckHook']
+        __all__ += ['DefocusGroundTruthCheckHook']
 
 from . import former_names  # noqa: F401 (last: it refers to the registered classes)

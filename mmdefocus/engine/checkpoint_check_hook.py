@@ -100,7 +100,7 @@ def check_weights_are_there(checkpoint: Any, name: str) -> None:
 def _load_and_describe_misfit(model: nn.Module, checkpoint: Mapping[str, Any]) -> str | None:
     try:
         return load_and_describe_misfit(model, checkpoint)
-    except ValueError as error:  # of a module that refuses the weights
+    except ValueError as error:  # raised by a module for unsuitable weights
         raise SetupError(str(error)) from error
 
 

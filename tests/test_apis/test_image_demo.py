@@ -123,7 +123,7 @@ def test_objects_are_found(demo, directory):
         ),
         (['photos', 'classifier.py', '--checkpoint', 'http://127.0.0.1:9/weights.pth'], 'refused'),
         (['photos', DETECTOR, '--checkpoint', 'http://127.0.0.1:9/weights.pth'], 'refused'),
-        # The name stands for its config: the weights of the toy do not fit the base network.
+        # The name selects its config: the weights of the toy do not fit the base network.
         (
             ['photos', 'defocus-mamba-base_3rdparty_in1k', '--checkpoint', 'classifier.pth'],
             "expected weights of arch='base'",

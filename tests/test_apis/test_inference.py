@@ -23,7 +23,7 @@ ARCH = dict(embed_dims=16, num_layers=2, inner_dims=32, state_dims=4, conv_kerne
 
 
 def toy(**head):
-    """What makes the base model small. Merging a config consumes it."""
+    """Return settings that make the base model small; merging them into a config consumes them."""
     return dict(backbone=dict(arch=dict(ARCH, _delete_=True)), head=dict(head, in_channels=16))
 
 

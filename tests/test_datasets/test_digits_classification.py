@@ -87,7 +87,7 @@ class Losses(Hook):
 
 
 class Hits(Hook):
-    """Whether each prediction is right."""
+    """Return True for each correct prediction."""
 
     def __init__(self) -> None:
         self.values: list[bool] = []

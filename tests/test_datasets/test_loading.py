@@ -28,7 +28,7 @@ def photo(photos_coco) -> bytes:
 
 @pytest.fixture
 def warnings(monkeypatch) -> list[str]:
-    """What the loader logs."""
+    """Return the messages that the loader logs."""
     said: list[str] = []
     monkeypatch.setattr('mmdefocus.datasets.loading.print_log', lambda message, **kwargs: said.append(message))
     return said

@@ -1,4 +1,4 @@
-"""What load_from and the names of classes are compared with; through the tools in tests/test_tools."""
+"""Checks of load_from and of class names; tests/test_tools covers them through the tools."""
 
 from types import SimpleNamespace
 

@@ -100,7 +100,7 @@ def test_annotation_ids_do_not_matter(root, first_id):
     assert evaluate(root)['coco/bbox_mAP'] == 1.0
 
 
-def test_stock_metric_refuses_the_id_0(root):
+def test_stock_metric_with_the_id_0_is_an_error(root):
     """pycocotools would count the box as not found."""
     content = annotations(root)
     content['annotations'][2]['id'] = 0

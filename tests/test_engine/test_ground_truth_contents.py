@@ -1,4 +1,4 @@
-"""How annotation files are compared; through the runner in test_ground_truth.py."""
+"""Comparison of annotation files; test_ground_truth.py covers it through the runner."""
 
 import copy
 from collections.abc import Callable

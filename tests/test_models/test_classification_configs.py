@@ -330,7 +330,7 @@ def test_toy_training_reaches_every_parameter(name, tiny):
     cfg.train_cfg.max_epochs = 2
     cfg.param_scheduler.warmup = 1
     cfg.auto_scale_lr.base_batch_size = 2  # else steps are smaller than float32 can see
-    # What changes has a gradient, and no block is left out by chance.
+    # Without decay and drop path, every parameter changes only by its gradient.
     cfg.optim_wrapper.optimizer.weight_decay = 0.0
     cfg.default_hooks.drop_path.update(min_rate=0.0, max_rate=0.0)
     cfg.load_from = None

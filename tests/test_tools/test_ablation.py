@@ -127,7 +127,7 @@ def test_failed_run_points_to_its_log(tmp_path, monkeypatch):
 
 
 def test_runs_of_changed_configs_are_repeated(tmp_path, monkeypatch):
-    """A stand-in for the training reports the learning rate as the accuracy."""
+    """A stub of the training reports the learning rate as the accuracy."""
     trained = []
 
     def train(command, **_):

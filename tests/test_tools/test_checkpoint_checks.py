@@ -142,7 +142,7 @@ def test_a_network_of_another_kind(refused, mamba, root):
 def test_a_file_of_which_nothing_fits(refused, classifier):
     weights = changed(classifier, lambda checkpoint: checkpoint.update(state_dict={'weight': torch.zeros(1)}))
     message = refused('train.py', CLASSIFIER, '--work-dir', 'foreign', '--cfg-options', f'load_from={weights}')
-    assert f'nothing of {weights} fits the model of the config' in message
+    assert f'no complete part of {weights} fits the model of the config' in message
 
 
 def test_training_may_start_from_a_part_of_a_checkpoint(call, root, classifier, detector, capsys):

@@ -112,6 +112,16 @@ def test_hooks_are_set_by_their_name():
     assert typed(DETECTOR, 'default_hooks.checkpoint.interval=2').default_hooks.checkpoint.interval == 2
 
 
+def test_an_empty_list_does_not_remove_named_hooks(tmp_path):
+    base = TOOLS.parent / 'configs' / 'classification' / 'defocus_mamba_base.py'
+    (tmp_path / 'config.py').write_text(f'_base_ = {str(base)!r}\ncustom_hooks = []\n')
+    message = r'set default_hooks\.ema=None and default_hooks\.drop_path=None, or omit custom_hooks'
+    with pytest.raises(UsageError, match=message):
+        load_config(tmp_path / 'config.py')
+    removed = {'default_hooks.ema': None, 'default_hooks.drop_path': None}
+    assert load_config(tmp_path / 'config.py', removed).custom_hooks == []
+
+
 def test_values_of_all_kinds():
     cfg = typed(
         DETECTOR,
@@ -137,7 +147,7 @@ def test_values_of_all_kinds():
 @pytest.mark.parametrize(
     ('text', 'present', 'value'),
     [
-        # The same wherever it stands
+        # The same in every place
         ('5', 'auto', 5),
         ('-1e-3', None, -1e-3),
         ('None', 'text', None),
@@ -268,4 +278,4 @@ def test_every_tool_explains_the_values(tool, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', [f'{tool}.py', '--help'])
     with pytest.raises(SystemExit):
         runpy.run_path(str(TOOLS / f'{tool}.py'), run_name='__main__')
-    assert 'what is in quotes or brackets are read as in Python' in ' '.join(capsys.readouterr().out.split())
+    assert 'values in quotes or brackets are read as in Python' in ' '.join(capsys.readouterr().out.split())

@@ -51,7 +51,7 @@ def test_a_resumed_training_is_equal_to_the_last_bit(train, tmp_path):
 
 
 def test_a_loss_that_cannot_be_computed_is_reported_with_its_origin(train, tmp_path):
-    """DINO's matching refuses values that are not finite before there is a loss."""
+    """DINO's matching raises an error for values that are not finite, before there is a loss."""
     with pytest.raises(RuntimeError) as error:
         train(tmp_path, optim_wrapper__optimizer__lr=1e6)
     message = str(error.value)

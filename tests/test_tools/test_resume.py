@@ -145,7 +145,10 @@ def test_checkpoints_none_of_which_is_of_use_are_no_reason_to_start_anew(refused
     message = refused(interrupted.name, '--resume')
     assert f'{interrupted.name} has checkpoints, but none of them can be resumed' in message
     assert 'epoch_2.pth is empty; ' in message
-    assert 'best.pth has no optimizer. Put a whole one there, or start anew in another work directory' in message
+    assert (
+        'best.pth has no optimizer. Put a complete one there, or start a new training in another work directory'
+        in message
+    )
     assert not (interrupted / 'epoch_3.pth').exists()
     assert f"'{best}' has no optimizer and cannot be resumed" in refused('other', '--resume', best)
 

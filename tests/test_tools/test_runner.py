@@ -135,7 +135,7 @@ def test_checkpoints_are_looked_at_first(tmp_path):
         apply_test_options(cfg, str(page))
     with pytest.raises(UsageError, match='is a directory; name the checkpoint file in it'):
         apply_train_options(cfg, resume=str(tmp_path))
-    with pytest.raises(UsageError, match=r'official_cls\.pth\' is an official file, whose training cannot be resumed'):
+    with pytest.raises(UsageError, match=r'official_cls\.pth\' is an official file and cannot be resumed'):
         apply_train_options(cfg, resume=str(GOLDEN / 'cls_rope_official_cls.pth'))
     apply_test_options(cfg, str(GOLDEN / 'cls_rope_official_cls.pth'))
 
@@ -233,7 +233,7 @@ def test_launchers_and_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
     monkeypatch.setenv('RANK', '2')
     monkeypatch.setenv('LOCAL_RANK', '2')
-    with pytest.raises(UsageError, match='process 2 on this machine has no GPU of its own: PyTorch sees 2'):
+    with pytest.raises(UsageError, match='process 2 on this machine has no GPU: PyTorch sees 2'):
         build_runner(load_config(DETECTOR, launcher='pytorch'))
 
 

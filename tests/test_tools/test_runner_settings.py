@@ -8,7 +8,8 @@ import torch
 from mmengine.config import Config, ConfigDict
 
 from mmdefocus.apis.errors import UsageError
-from mmdefocus.cli import launcher, run_options, runner
+from mmdefocus.cli import run_options, runner
+from mmdefocus.cli.launcher import prepare_launcher
 
 
 def without_gpu(monkeypatch, **variables):
@@ -28,7 +29,7 @@ def test_processes_on_cpus_talk_through_gloo(monkeypatch, unused):
     groups = without_gpu(monkeypatch, RANK='0')
     cfg = Config(dict(launcher='pytorch', find_unused_parameters=unused))
     for _ in range(2):
-        launcher.prepare_launcher(cfg)
+        prepare_launcher(cfg)
         assert groups == ['gloo']
         assert cfg.env_cfg.dist_cfg.backend == 'gloo'
         assert cfg.model_wrapper_cfg == dict(
@@ -44,7 +45,7 @@ def test_the_wrapper_and_environment_of_the_config_are_kept(monkeypatch):
     env_cfg = dict(cudnn_benchmark=True, dist_cfg=dict(backend='nccl', timeout=60))
     wrapper = dict(type='MMSeparateDistributedDataParallel', find_unused_parameters=True)
     cfg = Config(dict(launcher='pytorch', env_cfg=env_cfg, model_wrapper_cfg=wrapper))
-    launcher.prepare_launcher(cfg)
+    prepare_launcher(cfg)
     assert cfg.env_cfg == dict(cudnn_benchmark=True, dist_cfg=dict(backend='gloo', timeout=60))
     assert cfg.model_wrapper_cfg == dict(wrapper, device_ids=None)
     assert 'broadcast_buffers' not in cfg.model_wrapper_cfg
@@ -53,7 +54,7 @@ def test_the_wrapper_and_environment_of_the_config_are_kept(monkeypatch):
 def test_one_process_needs_no_group(monkeypatch):
     groups = without_gpu(monkeypatch)
     for cfg in (Config(dict(launcher='none')), Config({})):
-        launcher.prepare_launcher(cfg)
+        prepare_launcher(cfg)
         assert 'model_wrapper_cfg' not in cfg
     assert groups == []
 
@@ -62,7 +63,7 @@ def test_one_process_needs_no_group(monkeypatch):
 def test_other_launchers_need_gpus(monkeypatch, launcher, variable):
     groups = without_gpu(monkeypatch, **{variable: '0'})
     with pytest.raises(UsageError, match=f'--launcher {launcher} needs GPUs and PyTorch sees none; use --launcher py'):
-        launcher.prepare_launcher(Config(dict(launcher=launcher)))
+        prepare_launcher(Config(dict(launcher=launcher)))
     assert groups == []
 
 
@@ -73,11 +74,11 @@ def test_a_gpu_for_each_process(monkeypatch, rank, fits):
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
     cfg = Config(dict(launcher='pytorch'))
     if fits:
-        launcher.prepare_launcher(cfg)
+        prepare_launcher(cfg)
         assert 'model_wrapper_cfg' not in cfg
     else:
-        with pytest.raises(UsageError, match=f'process {rank} on this machine has no GPU of its own: PyTorch sees 2'):
-            launcher.prepare_launcher(cfg)
+        with pytest.raises(UsageError, match=f'process {rank} on this machine has no GPU: PyTorch sees 2'):
+            prepare_launcher(cfg)
 
 
 def test_mixed_precision_becomes_float32(monkeypatch):

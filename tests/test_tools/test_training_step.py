@@ -1,4 +1,4 @@
-"""The demo's config and the tool that looks at one training step, as a user runs them."""
+"""The demo's config and the tool for one training step, as a user runs them."""
 
 import re
 
@@ -23,7 +23,7 @@ def test_demo_config_trains_every_parameter_and_is_tested_with_augmentation(fold
     found = re.search(r'(\d+) of (\d+) trainable parameters have a gradient', report)
     assert found[1] == found[2]
     assert 'not finite' not in report
-    # The class token comes after all that a detector uses; the others stand before layers that start at zero.
+    # The class token comes after all tokens that a detector uses; the others are before layers that start at zero.
     zeros = re.findall(r'^  ([\w.]+)$', report, re.MULTILINE)
     assert 'backbone.cls_token' in zeros
     others = set(zeros) - {'backbone.cls_token', 'level_embed'}
