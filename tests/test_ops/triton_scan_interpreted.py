@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmdefocus.ops import defocus_scan
 from mmdefocus.ops.defocus_scan import _IMPLEMENTATIONS, triton
-from mmdefocus.ops.defocus_scan.registration import TRITON_CHUNK
+from mmdefocus.ops.defocus_scan.arguments import TRITON_CHUNK
 from mmdefocus.ops.selective_scan.registration import selective_scan_backward_flops, selective_scan_flops
 
 FLOAT = torch.float32
@@ -84,7 +84,7 @@ def test_one_output_used_alone(cut, used):
         (33, 1, 1, 48),
     ],
 )
-def test_segments(length, programs, processors, tokens):
+def test_segment_rule(length, programs, processors, tokens):
     """The rule stands in Python because Triton needs no extension; its results are those of the rule in C++."""
     assert triton.segment_tokens(length, programs, processors) == tokens
     rule = torch.ops.mmdefocus.gpu_segment_steps
