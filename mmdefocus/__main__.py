@@ -1,4 +1,4 @@
-"""`python -m mmdefocus` reports what is installed, which operator backends can run, and why the others cannot."""
+"""Report of `python -m mmdefocus`: installed versions, compilers and usable operator backends."""
 
 import importlib
 import importlib.metadata
@@ -12,7 +12,7 @@ import torch
 import mmdefocus
 from mmdefocus.ops.backends import available_backends
 
-# Import name → names of the distributions that provide it, in the order in which they are looked for.
+# Import name → names of the distributions that provide it, in the order of the search.
 PACKAGES = {
     'torchvision': ('torchvision',),
     'numpy': ('numpy',),
@@ -26,13 +26,13 @@ PACKAGES = {
 
 
 def describe_package(module: str, distributions: tuple[str, ...]) -> str:
-    """The version and distribution that provide a module, or the reason why it cannot be imported."""
+    """Return version and distribution of a module, or the reason why its import fails."""
     try:
         importlib.import_module(module)
     except ModuleNotFoundError as error:
         missing = error.name or module
         return 'not installed' if module.startswith(missing) else f'does not import: {error}'
-    except Exception as error:  # noqa: BLE001 - a broken package may raise anything, and the report must go on
+    except Exception as error:  # noqa: BLE001 - a broken package may raise anything, and the report must continue
         return f'does not import: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ""}'
     for name in distributions:
         try:
@@ -43,7 +43,7 @@ def describe_package(module: str, distributions: tuple[str, ...]) -> str:
 
 
 def describe_command(command: list[str]) -> str:
-    """The last line that a compiler prints about its version, or that it is missing."""
+    """Return the version line of a compiler, or the message that it is missing."""
     if shutil.which(command[0]) is None:
         return f'{command[0]!r} not found'
     result = subprocess.run([*command, '--version'], capture_output=True, text=True, check=False)
@@ -54,7 +54,7 @@ def describe_command(command: list[str]) -> str:
 
 
 def describe_cuda() -> str:
-    """The CUDA that torch was built for, and the GPUs that it sees."""
+    """Return the CUDA version of torch and the visible GPUs."""
     if torch.version.cuda is None:
         return 'torch is built without CUDA'
     if not torch.cuda.is_available():
@@ -64,7 +64,7 @@ def describe_cuda() -> str:
 
 
 def report() -> str:
-    """The whole report: versions, compilers, and the operator backends."""
+    """Return the report."""
     rows = {
         'mmdefocus': mmdefocus.__version__,
         'python': f'{platform.python_version()} ({platform.platform()})',

@@ -1,13 +1,15 @@
 """Train variants of the nano classifier on handwritten digits and print a table of their accuracies.
 
-Repeating the command goes on where it was interrupted. docs/ablation.md says what the table means and what it does not.
+Repeat the command to continue an interrupted study. docs/ablation.md explains the table and its limits.
 """
 
 import argparse
 from pathlib import Path
 
-from mmdefocus.apis.ablation import Variant, add_ablation_arguments, format_ablation, run_ablation, write_table
-from mmdefocus.apis.runner import UsageError
+from studies.ablation import Variant, add_ablation_arguments, run_ablation
+from studies.ablation_table import format_ablation, write_table
+
+from mmdefocus.apis.errors import UsageError
 
 NANO = Path(__file__).parents[1] / 'configs' / 'classification' / 'defocus_mamba_nano_digits.py'
 METRIC = 'accuracy/top1'
@@ -15,7 +17,7 @@ VARIANTS = (
     Variant('full', NANO),
     Variant('band-pass off', NANO, {'model.backbone.rotary': False}),
     Variant('auxiliary loss off', NANO, {'model.head.aux': None}),
-    Variant('drop-path schedule off', NANO, {'custom_hooks.0.mode': 'constant'}),
+    Variant('drop-path schedule off', NANO, {'default_hooks.drop_path.mode': 'constant'}),
 )
 # A shorter training than the config's, without intermediate evaluations.
 SCHEDULE = {'train_cfg.max_epochs': 10, 'train_cfg.val_interval': 10}

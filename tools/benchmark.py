@@ -26,7 +26,8 @@ from mmengine.registry import MODELS, DefaultScope
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from mmdefocus.apis.runner import UsageError, load_config
+from mmdefocus.apis.errors import UsageError
+from mmdefocus.cli.config_file import load_config
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs' / 'classification'
 TIMM = 'timm:'

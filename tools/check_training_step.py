@@ -1,9 +1,8 @@
 """Run one training iteration of a config and report its losses, gradients, time and peak memory.
 
-Ends with status 1 when a loss or a gradient is not finite, or when a parameter that is to be trained has no gradient.
-Parameters with a gradient of exactly zero are listed: a newly built DINO has some, because the layers behind them start
-at zero, as have the blocks that drop path left out (set `model.backbone.drop_path_rate=0`, or the rates of a
-ScheduledDropPathHook, to see them all at work).
+Ends with status 1 if a loss or a gradient is not finite, or if a trainable parameter has no gradient. The report lists
+parameters with a gradient of exactly zero: a new DINO has some, because the layers after them start at zero, and so do
+blocks that drop path skips (set `model.backbone.drop_path_rate=0`, or `default_hooks.drop_path` to rates of 0).
 """
 
 import argparse
@@ -17,15 +16,18 @@ from mmengine.hooks import Hook
 from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from mmdefocus.apis.arguments import add_common_arguments, parse_arguments
-from mmdefocus.apis.runner import apply_train_options, build_runner, load_config, run_tool
+from mmdefocus.cli.arguments import add_common_arguments, parse_arguments
+from mmdefocus.cli.config_file import load_config
+from mmdefocus.cli.run_options import apply_train_options
+from mmdefocus.cli.run_tool import run_tool
+from mmdefocus.cli.runner import build_runner
 
 WIDTH = 100
 
 
 @LOOPS.register_module()
 class OneStepLoop(EpochBasedTrainLoop):
-    """Runs the first iteration of the first of ``max_epochs`` epochs, whose schedules it leaves as they are."""
+    """Run the first iteration of the first of ``max_epochs`` epochs, without a change to the schedules."""
 
     def run(self) -> torch.nn.Module:
         self.runner.call_hook('before_train')
@@ -38,9 +40,9 @@ class OneStepLoop(EpochBasedTrainLoop):
 
 
 class StepReport(Hook):
-    """Collects what one iteration does."""
+    """Collect losses, gradients, inputs and time of one iteration."""
 
-    # After the hooks that wrap modules, before those that log or save.
+    # Run after the hooks that wrap modules, before those that log or save.
     priority = 'LOW'
 
     def __init__(self) -> None:
@@ -50,7 +52,7 @@ class StepReport(Hook):
         self.seconds = 0.0
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
-        # The optimiser's wrapper clears the gradients before any later hook.
+        # The optimiser wrapper clears the gradients before any later hook.
         for name, parameter in runner.model.named_parameters():
             if parameter.requires_grad:
                 parameter.register_post_accumulate_grad_hook(
@@ -86,7 +88,7 @@ def check(args: argparse.Namespace) -> None:
     apply_train_options(cfg)
     cfg.train_cfg = dict(type='OneStepLoop', max_epochs=cfg.train_cfg.get('max_epochs', 1))
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
-    # It would stop before there are gradients; the report says whether the losses are finite.
+    # The hook would stop before there are gradients; the report checks the losses itself.
     (cfg.get('default_hooks') or {}).pop('finite_loss', None)
     runner = build_runner(cfg)
     report = StepReport()
@@ -103,7 +105,7 @@ def check(args: argparse.Namespace) -> None:
     listing('parameters with a gradient of zero', [name for name, total in report.gradients.items() if total == 0])
     finite_losses = all(map(math.isfinite, report.losses.values()))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f'\n{len(report.gradients)} of {len(trained)} parameters to be trained have a gradient')
+    print(f'\n{len(report.gradients)} of {len(trained)} trainable parameters have a gradient')
     print(f'iteration: {report.seconds:.1f} s on {torch.get_num_threads()} threads, peak memory {peak:.2f} GiB')
     if missing or broken or not finite_losses:
         sys.exit(1)

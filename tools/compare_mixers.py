@@ -1,7 +1,7 @@
 """Train the three mixers with and without band-pass on handwritten digits, as classifiers and as detectors.
 
-Prints a table of their accuracies and box mAPs and draws them. Repeating the command goes on where it was interrupted.
-docs/mixers.md says what the table means and what it does not.
+Prints a table of accuracies and box mAPs and plots them. Repeat the command to continue an interrupted study.
+docs/mixers.md explains the table and its limits.
 """
 
 import argparse
@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmdefocus.apis.ablation import Variant, add_ablation_arguments, format_ablation, run_ablation, write_table
-from mmdefocus.apis.ablation_plot import draw_ablation
-from mmdefocus.apis.runner import UsageError
+from studies.ablation import Variant, add_ablation_arguments, run_ablation
+from studies.ablation_plot import draw_ablation
+from studies.ablation_table import format_ablation, write_table
+
+from mmdefocus.apis.errors import UsageError
 from mmdefocus.datasets.digits import DigitsOptions, make_digits_coco
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
-# The plain networks of docs/bandpass.md: without a band-pass, attention and retention would know no positions.
+# The plain networks of docs/bandpass.md: without the band-pass, attention and retention need absolute positions.
 PLAIN = {'model.backbone.band_pass': False, 'model.backbone.absolute_positions': True}
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     'De-focus Mamba': ('mamba', {}),
@@ -33,13 +35,13 @@ SCALE = (SCENES.size, SCENES.size)
 
 @dataclass(frozen=True)
 class Task:
-    """What the networks are trained for.
+    """A task with its training schedule.
 
     Args:
-        folder: Of the configs.
-        metric: Its name in the configs' evaluator.
+        folder: Folder of the configs.
+        metric: Name of the metric in the configs' evaluator.
         schedule: Settings of all networks: shorter trainings than those of the configs.
-        by_mixer: Settings of a mixer's networks, with and without band-pass.
+        by_mixer: Settings of each mixer's networks, with and without band-pass.
     """
 
     folder: str
@@ -49,7 +51,7 @@ class Task:
 
 
 TASKS = {
-    # Smaller digits than the config's, 36 tokens, and evaluation at the end only.
+    # Smaller digits than in the config (36 tokens), evaluated at the end only.
     'classification': Task(
         'classification',
         'accuracy/top1',
@@ -70,7 +72,7 @@ TASKS = {
             'retnet': {'optim_wrapper.optimizer.lr': 2e-3, 'train_cfg.max_epochs': 12},
         },
     ),
-    # Smaller scenes than the demo's, 144 tokens, each of which is seen once.
+    # Smaller scenes than in the demo (144 tokens), one epoch.
     'detection': Task(
         'dino',
         'coco/bbox_mAP',
@@ -100,7 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_ablation_arguments(parser, list(NETWORKS), 'work_dirs/compare_mixers')
     parser.add_argument('--tasks', nargs='+', choices=TASKS, default=list(TASKS), help='default: both')
-    parser.add_argument('--plot', metavar='FILE.png', help='file for a picture of the results')
+    parser.add_argument('--plot', metavar='FILE.png', help='file for a plot of the results')
     args = parser.parse_args()
     chosen = {name: NETWORKS[name] for name in NETWORKS if name in args.variants}
     results = {}

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The first steps with mmdefocus: makes a data set of real handwritten digits, trains a nano De-focus Mamba DINO
-# on it, evaluates it and draws its boxes. Repeating it reuses the data and the finished checkpoint; an interrupted
-# training goes on from its last checkpoint. `make demo` sets everything up first.
+# on it, evaluates it and draws its boxes. A second call reuses the data and the finished checkpoint; an interrupted
+# training resumes from its last checkpoint. `make demo` sets everything up first.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -10,13 +10,13 @@ DATA=data/digits
 WORK=work_dirs/demo
 PICTURES=$WORK/pictures
 PYTHON=${PYTHON:-python}
-# Idle OpenMP threads give up their core sooner: nothing is lost on a free machine, and where something else runs too,
-# training is several times faster.
+# Makes idle OpenMP threads release their core sooner: no loss on an idle machine, and several times faster training
+# next to other programs.
 export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-10000}
 
 mkdir -p "$WORK"
 
-# visible PROGRAM COMMAND…: the whole output goes to the log, what the sed program prints of it to the screen.
+# visible PROGRAM COMMAND…: write the whole output to the log, and the part that the sed program prints to the screen.
 visible() {
     local program=$1 status=0
     shift
@@ -29,16 +29,17 @@ visible() {
 }
 
 echo "[1/3] data set of handwritten digits in COCO format: $DATA"
-# --force replaces a set that was made with other options, and nothing else.
+# --force replaces only a set of digits that was made with other options.
 visible '/^made|already holds/p' "$PYTHON" tools/make_digits_coco.py --out "$DATA" --force
 
-# The checkpoint of the last epoch that the training directory holds.
+# Print the checkpoint of the last epoch in the training directory.
 newest() {
     printf '%s\n' "$WORK"/epoch_*.pth | sort -V | tail -n 1
 }
 
-# A training counts as finished for the configs and the data that it ran with.
-recipe=$(cat "$CONFIG" configs/_base_/models/dino_nano.py configs/_base_/datasets/digits_detection.py \
+# A training is finished only for the configs and data that it ran with.
+recipe=$(cat "$CONFIG" configs/_base_/recipes/dino_nano_digits.py configs/_base_/models/dino_nano.py \
+    configs/_base_/backbones/defocus_mamba_nano_pyramid.py configs/_base_/datasets/digits_detection.py \
     "$DATA"/annotations/*.json | cksum)
 if [[ $(cat "$WORK/finished" 2>/dev/null) == "$recipe" && -f $(newest) ]]; then
     echo "[2/3] training: finished earlier, $(newest)"

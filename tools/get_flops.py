@@ -1,14 +1,14 @@
-"""Print the parameters and the FLOPs of a config's network, the scans included, for inference of one image.
+"""Print the parameters and the FLOPs of a config's network, including scans, for inference of one image.
 
-Most of the network runs on torch's meta device: a large one needs no memory either.
+Most of the network runs on torch's meta device, so that large networks need no memory.
 """
 
 import argparse
 
-from mmdefocus.apis.arguments import add_config_options
 from mmdefocus.apis.complexity import count_complexity
 from mmdefocus.apis.num_classes import resolve_num_classes
-from mmdefocus.apis.runner import load_config
+from mmdefocus.cli.arguments import add_config_options
+from mmdefocus.cli.config_file import load_config
 
 
 def main() -> None:
@@ -33,8 +33,8 @@ def main() -> None:
     found = count_complexity(cfg, args.shape and (args.shape[0], args.shape[-1]))
     print(f'image: {found.shape[0]} x {found.shape[1]}')
     print(f'parameters: {found.parameters:,}')
-    print(f'FLOPs: {found.multiply_adds / 1e9:.3f} G, where a multiply-add is one, as in the tables of OpenMMLab')
-    print(f'       {2 * found.multiply_adds / 1e9:.3f} G, where it is two, as for torch')
+    print(f'FLOPs: {found.multiply_adds / 1e9:.3f} G, with a multiply-add as one, as in the tables of OpenMMLab')
+    print(f'       {2 * found.multiply_adds / 1e9:.3f} G, with a multiply-add as two, as in torch')
     print(f'scans: {found.scan_multiply_adds / found.multiply_adds:.1%} of the FLOPs')
 
 

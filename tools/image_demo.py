@@ -1,4 +1,4 @@
-"""Classify images, or find objects in them: print the results and the time, write pictures."""
+"""Classify images or detect objects: print results and time, write pictures."""
 
 import argparse
 import time
@@ -10,14 +10,15 @@ import torch
 from mmengine.config import Config
 from mmpretrain.utils import progress
 
+from mmdefocus.apis.errors import UsageError
 from mmdefocus.apis.inference import ClassificationInferencer, DetectionInferencer, list_images
 from mmdefocus.apis.model_index import find_model
 from mmdefocus.apis.num_classes import resolve_num_classes
-from mmdefocus.apis.runner import UsageError, load_config
+from mmdefocus.cli.config_file import load_config
 
 
 class Stopwatch:
-    """Adds up the time that a function takes, on a GPU too."""
+    """Measure the total time of a function, including its work on a GPU."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
@@ -84,7 +85,7 @@ def main() -> None:
         '--no-strict',
         dest='strict',
         action='store_false',
-        help='take weights that do not fit the model, with random values for those that are missing',
+        help='accept weights that do not fit the model; missing tensors keep random values',
     )
     args = parser.parse_args()
     try:
@@ -98,7 +99,7 @@ def run(args: argparse.Namespace) -> None:
     path, weights = (args.model, None) if is_file else find_model(args.model)
     args.checkpoint = args.checkpoint or weights
     if args.checkpoint is None:
-        raise UsageError(f'{args.model} names no published weights; give some with --checkpoint')
+        raise UsageError(f'{args.model} has no published weights; name a checkpoint with --checkpoint')
     if args.batch_size < 1:
         raise UsageError(f'--batch-size must be at least 1, got {args.batch_size}')
     images = list_images(args.input)

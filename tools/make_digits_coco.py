@@ -22,10 +22,13 @@ def parse_args() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     )
     parser.add_argument('--max-iou', type=float, default=default.max_iou, help='largest overlap of two boxes')
     parser.add_argument(
-        '--photos', action=argparse.BooleanOptionalAction, default=default.photos, help='photographs as backgrounds too'
+        '--photos',
+        action=argparse.BooleanOptionalAction,
+        default=default.photos,
+        help='photographs among the backgrounds',
     )
     parser.add_argument('--seed', type=int, default=default.seed)
-    parser.add_argument('--force', action='store_true', help='replace a digits set that was made with other options')
+    parser.add_argument('--force', action='store_true', help='replace a digits set with other options')
     return parser, parser.parse_args()
 
 

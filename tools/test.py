@@ -4,9 +4,12 @@ import argparse
 
 from mmengine.dist import is_main_process
 
-from mmdefocus.apis.arguments import add_common_arguments, parse_arguments
-from mmdefocus.apis.report import format_metrics
-from mmdefocus.apis.runner import apply_test_options, build_runner, dump_predictions, load_config, run_tool
+from mmdefocus.cli.arguments import add_common_arguments, parse_arguments
+from mmdefocus.cli.config_file import load_config
+from mmdefocus.cli.report import format_metrics
+from mmdefocus.cli.run_options import apply_test_options
+from mmdefocus.cli.run_tool import run_tool
+from mmdefocus.cli.runner import build_runner, dump_predictions
 
 
 def main() -> None:
@@ -16,19 +19,19 @@ def main() -> None:
     parser.add_argument('--out', metavar='FILE.pkl', help='pickle file for all predictions')
     parser.add_argument('--show', action='store_true', help='show every picture in a window')
     parser.add_argument('--show-dir', help='directory for pictures with predictions and ground truth')
-    parser.add_argument('--wait-time', type=float, default=2.0, help='seconds that a window stays open')
+    parser.add_argument('--wait-time', type=float, default=2.0, help='seconds for which a window stays open')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
     parser.add_argument(
         '--no-strict',
         dest='strict',
         action='store_false',
-        help='test although tensors of the checkpoint are missing, left over or of another shape',
+        help='accept missing, additional or differently shaped tensors in the checkpoint',
     )
     parser.add_argument(
         '--ignore-class-names',
         dest='compare_classes',
         action='store_false',
-        help='test although the checkpoint was trained with classes of other names or in another order',
+        help='accept a checkpoint with classes of other names or in another order',
     )
     add_common_arguments(parser)
     args = parse_arguments(parser)

@@ -2,8 +2,11 @@
 
 import argparse
 
-from mmdefocus.apis.arguments import add_common_arguments, parse_arguments
-from mmdefocus.apis.runner import apply_train_options, build_runner, load_config, run_tool
+from mmdefocus.cli.arguments import add_common_arguments, parse_arguments
+from mmdefocus.cli.config_file import load_config
+from mmdefocus.cli.run_options import apply_train_options
+from mmdefocus.cli.run_tool import run_tool
+from mmdefocus.cli.runner import build_runner
 
 
 def main() -> None:
@@ -16,7 +19,7 @@ def main() -> None:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='go on from this checkpoint; without a name from the newest one in the work directory',
+        help='resume this checkpoint; without a name, the newest one in the work directory',
     )
     add_common_arguments(parser)
     args = parse_arguments(parser)

@@ -1,5 +1,6 @@
-# Fine-tuning on images of one's own: data_root/train and data_root/val hold a folder of images per class, see
-# docs/finetune.md. Smaller steps for lower layers, and no average of the weights, which pays in long trainings only.
+# Fine-tuning on your own images: data_root/train and data_root/val hold one folder of images per class, see
+# docs/finetune.md. Lower layers get lower learning rates. There is no average of the weights, which helps in long
+# trainings only.
 _base_ = './defocus_mamba_base.py'
 
 data_root = 'data/images'
@@ -26,7 +27,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(topk=1)
 test_evaluator = val_evaluator
 
-# 'auto': as many classes as folders of the training set.
+# 'auto': the number of class folders of the training set.
 data_preprocessor = dict(num_classes='auto')
 model = dict(
     backbone=dict(
@@ -46,5 +47,9 @@ optim_wrapper = dict(
     constructor='LearningRateDecayOptimWrapperConstructor',
     paramwise_cfg=dict(layer_decay_rate=0.75),
 )
-custom_hooks = [dict(type='ScheduledDropPathHook', max_rate=0.2, mode='constant')]
-default_hooks = dict(logger=dict(interval=20))
+default_hooks = dict(
+    _delete_=True,
+    **{name: hook for name, hook in _base_.default_hooks.items() if name not in ('ema', 'drop_path')},
+    drop_path=dict(type='DefocusScheduledDropPathHook', max_rate=0.2, mode='constant'),
+)
+default_hooks['logger'].update(interval=20)

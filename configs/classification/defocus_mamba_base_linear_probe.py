@@ -1,4 +1,4 @@
-# Nothing but a new linear classifier is trained: fast, and a measure of what the pretrained features are worth.
+# Only a new linear classifier is trained: fast, and a measure of the quality of the pretrained features.
 _base_ = './defocus_mamba_base_finetune.py'
 
 model = dict(
@@ -14,4 +14,7 @@ train_pipeline = [
 ]
 train_dataloader = dict(batch_size=128, dataset=dict(pipeline=train_pipeline))
 optim_wrapper = dict(optimizer=dict(lr=4e-3, weight_decay=0.0))
-custom_hooks = []
+default_hooks = dict(
+    _delete_=True,
+    **{name: hook for name, hook in _base_.default_hooks.items() if name != 'drop_path'},
+)

@@ -1,4 +1,4 @@
-# Tuning of the ImageNet-21k model on ImageNet-1k at 384 pixels.
+# Fine-tuning of the ImageNet-21k model on ImageNet-1k at 384 pixels.
 _base_ = [
     '../_base_/schedules/imagenet_adamw.py',
     'mmpretrain::_base_/datasets/imagenet_bs64_swin_384.py',
@@ -12,7 +12,7 @@ model = dict(
         arch='large',
         img_size=384,
         out_type='raw',
-        # From sides of 192 pixels.
+        # Pretraining at 192 pixels.
         rope_scale=(384 / 192) ** 2,
         delta_scale=384 / 192,
     ),
@@ -26,8 +26,8 @@ model = dict(
     ),
     train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8)], probs=0.5),
 )
-# The published model, downloaded at the first start, or a training of defocus_mamba_large_21k.py; both heads keep the
-# rows of the 1000 classes. None starts from random weights.
+# The published model, downloaded at the first start, or a checkpoint of defocus_mamba_large_21k.py. The head takes the
+# rows of the 1000 classes from either. None starts from random weights.
 load_from = (
     'https://github.com/OpenGVLab/De-focus-Attention-Networks/releases/download/v1.0/defocus_mamba_large_cls_21k.pth'
 )
@@ -48,8 +48,8 @@ test_cfg = {}
 optim_wrapper = dict(optimizer=dict(lr=2e-5))
 param_scheduler = dict(warmup=2, start_factor=5e-7 / 2e-5, end_factor=5e-6 / 2e-5)
 
-default_hooks = dict(checkpoint=dict(max_keep_ckpts=3, save_best='auto'))
-custom_hooks = [
-    dict(type='OptimizerStepEMAHook', momentum=1e-4),
-    dict(type='ScheduledDropPathHook', min_rate=0.1, max_rate=0.7),
-]
+default_hooks = dict(
+    checkpoint=dict(max_keep_ckpts=3, save_best='auto'),
+    ema=dict(type='DefocusOptimizerStepEMAHook', momentum=1e-4),
+    drop_path=dict(type='DefocusScheduledDropPathHook', min_rate=0.1, max_rate=0.7),
+)

@@ -1,5 +1,5 @@
-# Pretraining on ImageNet-21k: 21,841 folders, named by synset. It has no official split for validation: testing takes
-# images that you held out in data/imagenet21k/val; defocus_mamba_large_21k_eval_1k.py takes ImageNet-1k.
+# Pretraining on ImageNet-21k: 21,841 folders, named by synset. There is no official validation split: this config tests
+# on images that you hold out in data/imagenet21k/val, defocus_mamba_large_21k_eval_1k.py on ImageNet-1k.
 _base_ = [
     '../_base_/schedules/imagenet_adamw.py',
     'mmpretrain::_base_/datasets/imagenet21k_bs128.py',
@@ -48,8 +48,8 @@ train_cfg = dict(max_epochs=90)
 optim_wrapper = dict(optimizer=dict(lr=1.25e-4))
 param_scheduler = dict(warmup=5, start_factor=5e-7 / 1.25e-4, end_factor=5e-6 / 1.25e-4)
 
-default_hooks = dict(checkpoint=dict(max_keep_ckpts=3))
-custom_hooks = [
-    dict(type='OptimizerStepEMAHook', momentum=1e-4),
-    dict(type='ScheduledDropPathHook', max_rate=0.4, mode='constant'),
-]
+default_hooks = dict(
+    checkpoint=dict(max_keep_ckpts=3),
+    ema=dict(type='DefocusOptimizerStepEMAHook', momentum=1e-4),
+    drop_path=dict(type='DefocusScheduledDropPathHook', max_rate=0.4, mode='constant'),
+)

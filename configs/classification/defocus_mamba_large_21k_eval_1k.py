@@ -12,4 +12,7 @@ train_cfg = None
 optim_wrapper = None
 param_scheduler = None
 auto_scale_lr = None
-custom_hooks = []
+default_hooks = dict(
+    _delete_=True,
+    **{name: hook for name, hook in _base_.default_hooks.items() if name not in ('ema', 'drop_path')},
+)

@@ -1,7 +1,11 @@
 # A small classifier of handwritten digits that trains on two CPU cores in minutes. It needs no download.
 _base_ = ['../_base_/datasets/digits_classification.py', '../_base_/runtimes/classification.py']
+custom_imports = dict(
+    imports=['mmdefocus.models', 'mmdefocus.datasets.digits_classification', 'mmdefocus.engine'],
+    allow_failed_imports=False,
+)
 
-# One token per pixel of the original digits, which have 8x8.
+# One token per pixel of the original 8x8 digits.
 model = dict(
     type='ImageClassifier',
     backbone=dict(type='DefocusMamba', arch='nano', img_size=32, patch_size=4, out_type='raw'),
@@ -9,7 +13,7 @@ model = dict(
 )
 
 max_epochs = 30
-# The model of the last epoch counts; what is printed on the way selects nothing.
+# The accuracies during training select nothing: the model of the last epoch counts.
 train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=5)
 val_cfg = {}
 test_cfg = {}
@@ -20,23 +24,23 @@ optim_wrapper = dict(
     ),
     clip_grad=dict(max_norm=5.0),
 )
-# The cosine, which ends with the training whatever its length, is multiplied by a warm-up of two epochs.
+# A warm-up of two epochs, multiplied by a cosine over the length of the training.
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=44),
     dict(type='CosineAnnealingLR', eta_min=1e-5, convert_to_iter_based=True),
 ]
-custom_hooks = [dict(type='ScheduledDropPathHook', max_rate=0.2)]
 randomness = dict(seed=0)
-# The detector's config has the same name, and folders are named after configs by default.
+# By default, the folder would have the name of the config, which the detector's config shares.
 work_dir = 'work_dirs/classification/defocus_mamba_nano_digits'
 
 default_hooks = dict(
     logger=dict(interval=22),
     checkpoint=dict(max_keep_ckpts=1),
     visualization=dict(resize=320),
+    drop_path=dict(type='DefocusScheduledDropPathHook', max_rate=0.2),
 )
 
-# Turned a little either way: flipped digits, the default, are other signs.
+# Small rotations instead of the default flips: a flipped digit is another sign.
 tta_pipeline = [
     dict(type='Resize', scale=(32, 32)),
     dict(

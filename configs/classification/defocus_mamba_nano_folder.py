@@ -1,5 +1,5 @@
-# A small model on small images of one's own, from scratch (there are no published weights of this size), on a CPU.
-# Images are not flipped: digits and letters would become other signs.
+# A small model on your own small images, trained from scratch on a CPU; there are no published weights of this size.
+# Images are not flipped: a flipped digit or letter is another sign.
 _base_ = './defocus_mamba_base_finetune.py'
 
 size = 32

@@ -1,7 +1,3 @@
-_base_ = './defocus_mamba_base_12ep.py'
+_base_ = ['../_base_/recipes/dino_36ep.py', '../_base_/backbones/defocus_mamba_base_pyramid.py']
 
-max_epochs = 36
-train_cfg = dict(max_epochs=max_epochs)
-param_scheduler = [
-    dict(type='MultiStepLR', begin=0, end=max_epochs, by_epoch=True, milestones=[27, 33], gamma=0.1),
-]
+model = _base_.pyramid

@@ -1,5 +1,3 @@
-_base_ = './defocus_mamba_base_36ep.py'
+_base_ = ['../_base_/recipes/dino_36ep.py', '../_base_/backbones/defocus_retnet_base_pyramid.py']
 
-# There are no published weights: train configs/classification/defocus_retnet_base.py first, and name its checkpoint in
-# model.backbone.init_cfg. As it is, the training starts from random weights.
-model = dict(backbone=dict(type='DefocusRetNet', init_cfg=None))
+model = _base_.pyramid

@@ -1,7 +1,7 @@
 # The small detector of handwritten digits with DefocusRetNet in place of DefocusMamba.
-_base_ = './defocus_mamba_nano_digits.py'
+_base_ = ['../_base_/recipes/dino_nano_digits.py', '../_base_/backbones/defocus_retnet_nano_pyramid.py']
 
-model = dict(backbone=dict(type='DefocusRetNet'))
+model = _base_.pyramid
 optim_wrapper = dict(
     paramwise_cfg=dict(custom_keys={'band_pass': dict(decay_mult=0.0), 'pos_embed': dict(decay_mult=0.0)})
 )

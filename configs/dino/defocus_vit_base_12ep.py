@@ -1,5 +1,3 @@
-_base_ = './defocus_mamba_base_12ep.py'
+_base_ = ['../_base_/recipes/dino_12ep.py', '../_base_/backbones/defocus_vit_base_pyramid.py']
 
-# There are no published weights: train configs/classification/defocus_vit_base.py first, and name its checkpoint in
-# model.backbone.init_cfg. As it is, the training starts from random weights.
-model = dict(backbone=dict(type='DefocusViT', init_cfg=None))
+model = _base_.pyramid

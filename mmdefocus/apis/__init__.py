@@ -1,1 +1,1 @@
-"""What the command-line tools consist of: configs, runners, reports, inference, complexity."""
+"""Inferencers, the model index and model complexity. Import its modules one by one: each needs other packages."""

@@ -1,4 +1,4 @@
-"""Image classification with MMPreTrain's inferencer."""
+"""MMPreTrain's inferencer, made strict."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,27 +10,38 @@ from mmengine.dataset import Compose, default_collate
 from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from mmengine.runner import CheckpointLoader
-from mmpretrain.apis import ImageClassificationInferencer
-from mmpretrain.structures import DataSample
 
-import mmdefocus.apis.model_index  # noqa: F401 (names for the inferencer)
-from mmdefocus.apis.images import check_batch_size, list_images, read_image
-from mmdefocus.apis.weights import load_all_weights
+from mmdefocus.openmmlab import without_onedl_note
+
+from .images import check_batch_size, list_images, read_image
+from .weights import load_all_weights
+
+with without_onedl_note():
+    from mmpretrain.apis import ImageClassificationInferencer
+    from mmpretrain.structures import DataSample
+
+    from . import model_index  # noqa: F401 (adds our models to the names that the inferencer knows)
 
 
 class ClassificationInferencer(ImageClassificationInferencer):
-    """MMPreTrain's ``ImageClassificationInferencer``, made for all kinds of images, with the best classes in pictures.
+    """MMPreTrain's ``ImageClassificationInferencer`` with checks of images and weights.
 
-    What differs: arrays may be grey or have an alpha channel, and images of Pillow are taken; broken files and what is
-    no image raise, with their names; of a folder, all images are taken, sorted by name; pictures show the best ``topk``
-    classes; weights must fit the model; and MMDetection's inferencer may have run before in the same process.
+    It differs from its base in these points:
+
+    - Grey images, images with an alpha channel and Pillow images are accepted.
+    - Broken files and other files than images raise an error that names them.
+    - A folder stands for all images in it, sorted by name.
+    - Pictures show the best ``topk`` classes.
+    - The weights must fit the model.
+    - MMDetection's inferencer may run in the same process before it.
 
     Args:
         model: As for MMPreTrain's inferencer.
         pretrained: As for MMPreTrain's inferencer. With False, the weights are random.
         *args: As for MMPreTrain's inferencer.
-        topk: Number of classes in a picture, where the model has as many.
-        strict: Raise if the checkpoint lacks tensors of the model, has others, or has them in other shapes.
+        topk: Number of classes in a picture; fewer if the model has fewer.
+        strict: Raise an error if the checkpoint lacks tensors of the model, has additional ones, or has them in other
+            shapes.
         **kwargs: As for MMPreTrain's inferencer.
 
     Raises:
@@ -50,7 +61,7 @@ class ClassificationInferencer(ImageClassificationInferencer):
             raise ValueError(f'topk must be positive, got {topk}')
         super().__init__(model, pretrained, *args, **kwargs)
         self.topk = topk
-        # A model that is given has its weights already.
+        # A model instance has its weights already.
         if strict and (isinstance(pretrained, str) or (pretrained and not isinstance(model, BaseModel))):
             source = pretrained if isinstance(pretrained, str) else _published(self.model)
             if source is not None and kwargs.get('url_mapping'):
@@ -60,7 +71,7 @@ class ClassificationInferencer(ImageClassificationInferencer):
             load_all_weights(self.model, checkpoint, source)
 
     def _init_pipeline(self, cfg: Config) -> Callable[[dict], dict]:
-        # An inferencer of MMDetection leaves its scope as the default one of the process.
+        # MMDetection's inferencer leaves its scope as the default scope of the process.
         with DefaultScope.overwrite_default_scope('mmpretrain'):
             return super()._init_pipeline(cfg)
 
@@ -70,7 +81,7 @@ class ClassificationInferencer(ImageClassificationInferencer):
         return [str(item) if isinstance(item, Path) else item for item in super()._inputs_to_list(inputs)]
 
     def preprocess(self, inputs: Iterable[Any], batch_size: int = 1) -> Iterator[Any]:
-        """Read and transform images, as :func:`read_image` takes them → batches for the model."""
+        """Read images with :func:`read_image` and transform them → batches for the model."""
         check_batch_size(batch_size)
 
         def load(item: Any) -> dict:
@@ -81,18 +92,18 @@ class ClassificationInferencer(ImageClassificationInferencer):
         return map(default_collate, self._get_chunk_data(samples, batch_size))
 
     def best(self, prediction: DataSample) -> DataSample:
-        """A prediction whose labels are the best ``topk`` classes, the best first."""
+        """Return the prediction with the best ``topk`` classes as its labels, in descending order of score."""
         scores = prediction.pred_score
         labels = scores.topk(min(self.topk, len(scores))).indices
         return DataSample().set_pred_score(scores).set_pred_label(labels)
 
     def visualize(self, ori_inputs: Sequence[Any], preds: Sequence[DataSample], **kwargs: Any) -> Any:
         """Draw the best classes into the images; arguments as for MMPreTrain's inferencer."""
-        # Its own reading of files does; arrays it takes for RGB.
+        # The base class reads files itself and expects arrays in RGB.
         inputs = [item if isinstance(item, str) else read_image(item)[..., ::-1] for item in ori_inputs]
         return super().visualize(inputs, [self.best(prediction) for prediction in preds], **kwargs)
 
 
 def _published(model: BaseModel) -> str | None:
-    """Where MMPreTrain finds the weights of a model that it has built by a name or from a config."""
+    """Return the URL or path of the weights that MMPreTrain loads into a model built by name or from a config."""
     return model._config.get('load_from') if model._metainfo is None else model._metainfo.weights

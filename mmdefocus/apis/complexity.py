@@ -1,4 +1,4 @@
-"""Parameters and FLOPs of the network of a config."""
+"""Parameters and FLOPs of a config's network."""
 
 import copy
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ DETECTION_SHAPE = (800, 1333)
 
 @dataclass(frozen=True)
 class Complexity:
-    """What inference of one image costs.
+    """Cost of inference for one image.
 
     Attributes:
         shape: Height and width of the image in pixels.
-        parameters: Number of parameters, those of auxiliary heads included.
+        parameters: Number of parameters, including those of auxiliary heads.
         multiply_adds: Number of multiply-adds, called FLOPs in the tables of MMPreTrain and MMDetection; torch's
-            counter gives twice as many. :mod:`mmdefocus.ops.flops` says what is counted.
-        scan_multiply_adds: The part of them that belongs to the scans.
+            counter gives twice as many. See :mod:`mmdefocus.ops.flops` for the operations that count.
+        scan_multiply_adds: Multiply-adds of the scans.
     """
 
     shape: tuple[int, int]
@@ -38,8 +38,7 @@ class Complexity:
 def count_complexity(cfg: Config, shape: tuple[int, int] | None = None) -> Complexity:
     """Count the parameters and the FLOPs of ``cfg.model``.
 
-    The network runs on the meta device, where shapes are computed and no values, so that it takes neither memory nor
-    time.
+    The network runs on the meta device, which computes shapes only and needs neither memory nor time.
 
     Args:
         cfg: Config of a classifier of MMPreTrain or a detector of MMDetection.
@@ -50,7 +49,7 @@ def count_complexity(cfg: Config, shape: tuple[int, int] | None = None) -> Compl
         The counts.
 
     Raises:
-        RuntimeError: The scan would run as a Python loop, which no counter sees.
+        RuntimeError: The scan would run as a Python loop, which no counter can see.
     """
     meta = torch.device('meta')
     if choose_backend(None, meta) == 'reference':
@@ -61,7 +60,7 @@ def count_complexity(cfg: Config, shape: tuple[int, int] | None = None) -> Compl
     detect = cfg.get('default_scope') == 'mmdet'
     shape = shape or (DETECTION_SHAPE if detect else _nominal_shape(cfg))
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')), meta, torch.no_grad():
-        # Without gradients, torch's counter takes modules that return a view of a parameter, as of the positions, too.
+        # Only without gradients does torch's counter accept modules that return a view of a parameter (positions).
         model = MODELS.build(copy.deepcopy(cfg.model)).eval().requires_grad_(False)
         arguments = [torch.empty(1, 3, *shape)] + ([[_detection_sample(shape)]] if detect else [])
         with FlopCounterMode(display=False) as counter, _SizesOnCpu():
@@ -72,7 +71,7 @@ def count_complexity(cfg: Config, shape: tuple[int, int] | None = None) -> Compl
 
 
 class _SizesOnCpu(TorchDispatchMode):
-    """Keeps integer tensors that are on the CPU there: DETR's heads read the sizes of feature maps from such ones."""
+    """Keep integer tensors on the CPU: DETR's heads read the sizes of feature maps from them."""
 
     def __torch_dispatch__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}

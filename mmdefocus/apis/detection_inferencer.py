@@ -1,34 +1,38 @@
-"""Object detection with MMDetection's inferencer."""
+"""MMDetection's inferencer, made strict."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-import mmdefocus.datasets.openmmlab  # noqa: F401 (before the data sets are imported otherwise)
-
-# isort: split
-from mmdet.apis import DetInferencer
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from torch import nn
 
-from mmdefocus.apis.images import check_batch_size, list_images, read_image
-from mmdefocus.apis.weights import load_all_weights
+from mmdefocus.openmmlab import without_onedl_note
+
+from .images import check_batch_size, list_images, read_image
+from .weights import load_all_weights
+
+with without_onedl_note():
+    from mmdet.apis import DetInferencer
 
 
 class DetectionInferencer(DetInferencer):
-    """MMDetection's ``DetInferencer`` that takes what is an image, and only that, and weights that fit.
+    """MMDetection's ``DetInferencer`` with checks of images and weights.
 
-    What differs: files that are cut off, arrays that are not uint8 or have the channels first, and tensors raise;
-    arrays may be grey or have an alpha channel, and images of Pillow are taken; the images of a folder are sorted by
-    name; pictures of arrays have the colours of the image; weights must fit the model.
+    It differs from its base in these points:
+
+    - Truncated files, tensors and arrays of another dtype than uint8 or with the channels first raise an error.
+    - Grey images, images with an alpha channel and Pillow images are accepted.
+    - The images of a folder are sorted by name.
+    - Pictures drawn from arrays have the right colours.
+    - The weights must fit the model.
 
     Args:
         *args: As for MMDetection's inferencer.
-        strict: Raise if the checkpoint lacks tensors of the model, has others, or has them in other shapes, or if there
-            is none.
+        strict: Raise an error if there is no checkpoint, or if it lacks tensors of the model, has additional ones, or
+            has them in other shapes.
         **kwargs: As for MMDetection's inferencer.
 
     Raises:
@@ -63,19 +67,19 @@ class DetectionInferencer(DetInferencer):
         return [str(item) if isinstance(item, Path) else item for item in super()._inputs_to_list(inputs)]
 
     def preprocess(self, inputs: Sequence[Any], batch_size: int = 1, **kwargs: Any) -> Iterator[Any]:
-        """Read and transform images, as :func:`read_image` takes them → (images, batch for the model)."""
+        """Read images with :func:`read_image` and transform them → (images, batch for the model)."""
         check_batch_size(batch_size)
         return super().preprocess(inputs, batch_size, **kwargs)
 
     def visualize(self, inputs: Sequence[Any], preds: Sequence[Any], *args: Any, **kwargs: Any) -> Any:
         """Draw boxes into the images; arguments as for MMDetection's inferencer."""
-        # Its own reading of files does; arrays it takes for RGB.
+        # The base class reads files itself and expects arrays in RGB.
         images = [item if isinstance(item, str) else read_image(item)[..., ::-1] for item in inputs]
         return super().visualize(images, preds, *args, **kwargs)
 
 
 class _ReadImage:
-    """Step of a pipeline: an image, or MMDetection's dictionary with one and texts, → what its loading steps give."""
+    """Pipeline step: image, or MMDetection's dictionary with an image and texts → results as of its loading step."""
 
     def __init__(self, dtype: type[np.generic]) -> None:
         self.dtype = dtype

@@ -1,4 +1,4 @@
-"""Images for inference, from files, arrays and Pillow, in the one form that the networks' pipelines take."""
+"""Images for inference: files, arrays and Pillow images as uint8 BGR arrays."""
 
 from pathlib import Path
 from typing import Any
@@ -11,26 +11,26 @@ from mmdefocus.datasets.loading import DefocusLoadImage
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm')
 _CHANNELS = (1, 3, 4)
-_DEEP_MODES = ('I', 'F')  # Pillow's, of more than 8 bits, which it would clip
+_DEEP_MODES = ('I', 'F')  # Pillow's modes with more than 8 bits, which its conversion would clip
 
 
 def read_image(image: str | Path | np.ndarray | Image.Image) -> np.ndarray:
-    """Bring an image into the form that the networks' pipelines take.
+    """Convert an image to the form that the networks' pipelines expect.
 
-    Files may be grey, have a palette, an alpha channel (left out) or 16 bits (the upper 8 are kept), and are turned as
-    their EXIF data say.
+    Files may be grey, have a palette, an alpha channel (dropped) or 16 bits (the upper 8 are kept). Their EXIF
+    orientation is applied.
 
     Args:
-        image: Path or URL of a file; an array (H, W), (H, W, 1), BGR (H, W, 3) or BGRA (H, W, 4), uint8, as OpenCV
-            and MMCV have it; or an image of Pillow with 8 bits per channel, whose order of colours is its own.
+        image: Path or URL of a file; an array (H, W), (H, W, 1), BGR (H, W, 3) or BGRA (H, W, 4), uint8, as in OpenCV
+            and MMCV; or a Pillow image with 8 bits per channel in any colour mode.
 
     Returns:
         (H, W, 3), BGR, uint8.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: The file does not exist.
         OSError: The URL cannot be read.
-        TypeError: Another type, such as a tensor, or more than 8 bits per channel.
+        TypeError: The image has another type, such as a tensor, or more than 8 bits per channel.
         ValueError: The file is no complete image, or the array has another shape.
     """
     if isinstance(image, str | Path):
@@ -39,15 +39,15 @@ def read_image(image: str | Path | np.ndarray | Image.Image) -> np.ndarray:
         return _read_pillow(image)
     if not isinstance(image, np.ndarray):
         raise TypeError(
-            'expected a path or URL, a uint8 array (height, width, channels) in BGR or an image of Pillow, got '
-            f'{type(image).__name__}; of an RGB tensor (3, height, width) from 0 to 1, pass '
+            'expected a path or URL, a uint8 array (height, width, channels) in BGR or a Pillow image, got '
+            f'{type(image).__name__}; for an RGB tensor (3, height, width) from 0 to 1, pass '
             '(255 * tensor).round().byte().permute(1, 2, 0).flip(-1).cpu().numpy()'
         )
     return _read_array(image)
 
 
 def list_images(inputs: str | Path) -> list[str]:
-    """Images to predict: a file or a URL as it is, of a folder its images (not those of folders in it), by name.
+    """List the images to predict: the file or URL itself, or the images directly in a folder, sorted by name.
 
     Raises:
         FileNotFoundError: The folder has no image.
@@ -61,7 +61,7 @@ def list_images(inputs: str | Path) -> list[str]:
 
 
 def check_batch_size(batch_size: Any) -> None:
-    """Raise a ValueError if this is not a number of images."""
+    """Raise ``ValueError`` unless this is a positive integer."""
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f'batch_size must be an integer from 1, got {batch_size!r}')
 
@@ -77,11 +77,11 @@ def _read_file(path: str) -> np.ndarray:
 
 def _read_pillow(image: Image.Image) -> np.ndarray:
     if image.mode.partition(';')[0] in _DEEP_MODES:
-        raise TypeError(f"expected an image of Pillow with 8 bits per channel, such as mode 'RGB', got {image.mode!r}")
+        raise TypeError(f"expected a Pillow image with 8 bits per channel, such as mode 'RGB', got {image.mode!r}")
     try:
         rgb = ImageOps.exif_transpose(image).convert('RGB')
     except OSError as error:
-        raise ValueError(f'the image of Pillow {getattr(image, "filename", "")!r} cannot be read ({error})') from error
+        raise ValueError(f'the Pillow image {getattr(image, "filename", "")!r} cannot be read ({error})') from error
     return np.ascontiguousarray(np.asarray(rgb)[..., ::-1])
 
 

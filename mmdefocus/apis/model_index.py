@@ -1,6 +1,6 @@
-"""The models of ``model-index.yml`` by name; importing this module adds the classifiers to MMPreTrain's list.
+"""Models of ``model-index.yml`` by name. Importing this module adds the classifiers to MMPreTrain's model index.
 
-The detectors stay out of that list, since MMPreTrain cannot build them; :func:`find_model` knows all.
+MMPreTrain cannot build detectors, so that they are not added to its index; :func:`find_model` finds all models.
 """
 
 from pathlib import Path
@@ -8,9 +8,9 @@ from pathlib import Path
 from mmpretrain.apis import ModelHub
 from modelindex import load_model_index
 
-from mmdefocus.apis.config_options import UsageError
+from mmdefocus.apis.errors import UsageError
 
-# As OpenMMLab's packages, this one carries its configs with it; in a checkout these are links to those at its root.
+# As in OpenMMLab's packages, configs are part of the package; in a checkout, these are links to its root.
 ROOT = Path(__file__).parents[1] / '.mim'
 
 ModelHub.register_model_index(ROOT / 'configs' / 'classification' / 'metafile.yml', config_prefix=ROOT)
@@ -20,10 +20,10 @@ def find_model(name: str) -> tuple[str, str | None]:
     """Look up a model.
 
     Args:
-        name: A name of ``model-index.yml``; upper and lower case are the same.
+        name: Name in ``model-index.yml``, in upper or lower case.
 
     Returns:
-        The path of the model's config file, and the URL of its weights where these are published.
+        Path of the model's config file, and URL of its weights or None if they are not published.
 
     Raises:
         UsageError: There is no model of this name.

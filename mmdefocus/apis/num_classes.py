@@ -1,4 +1,4 @@
-"""``num_classes='auto'``: as many classes as the training set has."""
+"""``num_classes='auto'``: the number of classes of the training set."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,18 +12,18 @@ AUTO = 'auto'
 def resolve_num_classes(cfg: Config) -> tuple[str, ...] | None:
     """Replace ``num_classes='auto'`` in the model and its data preprocessor, in place.
 
-    The names are given to all data sets as their classes, so that labels mean the same everywhere, folders of other
-    names are noticed, and the config that training saves needs no look at the training set any more.
+    All data sets get the class names, so that labels have the same meaning in all of them, folders with other names
+    are errors, and the config saved by the training no longer depends on the training set.
 
     Args:
-        cfg: Config with a training set that knows the names of its classes.
+        cfg: Config with a training set that has class names.
 
     Returns:
-        The names of the classes in the order of their labels; None where nothing was ``'auto'``.
+        The class names in the order of their labels; None if nothing was ``'auto'``.
 
     Raises:
-        FileNotFoundError: The training set is not there.
-        ValueError: There is no training set, or it does not know its classes, or something is wrong with it.
+        FileNotFoundError: The training set does not exist.
+        ValueError: There is no training set, or it has no class names or an error.
     """
     places = [place for name in ('model', 'data_preprocessor') for place in _auto_places(cfg.get(name))]
     if not places:
@@ -35,8 +35,8 @@ def resolve_num_classes(cfg: Config) -> tuple[str, ...] | None:
     classes = _read_classes(dataset, cfg)
     if classes is None:
         raise ValueError(
-            f"num_classes='auto' needs a data set that knows the names of its classes, and {dataset.type} does not; "
-            'give it classes=[...], or num_classes as a number'
+            f"num_classes='auto' needs a data set with class names, which {dataset.type} does not have; "
+            'set classes=[...] in it, or set num_classes to a number'
         )
     for place in places:
         place['num_classes'] = len(classes)
@@ -58,7 +58,7 @@ def _auto_places(node: Any) -> Iterator[Any]:
 
 
 def _innermost(dataset: Any) -> Any:
-    """The data set inside of wrappers such as ``RepeatDataset``."""
+    """Return the data set inside wrappers such as ``RepeatDataset``."""
     while 'dataset' in dataset:
         dataset = dataset['dataset']
     return dataset

@@ -1,4 +1,4 @@
-"""The weights that an inferencer predicts with."""
+"""Weights of an inferencer."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,21 +9,21 @@ from mmdefocus.models.checkpoint.fit import load_and_describe_misfit
 
 
 def load_all_weights(model: nn.Module, checkpoint: Mapping[str, Any] | None, name: str | None) -> None:
-    """Load a checkpoint that has all tensors of a model and no others.
+    """Load a checkpoint that has exactly the tensors of a model.
 
     Args:
         model: Model.
-        checkpoint: Content of the checkpoint file; None if there is none.
-        name: Its path or URL, for the message.
+        checkpoint: Content of the checkpoint file; None without one.
+        name: Path or URL of the file, for the message.
 
     Raises:
         ValueError: There is no checkpoint, or tensors are missing, left over or of another shape.
     """
-    advice = 'with strict=False (image_demo: --no-strict) random values take the place of what is missing'
+    advice = 'with strict=False (image_demo: --no-strict) missing tensors keep random values'
     if checkpoint is None:
         raise ValueError(f'the model has no weights: name a checkpoint; {advice}')
     misfit = load_and_describe_misfit(model, checkpoint)
     if misfit is not None:
         raise ValueError(
-            f'{name} does not fit the model: {misfit}. Take the config that the checkpoint was trained with; {advice}'
+            f'{name} does not fit the model: {misfit}. Use the config that the checkpoint was trained with; {advice}'
         )

@@ -1,18 +1,23 @@
-"""Data sets. Importing this package registers them with MMEngine, and the metric that belongs to COCO data."""
+"""Data sets. Importing this package registers all whose requirements are installed, and the metric for COCO data."""
 
-import mmdefocus.datasets.openmmlab  # (first of all: it imports quietly what the others need)
-import mmdefocus.evaluation.coco_metric  # noqa: F401 (registers the metric that the configs name)
-from mmdefocus.datasets.coco import DefocusCocoDataset
-from mmdefocus.datasets.digits_classification import DefocusDigits
-from mmdefocus.datasets.errors import DataError, MissingFileError
-from mmdefocus.datasets.image_folder import DefocusImageFolder
-from mmdefocus.datasets.loading import DefocusLoadImage
+import mmdefocus.evaluation  # noqa: F401 (configs name its metric together with the data sets)
+from mmdefocus.openmmlab import are_installed, without_onedl_note
 
-__all__ = [
-    'DataError',
-    'DefocusCocoDataset',
-    'DefocusDigits',
-    'DefocusImageFolder',
-    'DefocusLoadImage',
-    'MissingFileError',
-]
+from .errors import DataError, MissingFileError
+from .loading import DefocusLoadImage
+
+__all__ = ['DataError', 'DefocusLoadImage', 'MissingFileError']
+
+with without_onedl_note():
+    if are_installed('mmdet'):
+        from .coco import DefocusCocoDataset
+
+        __all__ += ['DefocusCocoDataset']
+    if are_installed('mmpretrain'):
+        from .image_folder import DefocusImageFolder
+
+        __all__ += ['DefocusImageFolder']
+    if are_installed('mmpretrain', 'sklearn'):
+        from .digits_classification import DefocusDigits
+
+        __all__ += ['DefocusDigits']

@@ -1,4 +1,4 @@
-"""COCO-format data that says what is wrong with it instead of losing images or boxes."""
+"""COCO-format data with errors in place of silently dropped images or boxes."""
 
 import logging
 import os
@@ -13,29 +13,29 @@ from mmengine.registry import DATASETS
 from mmdefocus.datasets.coco_checks import check_classes, read_coco
 from mmdefocus.datasets.coco_values import check_box_format, is_degenerate
 from mmdefocus.datasets.errors import DataError, MissingFileError
-from mmdefocus.datasets.image_files import check_files_exist, errors_name
+from mmdefocus.datasets.image_files import ErrorsNameImages, check_files_exist
 from mmdefocus.datasets.loading import strict_loading
 
 
 @DATASETS.register_module()
-class DefocusCocoDataset(CocoDataset):
-    """MMDetection's ``CocoDataset`` with checks where that one drops data without a word.
+class DefocusCocoDataset(ErrorsNameImages, CocoDataset):
+    """MMDetection's ``CocoDataset`` with checks; the base class drops data silently.
 
-    Annotations are checked once, when they are read (see :mod:`mmdefocus.datasets.coco_checks`), and whether the images
-    exist; images when they are loaded: ``LoadImageFromFile`` in the pipeline acts as :class:`DefocusLoadImage`. Boxes
-    that are smaller than a pixel, have no area or lie outside of their image are dropped as in MMDetection, with a
-    warning that counts them.
+    The annotations (see :mod:`mmdefocus.datasets.coco_checks`) and the existence of the images are checked once, when
+    the file is read. Images are checked when they are loaded: ``LoadImageFromFile`` in the pipeline acts as
+    :class:`DefocusLoadImage`. Boxes that are smaller than a pixel, have no area or lie outside their image are dropped
+    as in MMDetection, with a warning that counts them.
 
     Args:
         *args: As for MMDetection's ``CocoDataset``.
-        allow_missing_categories: Train or test on some of the file's categories on purpose: those that are not in
-            ``metainfo['classes']`` are left out. Off, they are an error.
+        allow_missing_categories: Ignore the categories of the file that are not in ``metainfo['classes']``. By default
+            they are an error.
         **kwargs: As for MMDetection's ``CocoDataset``.
 
     Raises:
-        MissingFileError: If the annotation file or an image is missing.
-        DataError: If the annotations are unreadable, contradictory, do not fit the classes, or hold no usable box to
-            train on. To test on images without boxes is possible; every AP is then -1.
+        MissingFileError: The annotation file or an image is missing.
+        DataError: The annotations are unreadable, contradictory, do not match the classes, or hold no usable box to
+            train on. Testing on images without boxes is possible; every AP is then -1.
     """
 
     def __init__(self, *args: Any, allow_missing_categories: bool = False, **kwargs: Any) -> None:
@@ -48,7 +48,7 @@ class DefocusCocoDataset(CocoDataset):
         """Read, check and parse the annotation file.
 
         Returns:
-            One dict per image, as MMDetection's ``CocoDataset`` gives it.
+            One dict per image, in the form of MMDetection's ``CocoDataset``.
         """
         name = repr(self.ann_file)
         if not fileio.exists(self.ann_file, backend_args=self.backend_args):
@@ -79,11 +79,11 @@ class DefocusCocoDataset(CocoDataset):
         """Apply ``filter_cfg`` as MMDetection does.
 
         Returns:
-            The images that are left.
+            The remaining images.
 
         Raises:
-            MissingFileError: If one of these does not exist.
-            DataError: If none is left.
+            MissingFileError: One of them does not exist.
+            DataError: None remains.
         """
         kept = super().filter_data()
         if not kept:
@@ -92,24 +92,6 @@ class DefocusCocoDataset(CocoDataset):
             )
         check_files_exist(repr(self.ann_file), [image['img_path'] for image in kept], self.pipeline)
         return kept
-
-    def prepare_data(self, idx: int) -> Any:
-        """Load and transform an image.
-
-        Args:
-            idx: Its position in the data set.
-
-        Returns:
-            What the pipeline makes of it.
-
-        Raises:
-            MissingFileError: If it does not exist.
-            DataError: If it cannot be loaded.
-            ValueError: If a later step of the pipeline fails.
-        """
-        image = self.get_data_info(idx)
-        with errors_name(image):
-            return self.pipeline(image)
 
     def _report_boxes(self, name: str, content: dict[str, Any], by_image: dict[Any, list[dict]]) -> None:
         total = len(content['annotations'])
@@ -123,13 +105,15 @@ class DefocusCocoDataset(CocoDataset):
         others = sum(ann['category_id'] not in self.cat2label for ann in content['annotations'])
         if degenerate:
             _warn(
-                f'{name}: {len(degenerate)} of {total} boxes are smaller than a pixel, have no area or lie outside of '
-                f'their image, and are left out (the first is annotation {degenerate[0]})'
+                f'{name}: {len(degenerate)} of {total} boxes are smaller than a pixel, have no area or lie outside '
+                f'their image, and are ignored (the first is annotation {degenerate[0]})'
             )
         if 10 * beyond > total:
-            _warn(f'{name}: {beyond} of {total} boxes reach beyond their image; were they made for another size of it?')
+            _warn(
+                f'{name}: {beyond} of {total} boxes reach beyond their image; do they belong to images of another size?'
+            )
         if others:
-            _warn(f'{name}: {others} of {total} boxes are left out, of categories that are not in the classes')
+            _warn(f'{name}: {others} of {total} boxes are ignored: their categories are not in the classes')
         crowds = sum(bool(ann.get('iscrowd')) for ann in content['annotations'])
         usable = any(
             not is_degenerate(ann, image['width'], image['height'])

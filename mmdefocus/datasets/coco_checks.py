@@ -1,4 +1,4 @@
-"""Checks of COCO-format annotations, each with a message that says what was expected, what came and what to do."""
+"""Checks of COCO-format annotations. Messages name the expected form, the value found and the remedy."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -17,15 +17,15 @@ def read_coco(path: str | Path, name: str, test_mode: bool) -> dict[str, Any]:
 
     Args:
         path: Local file.
-        name: What to call the file in messages.
-        test_mode: Whether the file is for testing: it may then have no annotations (as COCO's ``image_info`` files),
-            and those that it has need ``iscrowd``, which the evaluation reads.
+        name: Name of the file in messages.
+        test_mode: The file is for testing. It may then lack annotations (as COCO's ``image_info`` files), and present
+            ones need ``iscrowd``, which the evaluation reads.
 
     Returns:
         The content with the lists ``images``, ``annotations`` and ``categories``.
 
     Raises:
-        DataError: If the file is not JSON, not in COCO format, or contradicts itself.
+        DataError: The file is not JSON, not in COCO format, or contradictory.
     """
     try:
         content = json.loads(Path(path).read_bytes())
@@ -112,17 +112,17 @@ def check_references(name: str, content: dict[str, Any]) -> None:
 def check_classes(name: str, file_classes: Sequence[str], classes: Any, allow_missing: bool) -> None:
     """Compare a file's categories with a config's classes.
 
-    Labels are positions among the file's categories, for the training as for the evaluation. So the classes must be
-    those categories in the same order, or with ``allow_missing`` some of them.
+    Labels are positions among the file's categories, in training and in evaluation. Therefore the classes must be these
+    categories in the same order, or with ``allow_missing`` a part of them.
 
     Args:
-        name: What to call the file in messages.
+        name: Name of the file in messages.
         file_classes: Names of the categories in the order of the file.
         classes: ``classes`` of the data set's ``metainfo``.
         allow_missing: Accept categories that are not in ``classes``.
 
     Raises:
-        DataError: If ``classes`` is not a list or tuple of names, or the two do not fit.
+        DataError: ``classes`` is not a list or tuple of names, or does not match the categories.
     """
     if not isinstance(classes, (list, tuple)) or not all(isinstance(entry, str) for entry in classes):
         hint = f"; for a single class write classes=('{classes}',)" if isinstance(classes, str) else ''
@@ -141,7 +141,7 @@ def check_classes(name: str, file_classes: Sequence[str], classes: Any, allow_mi
     else:
         return
     line = ', '.join(repr(entry) for entry in file_classes) + (',' if len(file_classes) == 1 else '')
-    optional = '' if only_config else ', or allow_missing_categories=True to leave the other categories out on purpose'
+    optional = '' if only_config else ', or allow_missing_categories=True to ignore the other categories'
     raise DataError(
         f'{name}: the categories do not match the classes of the config: {problem}.\n'
         f'  in the file ({len(file_classes)}): {abbreviate(file_classes)}\n'
@@ -151,12 +151,12 @@ def check_classes(name: str, file_classes: Sequence[str], classes: Any, allow_mi
 
 
 def abbreviate(values: Iterable[Any], most: int = 20) -> str:
-    """Join values with commas, leaving out what exceeds ``most``."""
+    """Join values with commas, at most ``most`` of them."""
     listed = [str(value) for value in values]
     more = f', … ({len(listed)} in all)' if len(listed) > most else ''
     return ', '.join(listed[:most]) + more or 'none'
 
 
 def _listed(ids: Iterable[Any]) -> str:
-    """Ids as they are written in the file, so that 1 and ``"1"`` look different."""
+    """List ids as JSON, which distinguishes 1 and ``"1"``."""
     return abbreviate(json.dumps(one) for one in sorted(ids))

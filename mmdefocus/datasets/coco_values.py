@@ -1,4 +1,4 @@
-"""Checks of the single values in COCO-format annotations."""
+"""Checks of individual values in COCO-format annotations."""
 
 import math
 import posixpath
@@ -7,9 +7,9 @@ from typing import Any
 
 from mmdefocus.datasets.errors import DataError
 
-# OpenCV opens no image with a longer side.
+# OpenCV reads no image with a longer side.
 _LONGEST_SIDE = 2**20
-# COCO's evaluation leaves out boxes with a larger area.
+# COCO's evaluation ignores boxes with a larger area.
 _LARGEST_AREA = 1e10
 
 
@@ -30,7 +30,7 @@ def check_ids(name: str, kind: str, key: str, entries: Sequence[dict[str, Any]])
 
 
 def check_images(name: str, images: Sequence[dict[str, Any]]) -> None:
-    """Raise ``DataError`` unless every image has a file name of its own and a size in whole pixels."""
+    """Raise ``DataError`` unless every image has a distinct file name and a size in whole pixels."""
     ids: dict[str, Any] = {}
     for image in images:
         file_name = image['file_name']
@@ -63,7 +63,7 @@ def check_category_names(name: str, categories: Sequence[dict[str, Any]]) -> Non
 
 
 def check_boxes(name: str, annotations: Sequence[dict[str, Any]]) -> None:
-    """Raise ``DataError`` unless box, area and flags of every annotation are such values as they should be."""
+    """Raise ``DataError`` unless box, area and flags of every annotation have valid values."""
     for ann in annotations:
         box = ann['bbox']
         if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
@@ -89,16 +89,16 @@ def check_boxes(name: str, annotations: Sequence[dict[str, Any]]) -> None:
 
 
 def check_box_format(name: str, images: Sequence[dict[str, Any]], annotations: Sequence[dict[str, Any]]) -> int:
-    """Find boxes that are given by two corners instead of a corner and a size.
+    """Detect boxes written as two corners instead of a corner and a size.
 
-    Boxes that reach beyond their image by more than a pixel are rare in good annotations. Where more than half of them
-    do, and nine in ten lie inside of their image when read as two corners, they are corners.
+    Good annotations have few boxes that reach beyond their image by more than a pixel. If more than half of the boxes
+    do, and nine in ten lie inside their image when read as two corners, they are corners.
 
     Returns:
-        The number of boxes that begin inside of their image and end more than a pixel to the right of it or below.
+        Number of boxes that begin inside their image and end more than a pixel beyond its right or lower edge.
 
     Raises:
-        DataError: If the boxes look like ``[x1, y1, x2, y2]``.
+        DataError: The boxes look like ``[x1, y1, x2, y2]``.
     """
     sizes = {image['id']: (image['width'], image['height']) for image in images}
     beyond, corners = [], 0
@@ -119,7 +119,7 @@ def check_box_format(name: str, images: Sequence[dict[str, Any]], annotations: S
 
 
 def is_degenerate(ann: dict[str, Any], width: float, height: float) -> bool:
-    """Whether MMDetection drops this box: smaller than a pixel either way, no area, or outside of the image."""
+    """Return True if MMDetection drops this box: a side below one pixel, no area, or outside the image."""
     x, y, w, h = ann['bbox']
     inside_w = min(x + w, width) - max(x, 0)
     inside_h = min(y + h, height) - max(y, 0)

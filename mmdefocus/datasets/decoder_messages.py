@@ -1,4 +1,4 @@
-"""What an image decoder says besides the pixels that it returns."""
+"""Warnings of the JPEG decoder, which it writes to stderr."""
 
 import os
 import re
@@ -12,26 +12,26 @@ Result = TypeVar('Result')
 _STDERR = 2
 _LOCK = threading.Lock()
 if hasattr(os, 'register_at_fork'):
-    # A process that is forked from another thread must find the lock open and stderr in its place.
+    # A process forked from another thread needs an open lock and the original stderr.
     os.register_at_fork(before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release)
 _COMPLAINT = re.compile(r'Corrupt JPEG data: .*|Premature end of JPEG file.*')
 _EXTRANEOUS = re.compile(r'(\d+) extraneous bytes')
-# Some cameras write a few bytes more than the pixels need, which does no harm.
+# Some cameras write a few bytes more than the pixels need.
 _HARMLESS_BYTES = 16
 
 
 def decode_jpeg(decode: Callable[[], Result]) -> tuple[Result, str | None]:
-    """Decode a JPEG and tell what libjpeg found wrong with it.
+    """Decode a JPEG and return libjpeg's warning about damaged data.
 
-    libjpeg goes on after damaged data with grey or with what the following bits happen to mean, and OpenCV returns
-    these pixels. All that is left of the damage is a line that libjpeg writes to stderr, so that is read here. It takes
-    a temporary file, much less time than a second decoding. What was written is passed on to stderr afterwards.
+    After damaged data, libjpeg continues with grey or with arbitrary pixels, and OpenCV returns these. The only trace
+    is a line that libjpeg writes to stderr. This function captures stderr in a temporary file, which takes much less
+    time than a second decoding, and writes it to stderr afterwards.
 
     Args:
         decode: Decodes the image.
 
     Returns:
-        What ``decode`` returns, and libjpeg's complaint or None.
+        Return value of ``decode``, and libjpeg's warning or None.
     """
     result, written = _with_stderr(decode)
     complaint = _COMPLAINT.search(written)
@@ -39,13 +39,13 @@ def decode_jpeg(decode: Callable[[], Result]) -> tuple[Result, str | None]:
 
 
 def is_harmless(complaint: str) -> bool:
-    """Whether the pixels are most likely right all the same."""
+    """Return True if the warning concerns a few extraneous bytes only, so that the pixels are most likely right."""
     extraneous = _EXTRANEOUS.search(complaint)
     return extraneous is not None and int(extraneous.group(1)) <= _HARMLESS_BYTES
 
 
 def _with_stderr(function: Callable[[], Result]) -> tuple[Result, str]:
-    """Call a function and catch what it writes to stderr, from C too."""
+    """Call a function and capture its output to stderr, that of C code included."""
     with _LOCK, tempfile.TemporaryFile() as file:
         try:
             saved = os.dup(_STDERR)

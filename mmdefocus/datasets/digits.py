@@ -13,33 +13,33 @@ from sklearn.datasets import load_digits, load_sample_image
 
 from mmdefocus.datasets.staging import staged_directory
 
-# Raised whenever the same options begin to give other pixels or boxes, so that an old set is not taken for a new one.
+# Increase it whenever the same options give other pixels or boxes, so that sets of older versions are recognised.
 FORMAT_VERSION = 1
-# The collection is ordered by form. The tail is the last three forms and 18 digits that end the one before them, so
-# that nearly all of it is by other writers.
+# The collection is ordered by form. The rest is the last three forms and the last 18 digits of the form before them, so
+# that other writers wrote nearly all of it.
 NUM_TRAIN_GLYPHS = 1397
 SPLITS = ('train', 'val')
-# Share of full ink from which on a pixel belongs to the digit, and so to its box.
+# Lowest share of full ink at which a pixel belongs to the digit and its box.
 INK_THRESHOLD = 0.35
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
 @dataclass(frozen=True)
 class DigitsOptions:
-    """What a digits detection set looks like. Equal options give equal files.
+    """Options of a digits detection set. Equal options give equal files.
 
     Args:
         train_images: Number of training images, at least 1.
-        val_images: Number of validation images, at least 1; their digits are, but for 4.5 %, by other writers.
+        val_images: Number of validation images, at least 1; other writers wrote 95.5 % of their digits.
         size: Height and width of every image in pixels.
         digits: Fewest and most digits per image.
         digit_size: Smallest and largest side, in pixels, to which an 8x8 digit is enlarged. The box is tighter.
         max_iou: Largest intersection over union that two boxes of one image may have.
-        photos: Whether a quarter of the backgrounds is cut from scikit-learn's two sample photographs.
+        photos: Cut a quarter of the backgrounds from scikit-learn's two sample photographs.
         seed: Seed of every random choice, at least 0.
 
     Raises:
-        ValueError: If a number makes no sense or the digits cannot fit into the image.
+        ValueError: A number is out of range, or the digits do not fit into the image.
     """
 
     train_images: int = 6000
@@ -85,19 +85,19 @@ def make_digits_coco(
 ) -> bool:
     """Write a COCO-format detection set: ``train/``, ``val/`` and ``annotations/instances_{train,val}.json``.
 
-    The set is made beside ``out`` and moved there when it is complete, so that an interrupted run leaves nothing.
+    The set is made in a temporary directory and moved to ``out`` when complete: an interrupted run leaves nothing.
 
     Args:
         out: Directory of the set.
-        options: What to make.
-        force: Replace a digits set that was made with other options or lost files. Nothing else is ever replaced.
-        progress: Called with (images done, images in all) after every image.
+        options: Options of the set.
+        force: Replace a digits set with other options or missing files. Nothing else is ever replaced.
+        progress: Called with the number of images done and the total after every image.
 
     Returns:
         True if the set was made, False if ``out`` already held exactly this set.
 
     Raises:
-        FileExistsError: If ``out`` holds something else, or another digits set and ``force`` is off.
+        FileExistsError: ``out`` holds something else, or another digits set and ``force`` is off.
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -112,19 +112,19 @@ def make_digits_coco(
 
 
 def compose_image(options: DigitsOptions, split: str, index: int) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """Compose one image. It depends on nothing but the seed, the split, the index and the look asked for.
+    """Compose one image. It depends only on the options, the split and the index.
 
     Args:
-        options: What to make.
+        options: Options of the set.
         split: ``'train'`` or ``'val'``.
-        index: Number of the image in its split.
+        index: Index of the image in its split.
 
     Returns:
         The image, uint8 of shape (size, size, 3) in RGB, and one ``dict(digit=int, bbox=[x, y, w, h])`` per digit
         with the box in whole pixels, tight around the ink.
 
     Raises:
-        RuntimeError: If no arrangement of the digits was found.
+        RuntimeError: No arrangement of the digits was found.
     """
     rng = np.random.default_rng([options.seed, SPLITS.index(split), index])
     canvas = _background(rng, options)
@@ -141,7 +141,7 @@ def compose_image(options: DigitsOptions, split: str, index: int) -> tuple[np.nd
 
 
 def _difference(out: Path, options: DigitsOptions) -> str | None:
-    """Say how what lies in ``out`` differs from the set asked for, or None if it does not."""
+    """Describe the difference between the content of ``out`` and the requested set; None without one."""
     wanted = _describe(options)
     for split in SPLITS:
         path = out / 'annotations' / f'instances_{split}.json'
@@ -160,7 +160,7 @@ def _difference(out: Path, options: DigitsOptions) -> str | None:
 
 
 def _describe(options: DigitsOptions) -> dict[str, Any]:
-    """Options as they come back from JSON, with the version of the generator."""
+    """Return the options as read back from JSON, with the version of the generator."""
     return json.loads(json.dumps(dict(format_version=FORMAT_VERSION, **asdict(options))))
 
 
@@ -215,7 +215,7 @@ def _photos() -> tuple[np.ndarray, ...]:
 def _arrange(
     rng: np.random.Generator, options: DigitsOptions, images: np.ndarray
 ) -> list[tuple[np.ndarray, int, int, int]]:
-    """Draw digits and free places for them: (alpha, index of the digit, left, top)."""
+    """Draw digits and free positions for them: (alpha, index of the digit, left, top)."""
     count = int(rng.integers(options.digits[0], options.digits[1] + 1))
     for _ in range(5):
         placed: list[tuple[np.ndarray, int, int, int]] = []

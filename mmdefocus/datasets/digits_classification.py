@@ -1,4 +1,4 @@
-"""scikit-learn's 1797 real handwritten digits as a classification set that needs no download."""
+"""scikit-learn's 1797 handwritten digits as a classification set without a download."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -16,23 +16,23 @@ SPLITS = ('train', 'test')
 
 @DATASETS.register_module()
 class DefocusDigits(BaseDataset):
-    """Handwritten digits 0 to 9, enlarged from 8×8 pixels; nearly all test digits are by other writers.
+    """Handwritten digits 0 to 9, enlarged from 8×8 pixels; other writers wrote nearly all test digits.
 
-    The 13 writers are not named, but the labels show that the set is in the order of 14 forms of about 130 digits each.
-    Training takes the first 1397 digits, testing the last 400. Of these, 382 are the last three forms; the first 18 end
-    a form (digits 1287 to 1414) of which training has the beginning.
+    The collection does not name its 13 writers, but the labels show that it consists of 14 forms of about 130 digits
+    each, in order. The training split is the first 1397 digits, the test split the last 400: the last three forms (382
+    digits) and the last 18 digits of a form (1287 to 1414) whose beginning is in the training split.
 
     Every item has ``img``, uint8 of shape (size, size, 3), bright ink on black, and ``gt_label``, the digit.
 
     Args:
         split: ``'train'`` or ``'test'``.
         size: Side in pixels to which a digit is enlarged (bicubic), at least 8.
-        pipeline: Transforms; none of them loads an image, since the pixels are there already.
+        pipeline: Transforms, without one that loads an image: items have pixels.
         test_mode: As for MMPreTrain's ``BaseDataset``.
         **kwargs: As for MMPreTrain's ``BaseDataset``, such as ``indices`` for a part of the split.
 
     Raises:
-        ValueError: If ``split`` or ``size`` is none of these.
+        ValueError: ``split`` or ``size`` is out of range.
     """
 
     METAINFO: ClassVar[dict[str, Any]] = dict(classes=tuple(str(digit) for digit in range(10)))
@@ -62,7 +62,7 @@ class DefocusDigits(BaseDataset):
         ]
 
     def extra_repr(self) -> list[str]:
-        """Lines about the set in its printed form."""
+        """Return additional lines for the printed form of the set."""
         return [f'Split: \t{self.split}', f'Side: \t{self.size}']
 
 

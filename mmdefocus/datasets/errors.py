@@ -1,8 +1,8 @@
-"""Errors of files and folders that a data set cannot use. A tool shows their message without a traceback."""
+"""Errors of files and folders that a data set cannot use. The tools print their message without a traceback."""
 
 
 class DataError(ValueError):
-    """Annotations or images are unreadable, contradict each other or do not fit the config."""
+    """Annotations or images are unreadable, contradictory or do not match the config."""
 
 
 class MissingFileError(DataError, FileNotFoundError):

@@ -1,7 +1,7 @@
 """Errors of image files that name the file: before anything is loaded, and in a pipeline."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,17 +12,17 @@ from mmdefocus.datasets.errors import MissingFileError
 
 
 def check_files_exist(name: str, paths: Sequence[str], pipeline: Compose) -> None:
-    """Look for image files with one listing per folder.
+    """Check that image files exist, with one listing per folder.
 
-    Nothing is looked for where the pipeline loads no files, or loads them from other storage than a file system.
+    Nothing is checked if the pipeline loads no files, or loads them from other storage than a file system.
 
     Args:
-        name: What to call the annotation file in messages.
+        name: Name of the annotation file in messages.
         paths: Image files.
         pipeline: Transforms that will load them.
 
     Raises:
-        MissingFileError: If a file is missing.
+        MissingFileError: A file is missing.
     """
     loaders = [step for step in pipeline.transforms if isinstance(step, LoadImageFromFile)]
     storages = {(step.backend_args or {}).get('backend', 'local') for step in loaders}
@@ -36,7 +36,7 @@ def check_files_exist(name: str, paths: Sequence[str], pipeline: Compose) -> Non
         folder, base = os.path.split(path)
         if folder not in found:
             found[folder] = set(os.listdir(folder or '.')) if os.path.isdir(folder or '.') else set()
-        # Some file systems find a file by a name that is not listed, as with other capitals.
+        # Some file systems ignore case, so that a file may exist under a name that the listing lacks.
         if base not in found[folder] and not os.path.exists(path):
             missing.append(path)
     if missing:
@@ -47,15 +47,40 @@ def check_files_exist(name: str, paths: Sequence[str], pipeline: Compose) -> Non
         )
 
 
+class ErrorsNameImages:
+    """Mixin for data sets of MMEngine's ``BaseDataset``: errors of the pipeline name the image."""
+
+    pipeline: Compose
+    get_data_info: Callable[[int], dict[str, Any]]
+
+    def prepare_data(self, idx: int) -> Any:
+        """Load and transform an image.
+
+        Args:
+            idx: Index in the data set.
+
+        Returns:
+            Output of the pipeline.
+
+        Raises:
+            MissingFileError: The file does not exist.
+            DataError: The image cannot be loaded.
+            ValueError: A later step of the pipeline fails.
+        """
+        image = self.get_data_info(idx)
+        with errors_name(image):
+            return self.pipeline(image)
+
+
 @contextmanager
 def errors_name(image: Mapping[str, Any]) -> Iterator[None]:
-    """Make errors of a pipeline say which image it was given.
+    """Make the errors of a pipeline name the image that it processed.
 
     Args:
-        image: Description of the image with ``img_path``, as a data set has it.
+        image: Entry of a data set with ``img_path``.
 
     Raises:
-        ValueError: In place of any error that does not name the file; it shows that one and has it as its cause.
+        ValueError: In place of an error that does not name the file; its message includes that error, its cause.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""A folder of images per class, with checks where a mistake would otherwise train on wrong or missing labels."""
+"""Classification data as one folder of images per class, with checks of folders and labels."""
 
 import os
 from collections.abc import Sequence
@@ -10,30 +10,30 @@ from mmpretrain.datasets.custom import CustomDataset, find_folders, get_samples
 
 from mmdefocus.datasets.coco_checks import abbreviate
 from mmdefocus.datasets.errors import DataError, MissingFileError
-from mmdefocus.datasets.image_files import check_files_exist, errors_name
+from mmdefocus.datasets.image_files import ErrorsNameImages, check_files_exist
 from mmdefocus.datasets.loading import strict_loading
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.ppm', '.pgm')
 
 
 @DATASETS.register_module()
-class DefocusImageFolder(CustomDataset):
-    """MMPreTrain's ``CustomDataset`` with checks where that one drops images or mixes up classes without a word.
+class DefocusImageFolder(ErrorsNameImages, CustomDataset):
+    """MMPreTrain's ``CustomDataset`` with checks; the base class drops images and mixes up classes silently.
 
-    The sub-folders of ``data_root/data_prefix`` are the classes, in the order of ``classes`` where it is given (as for
-    a validation set, from its training set) and else sorted by name. Images may lie deeper; hidden files and folders
-    are ignored. With ``ann_file``, lines ``path label``, labels are numbers and ``classes`` is needed. In both forms
-    ``LoadImageFromFile`` in the pipeline acts as :class:`DefocusLoadImage`.
+    The sub-folders of ``data_root/data_prefix`` are the classes, in the order of ``classes`` if it is given (as for a
+    validation set, from its training set) and else sorted by name. Images may be in nested folders; hidden files and
+    folders are ignored. With ``ann_file``, which has lines ``path label``, labels are numbers and ``classes`` is
+    required. In both forms ``LoadImageFromFile`` in the pipeline acts as :class:`DefocusLoadImage`.
 
     Args:
         *args: As for MMPreTrain's ``CustomDataset``.
-        extensions: Endings of image files, in lower case.
+        extensions: Suffixes of image files, in lower case.
         **kwargs: As for MMPreTrain's ``CustomDataset``.
 
     Raises:
-        MissingFileError: There is no such folder, or no such image as ``ann_file`` names.
-        DataError: No or only one class, a class without images, folders that are not the ``classes``, or a label that
-            is none of them.
+        MissingFileError: The folder, or an image in ``ann_file``, does not exist.
+        DataError: There are fewer than two classes, a class without images, other folders than ``classes``, or a label
+            outside their range.
     """
 
     def __init__(self, *args: Any, extensions: Sequence[str] = EXTENSIONS, **kwargs: Any) -> None:
@@ -60,26 +60,8 @@ class DefocusImageFolder(CustomDataset):
             check_files_exist(repr(self.ann_file), [entry['img_path'] for entry in data_list], self.pipeline)
         return data_list
 
-    def prepare_data(self, idx: int) -> Any:
-        """Load and transform an image.
-
-        Args:
-            idx: Its position in the data set.
-
-        Returns:
-            What the pipeline makes of it.
-
-        Raises:
-            MissingFileError: If it does not exist.
-            DataError: If it cannot be loaded.
-            ValueError: If a later step of the pipeline fails.
-        """
-        image = self.get_data_info(idx)
-        with errors_name(image):
-            return self.pipeline(image)
-
     def is_valid_file(self, filename: str) -> bool:
-        """Whether a path below the class folder is an image that is not hidden."""
+        """Return True if a path below the class folder is an image that is not hidden."""
         return super().is_valid_file(filename) and not any(part.startswith('.') for part in filename.split(os.sep))
 
     def _find_samples(self) -> list:

@@ -1,4 +1,4 @@
-"""Image loading that never passes over a bad file."""
+"""Image loading with errors for missing and damaged files."""
 
 import io
 import logging
@@ -18,7 +18,7 @@ from mmdefocus.datasets.errors import DataError, MissingFileError
 
 
 def strict_loading(pipeline: Sequence[Any]) -> list[Any]:
-    """Replace the stock loading step of a pipeline, however it is written, by :class:`DefocusLoadImage`."""
+    """Replace MMCV's ``LoadImageFromFile`` in a pipeline, in any spelling, by :class:`DefocusLoadImage`."""
     return [_strict(step) for step in pipeline]
 
 
@@ -32,30 +32,30 @@ def _strict(step: Any) -> Any:
 
 @TRANSFORMS.register_module()
 class DefocusLoadImage(LoadImageFromFile):
-    """MMCV's ``LoadImageFromFile`` that raises on missing, unreadable, truncated, damaged and mis-sized images.
+    """MMCV's ``LoadImageFromFile`` with errors for missing, unreadable, truncated, damaged and mis-sized images.
 
-    Some versions of OpenCV fill what a truncated file lacks with grey; here that is an error. So is a JPEG of which
-    libjpeg says, when OpenCV decodes it, that its data is corrupt: the pixels after the damage are wrong. So is an
-    image whose size is not that of its annotation (``height`` and ``width``, where the data set gives them), since its
-    boxes would be wrong.
+    These files are errors as well:
+
+    - Truncated files: some versions of OpenCV fill the missing part with grey.
+    - JPEG files whose data libjpeg reports as corrupt: the pixels after the damage are wrong.
+    - Images of another size than their annotation (``height`` and ``width``, if the data set has them): their boxes
+      would be wrong.
 
     Args:
-        allow_corrupt: Take images with corrupt data as they are decoded, with a warning that names them.
+        allow_corrupt: Accept images with corrupt data as decoded, with a warning that names them.
         **kwargs: As for MMCV's ``LoadImageFromFile``.
 
     Raises:
-        ValueError: If ``ignore_empty`` is on, which would pass over images, or for the deprecated ``file_client_args``.
+        ValueError: ``ignore_empty`` is on, which would skip images, or the deprecated ``file_client_args`` is set.
     """
 
     def __init__(self, allow_corrupt: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.allow_corrupt = allow_corrupt
         if self.file_client_args is not None:
-            raise ValueError('file_client_args is deprecated; give the same as backend_args')
+            raise ValueError('file_client_args is deprecated; use backend_args')
         if self.ignore_empty:
-            raise ValueError(
-                'ignore_empty=True would leave out unreadable images without a word; mend or remove them instead'
-            )
+            raise ValueError('ignore_empty=True would skip unreadable images silently; repair or remove them instead')
 
     def transform(self, results: dict) -> dict:
         """Load ``results['img_path']``.
@@ -67,8 +67,8 @@ class DefocusLoadImage(LoadImageFromFile):
             ``results`` with ``img`` of shape (H, W, C), BGR, uint8 or float32, and ``img_shape`` and ``ori_shape``.
 
         Raises:
-            MissingFileError: If there is no such file.
-            DataError: If it is no image, is truncated or corrupt, or its size is not that of the annotation.
+            MissingFileError: The file does not exist.
+            DataError: The file is no image, is truncated or corrupt, or has another size than its annotation.
         """
         path = results['img_path']
         try:
@@ -104,19 +104,19 @@ class DefocusLoadImage(LoadImageFromFile):
         message = f'image file {path!r} is damaged ({complaint})'
         if not self.allow_corrupt and not is_harmless(complaint):
             raise DataError(
-                f'{message}, and part of its pixels are wrong; restore it, or remove it and its annotations, or take '
-                "such images as they are with dict(type='DefocusLoadImage', allow_corrupt=True) in the pipeline"
+                f'{message}, and part of its pixels are wrong; restore it, or remove it and its annotations, or accept '
+                "such images with dict(type='DefocusLoadImage', allow_corrupt=True) in the pipeline"
             )
         print_log(message, logger='current', level=logging.WARNING)
 
 
 def _unreadable(path: str, data: bytes) -> str:
     what = 'it is empty' if not data else f'it has {len(data)} bytes and begins with {bytes(data[:12])!r}'
-    return f'image file {path!r} cannot be decoded ({what}); mend it, or remove it and its annotations'
+    return f'image file {path!r} cannot be decoded ({what}); repair it, or remove it and its annotations'
 
 
 def _looks_complete(data: bytes) -> bool:
-    """Cheap test for the end marks of JPEG and PNG; other formats are left to their decoders."""
+    """Test for the end marks of JPEG and PNG, at little cost; return True for other formats."""
     if data.startswith(b'\xff\xd8'):
         return data.rfind(b'\xff\xd9') > data.rfind(b'\xff\xda')
     if data.startswith(b'\x89PNG'):
@@ -125,7 +125,7 @@ def _looks_complete(data: bytes) -> bool:
 
 
 def _check_complete(path: str, data: bytes) -> None:
-    # Files with foreign bytes at the end get here too, so a full decoding has the last word.
+    # Files with additional bytes at the end get here too, so only a full decoding can decide.
     try:
         with Image.open(io.BytesIO(data)) as image:
             image.load()

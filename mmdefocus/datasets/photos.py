@@ -11,10 +11,10 @@ from mmdefocus.datasets.staging import staged_directory
 
 SPLITS = ('train2017', 'val2017')
 WIDTH, HEIGHT = 640, 427
-# COCO's category ids run to 90 and leave these out.
+# COCO's category ids are 1 to 90 without these.
 _UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
-# Set by hand, [x, y, width, height] in pixels and whether the box is a crowd region. The dahlias stand in no pot that
-# one could see; 'potted plant' is the nearest of COCO's categories.
+# Hand-set boxes [x, y, width, height] in pixels, with 1 for a crowd region. No pot of the dahlias is visible, but
+# 'potted plant' is the nearest of COCO's categories.
 _OBJECTS: dict[str, list[tuple[str, list[float], int]]] = {
     'china.jpg': [
         ('boat', [465.0, 271.8, 4.7, 4.0], 0),
@@ -35,7 +35,7 @@ _OBJECTS: dict[str, list[tuple[str, list[float], int]]] = {
 
 
 def make_photos_coco(out: str | Path, force: bool = False) -> bool:
-    """Write ``train2017/``, ``val2017/`` and ``annotations/instances_{train,val}2017.json``, both splits alike.
+    """Write ``train2017/``, ``val2017/`` and ``annotations/instances_{train,val}2017.json`` with equal splits.
 
     Args:
         out: Directory of the set.
@@ -45,7 +45,7 @@ def make_photos_coco(out: str | Path, force: bool = False) -> bool:
         True if the set was made, False if ``out`` already held it.
 
     Raises:
-        FileExistsError: If ``out`` holds something else, or such a set that differs and ``force`` is off.
+        FileExistsError: ``out`` holds something else, or a set that differs and ``force`` is off.
     """
     out = Path(out)
     content = describe_photos()
@@ -74,7 +74,7 @@ def make_photos_coco(out: str | Path, force: bool = False) -> bool:
 
 
 def describe_photos() -> dict[str, Any]:
-    """Annotations of the two photographs.
+    """Return the annotations of the two photographs.
 
     Returns:
         A COCO-format dict with COCO's own 80 categories and ids.

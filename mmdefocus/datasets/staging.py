@@ -1,4 +1,4 @@
-"""Directories that appear complete or not at all."""
+"""Directories that are created completely or not at all."""
 
 import shutil
 import tempfile
@@ -9,13 +9,13 @@ from pathlib import Path
 
 @contextmanager
 def staged_directory(out: Path) -> Iterator[Path]:
-    """Give an empty directory beside ``out`` that takes its place when the block ends without an error.
+    """Provide an empty directory that replaces ``out`` if the block ends without an error.
 
     Args:
-        out: Directory to make; what is there is replaced.
+        out: Directory to create or replace.
 
     Yields:
-        Where to write.
+        Directory to write to.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f'.{out.name}-', dir=out.parent))

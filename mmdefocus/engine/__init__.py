@@ -1,25 +1,33 @@
-"""Hooks and a schedule for MMEngine's runner."""
+"""Hooks and a learning-rate schedule. Importing this package registers all whose requirements are installed."""
 
-from .activation_checkpoint_hook import ActivationCheckpointHook
-from .checkpoint_check_hook import CheckpointCheckHook
-from .class_count_hook import ClassCountHook
-from .epoch_seed_hook import EpochSeedHook
+from mmdefocus.openmmlab import are_installed, without_onedl_note
+
+from .activation_checkpoint_hook import DefocusActivationCheckpointHook
+from .checkpoint_check_hook import DefocusCheckpointCheckHook
+from .class_count_hook import DefocusClassCountHook
+from .epoch_seed_hook import DefocusEpochSeedHook
 from .errors import SetupError
-from .finite_loss_hook import FiniteLossHook
-from .ground_truth_check_hook import GroundTruthCheckHook
-from .optimizer_step_ema_hook import OptimizerStepEMAHook
-from .scheduled_drop_path_hook import ScheduledDropPathHook
-from .warmup_cosine_lr import WarmupCosineLR
+from .finite_loss_hook import DefocusFiniteLossHook
+from .optimizer_step_ema_hook import DefocusOptimizerStepEMAHook
+from .scheduled_drop_path_hook import DefocusScheduledDropPathHook
+from .warmup_cosine_lr import DefocusWarmupCosineLR
 
 __all__ = [
-    'ActivationCheckpointHook',
-    'CheckpointCheckHook',
-    'ClassCountHook',
-    'EpochSeedHook',
-    'FiniteLossHook',
-    'GroundTruthCheckHook',
-    'OptimizerStepEMAHook',
-    'ScheduledDropPathHook',
+    'DefocusActivationCheckpointHook',
+    'DefocusCheckpointCheckHook',
+    'DefocusClassCountHook',
+    'DefocusEpochSeedHook',
+    'DefocusFiniteLossHook',
+    'DefocusOptimizerStepEMAHook',
+    'DefocusScheduledDropPathHook',
+    'DefocusWarmupCosineLR',
     'SetupError',
-    'WarmupCosineLR',
 ]
+
+with without_onedl_note():
+    if are_installed('mmdet'):
+        from .ground_truth_check_hook import DefocusGroundTruthCheckHook
+
+        __all__ += ['DefocusGroundTruthCheckHook']
+
+from . import former_names  # noqa: F401 (last: it refers to the registered classes)

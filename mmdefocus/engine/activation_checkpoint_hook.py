@@ -1,4 +1,4 @@
-"""Less memory in training: activations of named modules are computed again in the backward pass."""
+"""Activation checkpointing of named modules: less memory, recomputation in the backward pass."""
 
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
@@ -13,18 +13,18 @@ from torch.utils.checkpoint import checkpoint
 
 
 @HOOKS.register_module()
-class ActivationCheckpointHook(Hook):
-    """Checkpoint the activations of modules in training (``torch.utils.checkpoint``, gradients unchanged).
+class DefocusActivationCheckpointHook(Hook):
+    """Checkpoint the activations of modules in training with ``torch.utils.checkpoint``; gradients do not change.
 
-    MMEngine's own ``activation_checkpointing`` passes positional arguments only and mmdet's ``num_cp`` needs fairscale;
-    neither reaches the transformer layers of DINO, which are called with keywords.
+    DINO calls its transformer layers with keyword arguments. MMEngine's ``activation_checkpointing`` passes positional
+    arguments only, and mmdet's ``num_cp`` needs fairscale.
 
     Args:
         modules: Names in the model, such as ``'encoder.layers'``; a ``ModuleList`` stands for each of its members.
 
     Raises:
         TypeError: ``modules`` is a string instead of a list of strings.
-        ValueError: At the start of the training, when the model has no module of a name.
+        ValueError: At the start of the training, the model has no module of a name.
     """
 
     def __init__(self, modules: Sequence[str]) -> None:
@@ -41,7 +41,7 @@ class ActivationCheckpointHook(Hook):
             except AttributeError as error:
                 children = ', '.join(child for child, _ in model.named_children())
                 raise ValueError(
-                    f'ActivationCheckpointHook: the model has no module {name!r}; its own modules are {children}'
+                    f'DefocusActivationCheckpointHook: the model has no module {name!r}; its own modules are {children}'
                 ) from error
             for member in module if isinstance(module, nn.ModuleList) else [module]:
                 member.forward = _checkpointed(member, member.forward)

@@ -1,4 +1,4 @@
-"""Refuses checkpoints that do not belong to the config or to the data of a run."""
+"""Check that a checkpoint matches the config and the data of a run."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -23,27 +23,28 @@ Classes = tuple[str, ...] | None
 
 
 @HOOKS.register_module()
-class CheckpointCheckHook(Hook):
-    """Make sure that a run uses a checkpoint which belongs to it. The tools have it in every run.
+class DefocusCheckpointCheckHook(Hook):
+    """Check that the checkpoint of a run matches its model and data. The tools add this hook to every run.
 
-    In testing and validation all tensors must fit, and the classes that the checkpoint was trained with
-    (``meta.dataset_meta``, where it has them) must be those of the data set, in the same order. Of a head with
-    ``predict_classes``, these are compared.
+    In testing and validation, all tensors must fit, and the classes of the checkpoint (``meta.dataset_meta``, if it has
+    them) must be those of the data set, in the same order. For a head with ``predict_classes``, only these classes are
+    compared.
 
-    In training, ``load_from`` may give other heads or a part of the model, and a warning says which parts keep their
-    initial values; a checkpoint of which no part fits, or nothing but heads, is refused. To resume, model, classes,
-    optimiser and schedules must be the same. The validation set must have the classes of the training set.
+    In training, ``load_from`` may have other heads or only a part of the model, and a warning names the parts that keep
+    their initial values; a checkpoint of which no part fits, or nothing but heads, is an error. To resume a training,
+    model, classes, optimiser and schedules must be the same. The validation set must have the classes of the training
+    set.
 
     Args:
-        strict: Whether tensors that do not fit are an error in testing and validation, else they are a warning.
-        compare_classes: Whether classes are compared with those of a checkpoint in testing and validation.
+        strict: Raise an error for tensors that do not fit in testing and validation; else log a warning.
+        compare_classes: Compare the classes with those of the checkpoint in testing and validation.
 
     Raises:
         CheckpointError: The checkpoint holds no state dict.
-        SetupError: The checkpoint, or the validation set, does not belong to the run.
+        SetupError: The checkpoint, or the validation set, does not match the run.
     """
 
-    # Before hooks that use the checkpoint, such as the EMA's.
+    # Run before hooks that use the checkpoint, such as the EMA hook.
     priority = 'HIGHEST'
 
     def __init__(self, strict: bool = True, compare_classes: bool = True) -> None:
@@ -51,7 +52,7 @@ class CheckpointCheckHook(Hook):
         self.compare_classes = compare_classes
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: Any) -> None:
-        """Compare with the checkpoint before it is used."""
+        """Compare the run with the checkpoint before it is used."""
         check_weights_are_there(checkpoint, 'the checkpoint')
         if isinstance(runner._train_loop, BaseLoop):
             (_check_resumed if runner._resume else _check_initial)(runner, checkpoint)
@@ -59,7 +60,7 @@ class CheckpointCheckHook(Hook):
         misfit = _load_and_describe_misfit(runner.model, checkpoint)
         if misfit is not None and self.strict:
             raise SetupError(
-                f'{runner._load_from} does not fit the model of the config: {misfit}. Take the config that the '
+                f'{runner._load_from} does not fit the model of the config: {misfit}. Use the config that the '
                 'checkpoint was trained with; to test what fits, with random values in the rest, give --no-strict'
             )
         if misfit is not None:
@@ -80,11 +81,11 @@ class CheckpointCheckHook(Hook):
 
 
 def check_weights_are_there(checkpoint: Any, name: str) -> None:
-    """Make sure that this is a checkpoint or a state dict.
+    """Check that the content of a file is a checkpoint or a state dict.
 
     Args:
-        checkpoint: Content of a file.
-        name: What the message calls it.
+        checkpoint: Content of the file.
+        name: Name of the file in messages.
 
     Raises:
         CheckpointError: It is neither.
@@ -99,33 +100,33 @@ def check_weights_are_there(checkpoint: Any, name: str) -> None:
 def _load_and_describe_misfit(model: nn.Module, checkpoint: Mapping[str, Any]) -> str | None:
     try:
         return load_and_describe_misfit(model, checkpoint)
-    except ValueError as error:  # of a module that refuses the weights
+    except ValueError as error:  # raised by a module for unsuitable weights
         raise SetupError(str(error)) from error
 
 
 def _check_initial(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
-    """Of ``load_from`` in a training."""
+    """Check ``load_from`` of a training."""
     model = _unwrapped(runner.model)
     tensors = model.state_dict(keep_vars=True)
     versions = {name: tensor._version for name, tensor in tensors.items()}
     misfit = _load_and_describe_misfit(model, checkpoint)
     if misfit is None:
         return
-    # Writing into a tensor counts its version up.
+    # Writing to a tensor increments its version.
     loaded = _per_part(name for name, tensor in tensors.items() if tensor._version > versions[name])
     own = _per_part(tensors)
     given = _per_part(key.removeprefix('module.') for key in checkpoint.get('state_dict', checkpoint))
     fitting = [part for part in own if 2 * loaded[part] > min(own[part], given[part] or own[part])]
     if all(part.endswith('head') for part in fitting) and not all(part.endswith('head') for part in given):
         raise SetupError(
-            f'nothing of {runner._load_from} fits the model of the config but single layers: {misfit}. Start from a '
+            f'no complete part of {runner._load_from} fits the model of the config: {misfit}. Start from a '
             'checkpoint of the same kind of network, or without load_from'
         )
     kept = [
         f'{part} ({count - loaded[part]} of {count} tensors)' for part, count in own.items() if loaded[part] < count
     ]
     runner.logger.warning(
-        f'{runner._load_from} fits in part: {misfit}. Initial values stay in {", ".join(kept) or "no part"}'
+        f'{runner._load_from} fits in part: {misfit}. Initial values remain in {", ".join(kept) or "no part"}'
     )
 
 
@@ -133,7 +134,7 @@ def _check_resumed(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
     missing = ' and '.join(missing_for_resuming(checkpoint))
     if missing:
         raise SetupError(
-            f'{runner._load_from} has no {missing}, so no training can go on from it; name a checkpoint that was saved '
+            f'{runner._load_from} has no {missing} and cannot be resumed; name a checkpoint that was saved '
             'with the state of the optimiser, or start a new training with load_from'
         )
     misfit = _load_and_describe_misfit(runner.model, checkpoint)
@@ -150,16 +151,16 @@ def _check_resumed(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
     ]
     if differences:
         raise SetupError(
-            f'{runner._load_from} is of a training with other settings:\n  '
+            f'{runner._load_from} comes from a training with other settings:\n  '
             + '\n  '.join(differences)
             + f'\nRestore the settings to resume it, or start a new training from its weights: without --resume, with '
             f'load_from={runner._load_from} and another --work-dir'
         )
-    _keep_best_of_others(Path(runner.work_dir), checkpoint['message_hub'].get('runtime_info', {}))
+    _keep_own_best(Path(runner.work_dir), checkpoint['message_hub'].get('runtime_info', {}))
 
 
-def _keep_best_of_others(work_dir: Path, info: dict[str, Any]) -> None:
-    """The next best checkpoint replaces the last one, by its path: not that of the directory this is a copy of."""
+def _keep_own_best(work_dir: Path, info: dict[str, Any]) -> None:
+    """Keep the paths of the best checkpoints in this work directory only: MMEngine deletes the file it replaces."""
     for key in [name for name in info if name.startswith('best_ckpt')]:
         path = work_dir / Path(info.pop(key)).name
         if path.is_file():
@@ -189,7 +190,7 @@ def _classes_of_checkpoint(checkpoint: Mapping[str, Any]) -> Classes:
     meta = checkpoint.get('meta')
     if not isinstance(meta, Mapping):
         return None
-    # Before MMEngine, MMDetection and MMClassification wrote meta['CLASSES'].
+    # MMDetection 2 and MMClassification wrote meta['CLASSES'].
     named = {key.lower(): value for key, value in {**meta, **(meta.get('dataset_meta') or {})}.items()}
     return _tuple(named.get('classes'))
 
@@ -199,12 +200,12 @@ def _tuple(classes: Any) -> Classes:
 
 
 def _predicted(model: nn.Module, trained: Classes, evaluated: Classes) -> Classes:
-    """The classes among which a head with ``predict_classes`` chooses, where both data sets name them alike."""
+    """Return the classes that a head with ``predict_classes`` predicts, if both data sets use the same names."""
     chosen = getattr(getattr(_unwrapped(model), 'head', None), 'predict_classes', None)
     if trained is None or chosen is None:
         return trained
     names = tuple(trained[index] for index in chosen if index < len(trained))
-    # ImageNet-21k has the ids of synsets where ImageNet-1k has words.
+    # ImageNet-21k names classes by synset id, ImageNet-1k by words.
     return names if len(names) == len(chosen) and set(names) & set(evaluated or ()) else None
 
 
@@ -226,7 +227,7 @@ def _some(names: tuple[str, ...]) -> str:
 
 
 def _per_part(names: Iterable[str]) -> Counter[str]:
-    # As in MMEngine, these counters may be missing.
+    # MMEngine allows these counters to be missing.
     return Counter(name.partition('.')[0] for name in names if 'num_batches_tracked' not in name)
 
 

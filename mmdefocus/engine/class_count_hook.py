@@ -1,4 +1,4 @@
-"""Finds a head that was made for other classes than those of the data set."""
+"""Check of the number of classes: heads against data sets."""
 
 from typing import Any
 
@@ -12,37 +12,37 @@ from mmdefocus.models.heads.defocus_cls_head import check_labels
 
 from .errors import SetupError
 
-# As MMPreTrain and MMDetection name heads for the classes of the data set; an RPN's ('rpn_head') has one class.
+# MMPreTrain's and MMDetection's names of heads for the classes of the data set; an RPN ('rpn_head') has one class.
 HEADS = ('head', 'bbox_head', 'mask_head')
 
 
 @HOOKS.register_module()
-class ClassCountHook(Hook):
+class DefocusClassCountHook(Hook):
     """Compare the number of classes of the data set with that of the heads of a classifier or detector.
 
-    Labels of 1000 classes are in the range of a head for 21,841, and those of 2 in the range of one for COCO's 80:
-    without this, nothing would notice. Data sets whose ``metainfo`` names no classes are not compared. Labels of
-    training images that a classifier has no class for are found before batch augmentations, which fail at them without
-    saying why, or on a GPU without saying where.
+    A head for 21,841 classes accepts the labels of 1000, and one for COCO's 80 those of 2, without an error. This hook
+    compares the numbers, unless the ``metainfo`` of the data set names no classes. In training, it also checks the
+    labels of a classifier before batch augmentations, which fail at invalid labels without naming the cause, and on a
+    GPU without naming the place.
 
     Raises:
-        SetupError: Before training (for the validation set too), validation or test, when the numbers differ.
-        ValueError: In training, at such a label.
+        SetupError: Before training (for the validation set too), validation or test, if the numbers differ.
+        ValueError: In training, for a label outside the range of a head.
     """
 
     def before_train(self, runner: Runner) -> None:
-        """Compare the training set with all classes of the heads, and the validation set before it is needed."""
+        """Compare the training set with all classes of the heads, and the validation set with the predicted ones."""
         heads = _heads(runner)
         if not heads:
             kind = type(runner.model).__name__
-            runner.logger.warning(f'ClassCountHook finds no head with num_classes in {kind} and compares nothing')
+            runner.logger.warning(f'DefocusClassCountHook finds no head with num_classes in {kind} and checks nothing')
         for name, head in heads:
             _compare(f'{name}.num_classes', head.num_classes, runner.train_dataloader.dataset)
         if runner.val_loop is not None:
             self.before_val(runner)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
-        """Look at the labels of a classifier's batch."""
+        """Check the labels of a classifier's batch."""
         samples = (data_batch or {}).get('data_samples') or ()
         labels = [sample.gt_label for sample in samples if 'gt_label' in sample]
         if labels:
@@ -50,23 +50,23 @@ class ClassCountHook(Hook):
                 check_labels(torch.cat(labels), head.num_classes)
 
     def before_val(self, runner: Runner) -> None:
-        """Compare with the classes that a prediction has."""
+        """Compare with the predicted classes."""
         _compare_predictions(runner, runner.val_dataloader.dataset)
 
     def before_test(self, runner: Runner) -> None:
-        """Compare with the classes that a prediction has."""
+        """Compare with the predicted classes."""
         _compare_predictions(runner, runner.test_dataloader.dataset)
 
 
 def _heads(runner: Runner) -> list[tuple[str, Any]]:
-    """Names and modules of the heads; several in cascades, or with masks."""
+    """Return names and modules of the heads; cascades and models with masks have several."""
     model = runner.model
     while hasattr(model, 'module'):  # distributed, or test-time augmentation
         model = model.module
     return [
         (name, module)
         for name, module in model.named_modules()
-        # Members of a list have its name.
+        # A member of a list counts under the name of the list.
         if hasattr(module, 'num_classes') and name.rstrip('.0123456789').rpartition('.')[-1] in HEADS
     ]
 
@@ -91,5 +91,5 @@ def _compare(setting: str, count: int, dataset: Dataset) -> None:
             "model.head.predict_classes to the indices of the data set's among them"
         )
     raise SetupError(
-        f'{type(dataset).__name__} has {len(classes)} classes, but model.{setting} makes {count}: {remedy}'
+        f'{type(dataset).__name__} has {len(classes)} classes, but the model has {count} (model.{setting}): {remedy}'
     )

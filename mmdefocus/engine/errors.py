@@ -1,5 +1,5 @@
-"""The error of a run that must not begin."""
+"""Error of a run with inconsistent settings."""
 
 
 class SetupError(ValueError):
-    """Config, data and checkpoint of a run do not belong together. A tool shows the message without a traceback."""
+    """Config, data and checkpoint of a run contradict each other. The tools print the message without a traceback."""

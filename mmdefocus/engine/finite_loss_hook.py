@@ -1,4 +1,4 @@
-"""Stops a training whose loss is not finite, and says where that began."""
+"""Stop at a loss that is not finite and locate its origin."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -14,42 +14,42 @@ from torch import Tensor, nn
 
 REMEDIES = (
     'Lower the learning rate or lengthen its warm-up, clip gradients (optim_wrapper.clip_grad), train in float32 '
-    "(optim_wrapper.type='OptimWrapper'), or look at the images and labels of this batch"
+    "(optim_wrapper.type='OptimWrapper'), or inspect the images and labels of this batch"
 )
 
 
 @HOOKS.register_module()
-class FiniteLossHook(Hook):
+class DefocusFiniteLossHook(Hook):
     """Stop at a loss that is not finite, before the optimiser uses it, and name the first module that produced it.
 
-    In normal running it costs one look at the loss per iteration. When that is infinite or NaN, or an error ends its
-    computation (as in DINO's matching), the same batch runs through the model once more, with the same random numbers
-    and a look at every module. An error without such values in modules or parameters is raised as it is.
+    The hook normally costs one check of the loss per iteration. If the loss is infinite or NaN, or an error interrupts
+    its computation (as in DINO's matching), the same batch runs through the model again, with the same random numbers
+    and a check of every module. An error without non-finite values in modules or parameters is raised unchanged.
 
     Raises:
-        RuntimeError: In training, at such a loss. The message names the iteration, the losses or the error, the module
+        RuntimeError: In training, for such a loss. The message names the iteration, the losses or the error, the module
             whose inputs are finite and whose output is not, its parameters if they are not finite, and remedies.
     """
 
     def before_train(self, runner: Runner) -> None:
-        """Begin to look at the losses of the model."""
+        """Start to check the losses of the model."""
         self._runner = runner
         self._model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        self._is_looking = False
+        self._is_tracing = False
         self._own_forward = vars(self._model).get('forward')
         self._forward = self._model.forward
-        # A hook of the runner would see the loss after the step of the optimiser, with the weights already lost; a
+        # A hook of the runner would see the loss after the optimiser step, which has destroyed the weights by then; a
         # hook of the module would not see errors.
         self._model.forward = self._checked_forward
 
     def after_train(self, runner: Runner) -> None:
-        """Stop looking."""
+        """Restore the forward method of the model."""
         del self._model.forward
         if self._own_forward is not None:
             self._model.forward = self._own_forward
 
     def _checked_forward(self, *args: Any, **kwargs: Any) -> Any:
-        if kwargs.get('mode') != 'loss' or self._is_looking:
+        if kwargs.get('mode') != 'loss' or self._is_tracing:
             return self._forward(*args, **kwargs)
         states = torch.get_rng_state(), torch.cuda.get_rng_state() if torch.cuda.is_available() else None
         iteration = self._runner.iter
@@ -57,8 +57,8 @@ class FiniteLossHook(Hook):
             output = self._forward(*args, **kwargs)
         except Exception as error:
             found = False
-            with suppress(RuntimeError):  # a GPU cannot be used any more after some errors
-                found, origin = self._look_again(states, args, kwargs)
+            with suppress(RuntimeError):  # after some errors a GPU is unusable
+                found, origin = self._trace(states, args, kwargs)
             if not found:
                 raise
             raise RuntimeError(
@@ -67,31 +67,29 @@ class FiniteLossHook(Hook):
             ) from error
         total, losses = self._model.parse_losses(output)
         if not total.isfinite():
-            _, origin = self._look_again(states, args, kwargs)
+            _, origin = self._trace(states, args, kwargs)
             values = ', '.join(f'{name}={value.item():g}' for name, value in losses.items() if 'loss' in name)
             raise RuntimeError(f'the loss of iteration {iteration} is not finite ({values}). {origin}. {REMEDIES}')
         return output
 
-    def _look_again(
-        self, states: tuple[Tensor, Tensor | None], args: tuple, kwargs: dict[str, Any]
-    ) -> tuple[bool, str]:
+    def _trace(self, states: tuple[Tensor, Tensor | None], args: tuple, kwargs: dict[str, Any]) -> tuple[bool, str]:
         cpu_state, cuda_state = states
         torch.set_rng_state(cpu_state)
         if cuda_state is not None:
             torch.cuda.set_rng_state(cuda_state)
-        # Losses of a distributed detector wait for the other processes, which may not come there again.
+        # The losses of a distributed detector wait for the other processes, which do not repeat the batch.
         mode = 'loss' if get_world_size() == 1 else 'tensor'
-        self._is_looking = True
+        self._is_tracing = True
         try:
             return _first_non_finite(self._model, args, kwargs | {'mode': mode})
         finally:
-            self._is_looking = False
+            self._is_tracing = False
 
 
 @torch.no_grad()
 def _first_non_finite(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[bool, str]:
-    """Whether there are values that are not finite, and a sentence about the first, without the final stop."""
-    running: list[tuple[str, bool]] = []  # name and whether the inputs are finite, outermost module first
+    """Return True if any value is not finite, and a sentence about the first one without its full stop."""
+    running: list[tuple[str, bool]] = []  # (name, inputs are finite), outermost module first
     origins: list[str] = []
 
     def enter(name: str, *inputs: Any) -> None:
@@ -99,7 +97,7 @@ def _first_non_finite(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> 
 
     def leave(name: str, output: Any) -> None:
         if not origins and not _is_finite(output):
-            # A module that was given such values is innocent; what called it then made them between its modules.
+            # With non-finite inputs, the origin is the innermost running module with finite ones.
             origins.append(next((name for name, finite in reversed(running) if finite), 'inputs'))
         running.pop()
 
@@ -112,7 +110,7 @@ def _first_non_finite(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> 
     failure = None
     try:
         model(*args, **kwargs)
-    except Exception as error:  # noqa: BLE001  # whatever it is, what was seen before counts
+    except Exception as error:  # noqa: BLE001  # the modules that ran before any error count
         failure = error
     finally:
         for handle in handles:
@@ -120,13 +118,13 @@ def _first_non_finite(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> 
 
     broken = [name for name, parameter in model.named_parameters() if not parameter.isfinite().all()]
     if failure is not None and not origins:
-        where = f'Where it began is not known: a second look at the model failed ({type(failure).__name__}: {failure})'
+        where = f'Its origin is unknown: the second run of the model failed ({type(failure).__name__}: {failure})'
     elif not origins:
-        where = 'All outputs of modules are finite, the loss itself is not'
+        where = 'The outputs of all modules are finite, the loss itself is not'
     elif origins == ['inputs']:
         where = 'The images of the batch are not finite'
     elif origins == ['']:
-        where = f'It began between the modules of {type(model).__name__}, or in the loss itself'
+        where = f'Its origin is between the modules of {type(model).__name__}, or in the loss itself'
     else:
         (name,) = origins
         kind = type(model.get_submodule(name)).__name__

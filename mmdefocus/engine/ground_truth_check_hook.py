@@ -1,4 +1,4 @@
-"""Refuses to evaluate detections against the annotations of another data set."""
+"""Check that COCO metrics evaluate against the annotations of the evaluated data set."""
 
 from typing import Any
 
@@ -6,31 +6,30 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from mmdefocus.evaluation.ground_truth import check_ground_truth
-
 from .errors import SetupError
+from .ground_truth import check_ground_truth
 
 
 @HOOKS.register_module()
-class GroundTruthCheckHook(Hook):
+class DefocusGroundTruthCheckHook(Hook):
     """Compare the annotations of COCO metrics with those of the evaluated data set.
 
-    Both are named in a config, and nothing else would notice if they differ. See
-    :func:`mmdefocus.evaluation.ground_truth.check_ground_truth`.
+    A config names both, and no other check compares them. See
+    :func:`mmdefocus.engine.ground_truth.check_ground_truth`.
 
     Raises:
-        SetupError: Before training, validation or test, when they differ.
+        SetupError: Before training, validation or test, if they differ.
     """
 
     def __init__(self) -> None:
         self._checked: Any = None
 
     def before_train(self, runner: Runner) -> None:
-        """Check what the training is validated on."""
+        """Check the validation set of the training."""
         self._check(runner.val_loop, 'val')
 
     def before_val(self, runner: Runner) -> None:
-        """Check the validation set, unless that was done before the training."""
+        """Check the validation set, unless ``before_train`` did."""
         self._check(runner.val_loop, 'val')
 
     def before_test(self, runner: Runner) -> None:
@@ -38,7 +37,7 @@ class GroundTruthCheckHook(Hook):
         self._check(runner.test_loop, 'test')
 
     def _check(self, loop: Any, split: str) -> None:
-        # Not every loop evaluates one data set.
+        # Some loops do not evaluate a single data set.
         if not hasattr(loop, 'evaluator') or not hasattr(loop, 'dataloader') or loop is self._checked:
             return
         try:

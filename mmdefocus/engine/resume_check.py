@@ -1,4 +1,4 @@
-"""Compares a training with the checkpoint that it is to go on from."""
+"""Compare the settings of a training with those of the checkpoint to resume."""
 
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,20 +8,20 @@ from mmengine.optim import OptimWrapperDict
 from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
 from mmengine.runner import Runner
 
-# They choose an implementation of the same step, often by the machine.
+# Settings that select an implementation of the same step, often by the machine.
 _IMPLEMENTATION = {'foreach', 'fused', 'capturable', 'differentiable'}
-# What a scheduler's constructor takes, but not as a setting.
+# Arguments of a scheduler's constructor that are no settings.
 _NO_SETTINGS = {'args', 'kwargs', 'optimizer', 'last_step', 'verbose'}
 
 
 def missing_for_resuming(checkpoint: Any) -> list[str]:
-    """What a checkpoint lacks that a training could go on from it.
+    """List the entries that a checkpoint lacks to resume a training.
 
     Args:
         checkpoint: Content of a checkpoint file.
 
     Returns:
-        Names of the missing entries; ``meta`` is among them unless the file is of a training with MMEngine.
+        Names of the missing entries. ``meta`` is among them unless MMEngine's runner wrote the file.
     """
     content = checkpoint if isinstance(checkpoint, Mapping) else {}
     entries = ('meta', 'state_dict', 'message_hub', 'optimizer')
@@ -32,10 +32,10 @@ def missing_for_resuming(checkpoint: Any) -> list[str]:
 
 
 def optimizer_differences(runner: Runner, checkpoint: Mapping[str, Any]) -> list[str]:
-    """Where the optimiser of the config is another one than that of the checkpoint.
+    """List the differences between the optimiser of the config and that of the checkpoint.
 
-    MMEngine would go on with the checkpoint's hyperparameters, and with its moments whatever their shapes. Rates are
-    compared as they were before any schedule.
+    MMEngine would continue with the checkpoint's hyperparameters, and with its moments regardless of their shapes.
+    Learning rates are compared before any schedule.
 
     Args:
         runner: Runner with a freshly built optimiser.
@@ -60,7 +60,7 @@ def _group_differences(own: Sequence[Mapping[str, Any]], saved: Sequence[Mapping
         return
     ours, theirs = ({key for group in groups for key in group} for groups in (own, saved))
     new, old = (_settings_in(names) for names in (ours - theirs, theirs - ours))
-    if new and old:  # A newer PyTorch may add some; only another optimiser also lacks some.
+    if new and old:  # A newer PyTorch may add settings; only another optimiser also lacks some.
         yield f'the optimiser of the config has {", ".join(new)}, that of the checkpoint has {", ".join(old)} instead'
         return
     for key in _settings_in(ours & theirs):
@@ -86,7 +86,9 @@ def _unscheduled(group: Mapping[str, Any], key: str) -> Any:
 
 
 def scheduler_differences(runner: Runner, checkpoint: Mapping[str, Any]) -> list[str]:
-    """Where the schedules of the config are others than those of the checkpoint, which MMEngine would go on with.
+    """List the differences between the schedules of the config and those of the checkpoint.
+
+    MMEngine would continue with the checkpoint's.
 
     Args:
         runner: Runner with freshly built schedulers.
@@ -117,7 +119,7 @@ def _schedule_differences(name: str, scheduler: _ParamScheduler, saved: Mapping[
 
 
 def _settings_of(kind: type) -> set[str]:
-    """What the constructors take is a setting; other attributes are the progress, or follow from the settings."""
+    """Return the constructor arguments; other attributes hold the progress or follow from the settings."""
     taken = {name for base in kind.__mro__[:-1] for name in inspect.signature(base).parameters}
     return taken - _NO_SETTINGS
 

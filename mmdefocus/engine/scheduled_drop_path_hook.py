@@ -1,4 +1,4 @@
-"""Drop path that changes from epoch to epoch."""
+"""Drop path with a rate that changes from epoch to epoch."""
 
 from mmcv.cnn.bricks import DropPath
 from mmengine.hooks import Hook
@@ -10,12 +10,13 @@ MODES = ('linear', 'constant')
 
 
 @HOOKS.register_module()
-class ScheduledDropPathHook(Hook):
+class DefocusScheduledDropPathHook(Hook):
     """Set the drop path of the backbone's blocks before each training epoch (section 4 of the paper).
 
     In epoch e of T, counted from 0, the rate is min_rate + (max_rate - min_rate) · e / (T - 1), and block i of D drops
-    its mixer with probability rate · i / (D - 1). The rate depends on the number of the epoch alone, so that a resumed
-    training goes on where it stopped. It is logged as ``drop_path_rate``.
+    its mixer with probability rate · i / (D - 1). The rate depends on the epoch alone, so that a resumed training
+    continues the schedule. It is logged as ``drop_path_rate``. With two such hooks, the one registered last sets the
+    rates: one in ``custom_hooks`` overrides that in ``default_hooks``.
 
     Args:
         max_rate: Rate of the last block in the last epoch.
@@ -23,9 +24,9 @@ class ScheduledDropPathHook(Hook):
         mode: ``'linear'`` as above, or ``'constant'``: ``max_rate`` in all epochs.
 
     Raises:
-        ValueError: An argument is outside its range, or (at the start of the training) the backbone has no blocks with
+        ValueError: An argument is outside its range, or, at the start of the training, the backbone has no blocks with
             drop path.
-        RuntimeError: At the start of the training, when it is not counted in epochs.
+        RuntimeError: At the start of the training, if it counts iterations instead of epochs.
     """
 
     def __init__(self, max_rate: float, min_rate: float = 0.0, mode: str = 'linear') -> None:
@@ -38,22 +39,22 @@ class ScheduledDropPathHook(Hook):
         self.mode = mode
 
     def rate(self, epoch: int, max_epochs: int) -> float:
-        """Rate of the last block in an epoch, counted from 0."""
+        """Return the rate of the last block in an epoch, counted from 0."""
         if self.mode == 'constant':
             return self.max_rate
         return self.min_rate + (self.max_rate - self.min_rate) * epoch / max(max_epochs - 1, 1)
 
     def before_train(self, runner: Runner) -> None:
-        """Check that the model and the training loop are such that the schedule has a meaning."""
+        """Check that the training counts epochs and that the backbone has drop path."""
         if isinstance(runner.train_loop, IterBasedTrainLoop):
             raise RuntimeError(
-                f'ScheduledDropPathHook counts epochs, but {type(runner.train_loop).__name__} counts iterations; set '
+                f'{type(self).__name__} counts epochs, but {type(runner.train_loop).__name__} counts iterations; set '
                 "train_cfg.type='EpochBasedTrainLoop', or remove the hook and set drop_path_rate of the backbone"
             )
         self._drop_paths(runner)
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Set and log the rate of the epoch that begins."""
+        """Set and log the rate of the coming epoch."""
         rate = self.rate(runner.epoch, runner.max_epochs)
         drop_paths = self._drop_paths(runner)
         for index, drop_path in enumerate(drop_paths):
@@ -67,7 +68,7 @@ class ScheduledDropPathHook(Hook):
         drop_paths = [getattr(block, 'drop_path', None) for block in getattr(backbone, 'layers', ())]
         if not drop_paths or not all(isinstance(drop_path, DropPath) for drop_path in drop_paths):
             raise ValueError(
-                'ScheduledDropPathHook needs a backbone whose `layers` each have a DropPath of MMCV as `drop_path`, '
-                f'such as DefocusMamba; the backbone is {type(backbone).__name__}'
+                'DefocusScheduledDropPathHook needs a backbone whose `layers` each have a DropPath of MMCV as '
+                f'`drop_path`, such as DefocusMamba; the backbone is {type(backbone).__name__}'
             )
         return drop_paths

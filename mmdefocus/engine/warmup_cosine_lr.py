@@ -1,4 +1,4 @@
-"""Learning rate of the published classification recipes."""
+"""Learning-rate schedule of the published classification recipes."""
 
 import math
 from typing import Any
@@ -11,17 +11,17 @@ from torch.optim import Optimizer
 
 
 @PARAM_SCHEDULERS.register_module()
-class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
-    """Linear warm-up and a cosine, as multiples of the optimiser's learning rate.
+class DefocusWarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
+    """Linear warm-up and cosine decay, as multiples of the optimiser's learning rate.
 
     In step n of N, with s = max(n - 1, 0) and W = ``warmup``, the multiple is
 
         start_factor + (1 - start_factor) · s / W                       for s < W
         end_factor + (1 - end_factor) · (1 + cos(π (s - W) / (N - W))) / 2   from there on.
 
-    The published trainer sets the rate after a step from the number of that step, so that step 1 repeats the rate of
-    step 0. MMEngine's ``LinearLR`` and ``CosineAnnealingLR`` cannot wait for one iteration in a schedule that is
-    written in epochs, and their warm-up has W - 1 intervals.
+    The published trainer sets the rate after a step from the index of that step, so that step 1 repeats the rate of
+    step 0. MMEngine's ``LinearLR`` and ``CosineAnnealingLR`` cannot delay a schedule in epochs by one iteration, and
+    their warm-up has W - 1 intervals.
 
     Args:
         optimizer: Optimiser or its wrapper.
@@ -29,9 +29,9 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
         end: N, number of all steps (or epochs). MMEngine fills in the length of the training.
         start_factor: Multiple at the first step.
         end_factor: Multiple at the end.
-        last_step: Number of the step before; for resuming without state.
-        by_epoch: Whether a step is an epoch.
-        verbose: Whether to log every change.
+        last_step: Index of the previous step, to resume without state.
+        by_epoch: Count epochs as steps.
+        verbose: Log every change.
 
     Raises:
         ValueError: ``warmup`` is not within 0 … ``end`` - 1.
@@ -58,8 +58,8 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
     @classmethod
     def build_iter_from_epoch(
         cls, *, warmup: int, end: int, epoch_length: int, by_epoch: bool = True, **kwargs: Any
-    ) -> 'WarmupCosineLR':
-        """Build a schedule by iterations from one whose lengths are given in epochs."""
+    ) -> 'DefocusWarmupCosineLR':
+        """Build a schedule in iterations from lengths in epochs."""
         assert by_epoch, 'MMEngine converts schedules by epoch only'
         return cls(warmup=warmup * epoch_length, end=end * epoch_length, by_epoch=False, **kwargs)
 

@@ -1,8 +1,11 @@
-"""Metrics. Importing this package registers them with MMEngine."""
+"""Metrics. Importing this package registers them in MMEngine, if MMDetection is installed."""
 
-import mmdefocus.datasets.openmmlab  # noqa: F401 (before the data sets are imported otherwise)
+from mmdefocus.openmmlab import are_installed, without_onedl_note
 
-# isort: split
-from mmdefocus.evaluation.coco_metric import DefocusCocoMetric
+__all__ = []
 
-__all__ = ['DefocusCocoMetric']
+with without_onedl_note():
+    if are_installed('mmdet'):
+        from .coco_metric import DefocusCocoMetric
+
+        __all__ += ['DefocusCocoMetric']

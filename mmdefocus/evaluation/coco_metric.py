@@ -1,4 +1,4 @@
-"""COCO's average precision, whatever the annotation ids are."""
+"""COCO's average precision for any annotation ids."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from mmengine.registry import METRICS
 class DefocusCocoMetric(CocoMetric):
     """MMDetection's ``CocoMetric`` for any annotation ids and for a part of the images.
 
-    pycocotools marks a prediction as matched by the id of the true box, and takes 0 for "not matched": a file whose
-    annotation ids start at 0 loses a true positive. The boxes are numbered from 1 here.
+    pycocotools marks a matched prediction with the id of the true box, and an unmatched one with 0: a file whose
+    annotation ids start at 0 loses a true positive. This metric numbers the boxes from 1.
 
-    Only images that were predicted count, so that a data set with ``indices`` can be evaluated. Boxes of the others
-    would all be counted as missed.
+    Only images with predictions count, so that a data set with ``indices`` can be evaluated. The boxes of the other
+    images would all count as missed.
 
     Args:
         *args: As for MMDetection's ``CocoMetric``.
@@ -27,17 +27,17 @@ class DefocusCocoMetric(CocoMetric):
             annotations = self._coco_api.dataset.get('annotations', [])
             for number, ann in enumerate(annotations, start=1):
                 ann['id'] = number
-            # The only index by id; the others refer to the same annotations.
+            # The only index by annotation id; the others refer to the same annotations.
             self._coco_api.anns = {ann['id']: ann for ann in annotations}
 
     def compute_metrics(self, results: list[tuple[dict, dict]]) -> dict[str, float]:
         """Evaluate the predictions.
 
         Args:
-            results: Image and prediction, as :meth:`process` stores them.
+            results: Pairs of image and prediction, as stored by :meth:`process`.
 
         Returns:
-            The values of the metrics by name.
+            Metrics by name.
         """
         self.img_ids = [image['img_id'] for image, _ in results]
         return super().compute_metrics(results)

@@ -41,7 +41,7 @@ def test_detector_counts_as_with_real_tensors():
     forward = model.forward
     model.forward = lambda images: forward(images, [sample], mode='tensor')
     by_operator = FlopAnalyzer(model, torch.zeros(1, 3, *shape)).unsupported_ops_warnings(False).by_operator()
-    # What torch's counter leaves out: what acts on one element at a time, and interpolation.
+    # torch's counter ignores elementwise operations and interpolation.
     for name in ('layer_norm', 'group_norm', 'grid_sampler'):
         del by_operator[name]
     found = count_complexity(cfg, shape)

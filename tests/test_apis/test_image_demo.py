@@ -92,7 +92,7 @@ def test_objects_are_found(demo, directory):
     [
         (['photos', 'vit'], "expected one of the models defocus-mamba-base_.*; got 'vit'"),
         (['photos', 'none.py', '--checkpoint', 'classifier.pth'], "config file 'none.py' does not exist"),
-        (['photos', 'defocus-mamba-small_in1k'], 'in1k names no published weights; give some with --checkpoint'),
+        (['photos', 'defocus-mamba-small_in1k'], 'in1k has no published weights; name a checkpoint with --checkpoint'),
         (['.', 'classifier.py', '--checkpoint', 'classifier.pth'], "folder '.' has no images"),
         (['none.jpg', 'classifier.py', '--checkpoint', 'classifier.pth'], "image file 'none.jpg' does not exist"),
         (['broken', 'classifier.py', '--checkpoint', 'classifier.pth'], "image file 'broken/half.jpg' is truncated"),
@@ -123,7 +123,7 @@ def test_objects_are_found(demo, directory):
         ),
         (['photos', 'classifier.py', '--checkpoint', 'http://127.0.0.1:9/weights.pth'], 'refused'),
         (['photos', DETECTOR, '--checkpoint', 'http://127.0.0.1:9/weights.pth'], 'refused'),
-        # The name stands for its config: the weights of the toy do not fit the base network.
+        # The name selects its config: the weights of the toy do not fit the base network.
         (
             ['photos', 'defocus-mamba-base_3rdparty_in1k', '--checkpoint', 'classifier.pth'],
             "expected weights of arch='base'",

@@ -45,9 +45,9 @@ def test_pillow_has_its_own_order_of_colours():
         (np.zeros((0, 3, 3), np.uint8), ValueError, r'got \(0, 3, 3\)$'),
         (np.zeros((1, 5, 3, 3), np.uint8), ValueError, r'got \(1, 5, 3, 3\)$'),
         (np.zeros(5, np.uint8), ValueError, r'got \(5,\)$'),
-        (Image.new('I;16', (4, 3)), TypeError, "expected an image of Pillow with 8 bits per channel, .* got 'I;16'"),
+        (Image.new('I;16', (4, 3)), TypeError, "expected a Pillow image with 8 bits per channel, .* got 'I;16'"),
         (Image.new('F', (4, 3)), TypeError, "got 'F'"),
-        ([1], TypeError, r'got list; of an RGB tensor'),
+        ([1], TypeError, r'got list; for an RGB tensor'),
     ],
 )
 def test_what_is_no_image(image, error, message):

@@ -23,7 +23,7 @@ ARCH = dict(embed_dims=16, num_layers=2, inner_dims=32, state_dims=4, conv_kerne
 
 
 def toy(**head):
-    """What makes the base model small. Merging a config consumes it."""
+    """Return settings that make the base model small; merging them into a config consumes them."""
     return dict(backbone=dict(arch=dict(ARCH, _delete_=True)), head=dict(head, in_channels=16))
 
 
@@ -138,9 +138,9 @@ def test_arrays(pixels):
         (
             torch.zeros(3, 4, 4),
             TypeError,
-            r'got Tensor; of an RGB tensor \(3, height, width\) from 0 to 1, pass \(255 \*',
+            r'got Tensor; for an RGB tensor \(3, height, width\) from 0 to 1, pass \(255 \*',
         ),
-        (None, TypeError, 'expected a path or URL, a uint8 array .* or an image of Pillow, got NoneType'),
+        (None, TypeError, 'expected a path or URL, a uint8 array .* or a Pillow image, got NoneType'),
         (Image.new('I;16', (4, 4)), TypeError, "with 8 bits per channel, such as mode 'RGB', got 'I;16'"),
         (Image.new('F', (4, 4)), TypeError, "got 'F'"),
     ],
@@ -170,7 +170,7 @@ def test_images_of_pillow(tmp_path, pixels):
     (tmp_path / 'half.jpg').write_bytes((tmp_path / 'half.jpg').read_bytes()[:-1000])
     with (
         Image.open(tmp_path / 'half.jpg') as half,
-        pytest.raises(ValueError, match=r'of Pillow .*half\.jpg. cannot be'),
+        pytest.raises(ValueError, match=r'Pillow image .*half\.jpg. cannot be'),
     ):
         read_image(half)
 
@@ -327,7 +327,7 @@ def test_detector_needs_weights_that_fit(weights, tmp_path):
         DetectionInferencer(str(DETECTOR), device='cpu')
     del content['state_dict']['neck.fpn_convs.0.conv.weight']
     torch.save(content, tmp_path / 'less.pth')
-    fit = r'less.pth does not fit the model: 1 missing \(neck.fpn_convs.0.conv.weight\)\. Take the config'
+    fit = r'less.pth does not fit the model: 1 missing \(neck.fpn_convs.0.conv.weight\)\. Use the config'
     with pytest.raises(ValueError, match=fit):
         DetectionInferencer(str(DETECTOR), str(tmp_path / 'less.pth'), device='cpu')
     DetectionInferencer(str(DETECTOR), str(tmp_path / 'less.pth'), device='cpu', strict=False)

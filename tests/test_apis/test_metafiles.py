@@ -19,7 +19,7 @@ PUBLISHED_FILES = [
     'defocus_mamba_large_cls_1k.pth',
     'defocus_mamba_large_cls_21k.pth',
 ]
-# For users' own data, and toys: they have no published counterpart.
+# Configs for your own data and toys have no published counterpart.
 OTHER_CONFIGS = ('nano_digits', 'nano_folder', 'base_finetune', 'base_linear_probe', 'base_36ep_photos')
 
 

@@ -46,7 +46,7 @@ def test_unknown_names_are_told_the_known_ones():
 
 @pytest.fixture
 def toy(tmp_path):
-    """What makes the base model the golden one, and a mirror of the release that has its official file."""
+    """Settings that turn the base model into the golden one, and a mirror of the release with its official file."""
     expected = torch.load(GOLDEN / 'cls_rope_expected.pt', weights_only=True)
     _, url = find_model('defocus-mamba-base_3rdparty_in1k')
     shutil.copy(GOLDEN / 'cls_rope_official_cls.pth', tmp_path / Path(url).name)

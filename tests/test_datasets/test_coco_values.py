@@ -200,8 +200,8 @@ def test_a_file_for_testing_may_have_no_annotations(tmp_path):
     ('in_file', 'in_config', 'ends'),
     [
         (['a'], ['b'], "Give the data set\n  metainfo=dict(classes=('a',))\nand the head num_classes=1."),
-        (['a', 'b'], ['b'], 'allow_missing_categories=True to leave the other categories out on purpose.'),
-        (['a', 'b'], ['b', 'a'], 'on purpose.'),
+        (['a', 'b'], ['b'], 'allow_missing_categories=True to ignore the other categories.'),
+        (['a', 'b'], ['b', 'a'], 'to ignore the other categories.'),
     ],
 )
 def test_messages_of_classes_end_with_what_to_write(in_file, in_config, ends):

@@ -159,7 +159,7 @@ def test_images_do_not_depend_on_how_many_are_made():
 
 @pytest.mark.parametrize('split', digits.SPLITS)
 def test_every_image_has_random_numbers_of_its_own(monkeypatch, split):
-    """Nothing but the digits would tell training and validation images apart if both drew the same numbers."""
+    """With equal random numbers, training and validation images would differ only in their digits."""
     glyphs = digits._glyphs('val')
     monkeypatch.setattr(digits, '_glyphs', lambda split: glyphs)
     made = compose_image(SMALL, split, 0)

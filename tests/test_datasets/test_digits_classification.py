@@ -9,7 +9,9 @@ from mmengine.registry import DATASETS
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from mmdefocus.apis.runner import apply_test_options, build_runner, load_config
+from mmdefocus.cli.config_file import load_config
+from mmdefocus.cli.run_options import apply_test_options
+from mmdefocus.cli.runner import build_runner
 from mmdefocus.datasets.digits_classification import DefocusDigits
 
 NANO = Path(__file__).parents[2] / 'configs' / 'classification' / 'defocus_mamba_nano_digits.py'
@@ -85,7 +87,7 @@ class Losses(Hook):
 
 
 class Hits(Hook):
-    """Whether each prediction is right."""
+    """Return True for each correct prediction."""
 
     def __init__(self) -> None:
         self.values: list[bool] = []

@@ -28,7 +28,7 @@ def photo(photos_coco) -> bytes:
 
 @pytest.fixture
 def warnings(monkeypatch) -> list[str]:
-    """What the loader logs."""
+    """Return the messages that the loader logs."""
     said: list[str] = []
     monkeypatch.setattr('mmdefocus.datasets.loading.print_log', lambda message, **kwargs: said.append(message))
     return said
@@ -183,5 +183,5 @@ def test_images_load_without_stderr(tmp_path, photo):
 
 @pytest.mark.filterwarnings('ignore:"file_client_args":DeprecationWarning')
 def test_deprecated_storage_options_are_refused():
-    with pytest.raises(ValueError, match='file_client_args is deprecated; give the same as backend_args'):
+    with pytest.raises(ValueError, match='file_client_args is deprecated; use backend_args'):
         DefocusLoadImage(file_client_args=dict(backend='disk'))

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmdefocus.engine import ActivationCheckpointHook
+from mmdefocus.engine import DefocusActivationCheckpointHook
 
 
 class Layer(nn.Module):
@@ -39,7 +39,7 @@ def saved_elements(model, x):
 
 
 def hooked(model, modules):
-    ActivationCheckpointHook(modules).before_train(SimpleNamespace(model=model))
+    DefocusActivationCheckpointHook(modules).before_train(SimpleNamespace(model=model))
     return model
 
 
@@ -76,4 +76,4 @@ def test_unknown_module():
 
 def test_name_instead_of_list():
     with pytest.raises(TypeError, match=r"expected modules to be a list of names, got 'layers'"):
-        ActivationCheckpointHook('layers')
+        DefocusActivationCheckpointHook('layers')

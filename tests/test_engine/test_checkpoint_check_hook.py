@@ -1,4 +1,4 @@
-"""What load_from and the names of classes are compared with; through the tools in tests/test_tools."""
+"""Checks of load_from and of class names; tests/test_tools covers them through the tools."""
 
 from types import SimpleNamespace
 
@@ -8,7 +8,7 @@ from mmengine.model import BaseModel
 from torch import nn
 
 from mmdefocus.engine import SetupError, checkpoint_check_hook
-from mmdefocus.engine.checkpoint_check_hook import _check_evaluated_classes, _check_initial, _keep_best_of_others
+from mmdefocus.engine.checkpoint_check_hook import _check_evaluated_classes, _check_initial, _keep_own_best
 
 
 class Detector(BaseModel):
@@ -47,7 +47,7 @@ def test_what_keeps_its_initial_values_is_said(wrap):
     model = Detector(classes=5)
     (warning,) = start(model if wrap is nn.Identity else wrap(model), weights())
     assert warning.startswith('file.pth fits in part: 2 of another shape (bbox_head.')
-    assert warning.endswith('. Initial values stay in bbox_head (2 of 2 tensors)')
+    assert warning.endswith('. Initial values remain in bbox_head (2 of 2 tensors)')
 
 
 def test_of_a_parallel_model_and_without_a_state_dict():
@@ -60,28 +60,26 @@ def test_leftover_tensors_only():
     checkpoint = weights()
     checkpoint['state_dict']['auxiliary.weight'] = torch.zeros(1)
     (warning,) = start(Detector(), checkpoint)
-    assert warning.endswith('Initial values stay in no part')
+    assert warning.endswith('Initial values remain in no part')
 
 
 def test_counters_of_norms_may_be_missing():
     checkpoint = weights(classes=5)
     del checkpoint['state_dict']['neck.num_batches_tracked']
     (warning,) = start(Detector(), checkpoint)
-    assert warning.endswith('Initial values stay in bbox_head (2 of 2 tensors)')
+    assert warning.endswith('Initial values remain in bbox_head (2 of 2 tensors)')
 
 
 def test_only_the_head_of_another_network_fits():
     model = Detector(width=6)
     checkpoint = weights()
     checkpoint['state_dict']['bbox_head.weight'] = torch.zeros(3, 6)
-    with pytest.raises(
-        SetupError, match=r'nothing of file\.pth fits the model of the config but single layers: .*neck'
-    ):
+    with pytest.raises(SetupError, match=r'no complete part of file\.pth fits the model of the config: .*neck'):
         start(model, checkpoint)
 
 
 def test_nothing_fits():
-    with pytest.raises(SetupError, match=r'nothing of file\.pth fits'):
+    with pytest.raises(SetupError, match=r'no complete part of file\.pth fits'):
         start(Detector(), {'state_dict': {'layer.weight': torch.zeros(3)}})
 
 
@@ -94,14 +92,14 @@ def test_a_file_of_a_head_alone_is_meant():
 def test_half_a_part_is_not_a_fitting_part():
     """One of two tensors: another network of the same family, of which single layers have the same shape."""
     checkpoint = {'state_dict': {'backbone.weight': torch.zeros(4, 4), 'backbone.bias': torch.zeros(5)}}
-    with pytest.raises(SetupError, match='but single layers'):
+    with pytest.raises(SetupError, match='no complete part'):
         start(Detector(), checkpoint)
 
 
 def test_a_backbone_that_is_in_the_file_alone():
     checkpoint = {'state_dict': {'backbone.weight': torch.zeros(4, 4), 'backbone.bias': torch.zeros(4)}}
     (warning,) = start(Detector(), checkpoint)
-    assert warning.endswith('Initial values stay in neck (4 of 4 tensors), bbox_head (2 of 2 tensors)')
+    assert warning.endswith('Initial values remain in neck (4 of 4 tensors), bbox_head (2 of 2 tensors)')
 
 
 def names(count, first='class'):
@@ -159,5 +157,5 @@ def test_a_chosen_class_of_another_name():
 def test_the_best_checkpoint_of_this_directory_is_kept(tmp_path):
     (tmp_path / 'best_here.pth').touch()
     info = {'best_ckpt_bbox': '/elsewhere/best_here.pth', 'best_ckpt': '/elsewhere/best_there.pth', 'best_score': 0.5}
-    _keep_best_of_others(tmp_path, info)
+    _keep_own_best(tmp_path, info)
     assert info == {'best_ckpt_bbox': str(tmp_path / 'best_here.pth'), 'best_score': 0.5}

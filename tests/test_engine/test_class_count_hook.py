@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 from torch import nn
 
-from mmdefocus.engine import ClassCountHook
+from mmdefocus.engine import DefocusClassCountHook
 from mmdefocus.models import DefocusClsHead
 
 STAGES = ('train', 'val', 'test')
@@ -20,7 +20,7 @@ def call(stage, model, **classes):
     loaders = {f'{split}_dataloader': SimpleNamespace(dataset=ImageFolder(count)) for split, count in classes.items()}
     logger = logging.getLogger('class_count')
     runner = SimpleNamespace(model=model, val_loop='val' if 'val' in classes else None, logger=logger, **loaders)
-    getattr(ClassCountHook(), f'before_{stage}')(runner)
+    getattr(DefocusClassCountHook(), f'before_{stage}')(runner)
 
 
 def check(stage, classes, wrap=lambda model: model, **head):
@@ -46,7 +46,8 @@ def test_other_number_of_classes(stage, wrap):
     check(stage, 5, wrap)
     check(stage, None, wrap)
     with pytest.raises(
-        ValueError, match=r'ImageFolder has 3 classes, but model.head.num_classes makes 5: set model.head.num_classes'
+        ValueError,
+        match=r'ImageFolder has 3 classes, but the model has 5 \(model.head.num_classes\): set model.head.num_classes',
     ):
         check(stage, 3, wrap)
 
@@ -56,9 +57,9 @@ def test_classes_of_the_prediction():
     check('train', 5, predict_classes=chosen)
     for stage in ('val', 'test'):
         check(stage, 3, predict_classes=chosen)
-        with pytest.raises(ValueError, match=r'has 5 classes, but model.head.predict_classes makes 3'):
+        with pytest.raises(ValueError, match=r'has 5 classes, but the model has 3 \(model.head.predict_classes\)'):
             check(stage, 5, predict_classes=chosen)
-    with pytest.raises(ValueError, match=r'has 3 classes, but model.head.num_classes makes 5'):
+    with pytest.raises(ValueError, match=r'has 3 classes, but the model has 5 \(model.head.num_classes\)'):
         check('train', 3, predict_classes=chosen)
 
 
@@ -75,7 +76,7 @@ def test_classes_of_the_prediction():
 def test_heads_of_detectors(stage, names, wrong):
     call(stage, detector(*names), **{stage: 5})
     with pytest.raises(
-        ValueError, match=f'has 2 classes, but model.{wrong}.num_classes makes 5: set model.{wrong}.num_c'
+        ValueError, match=rf'has 2 classes, but the model has 5 \(model.{wrong}.num_classes\): set model.{wrong}.num_c'
     ):
         call(stage, detector(*names), **{stage: 2})
 
@@ -83,7 +84,9 @@ def test_heads_of_detectors(stage, names, wrong):
 def test_members_of_a_cascade():
     model = detector('roi_head', 'roi_head.bbox_head', 'roi_head.bbox_head.0', 'roi_head.bbox_head.1')
     model.roi_head.bbox_head[1].num_classes = 80
-    with pytest.raises(ValueError, match=r'has 5 classes, but model.roi_head.bbox_head.1.num_classes makes 80'):
+    with pytest.raises(
+        ValueError, match=r'has 5 classes, but the model has 80 \(model.roi_head.bbox_head.1.num_classes\)'
+    ):
         call('train', model, train=5)
 
 
@@ -95,10 +98,10 @@ def test_head_of_an_rpn_has_one_class():
 
 def test_validation_set_is_compared_before_the_training():
     call('train', detector('bbox_head'), train=5, val=5)
-    with pytest.raises(ValueError, match=r'has 2 classes, but model.bbox_head.num_classes makes 5'):
+    with pytest.raises(ValueError, match=r'has 2 classes, but the model has 5 \(model.bbox_head.num_classes\)'):
         call('train', detector('bbox_head'), train=5, val=2)
 
 
 def test_model_without_such_a_head(caplog):
     call('train', detector('neck'), train=5)
-    assert 'ClassCountHook finds no head with num_classes in Module and compares nothing' in caplog.text
+    assert 'DefocusClassCountHook finds no head with num_classes in Module and checks nothing' in caplog.text

@@ -10,7 +10,7 @@ import torch
 from mmengine.dataset import DefaultSampler, worker_init_fn
 from torch.utils.data import BatchSampler, DataLoader
 
-from mmdefocus.engine import EpochSeedHook
+from mmdefocus.engine import DefocusEpochSeedHook
 from mmdefocus.engine.epoch_seed_hook import epoch_seed
 
 SEED = 5
@@ -51,7 +51,7 @@ def begin_epoch(monkeypatch):
             train_dataloader=loader,
             train_loop=SimpleNamespace(dataloader=loader),
         )
-        EpochSeedHook().before_train_epoch(runner)
+        DefocusEpochSeedHook().before_train_epoch(runner)
         return loader, torch.rand(1).item()
 
     return begin

@@ -9,7 +9,7 @@ from mmpretrain.structures import DataSample
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmdefocus.engine import FiniteLossHook
+from mmdefocus.engine import DefocusFiniteLossHook
 from mmdefocus.models import DefocusClsHead, DefocusMamba
 
 BAD_IMAGE = 3
@@ -70,7 +70,7 @@ def train(tmp_path, fault, model=None):
         train_cfg={'by_epoch': True, 'max_epochs': 1},
         optim_wrapper={'optimizer': {'type': 'SGD', 'lr': 1e-3}},
         default_hooks={'sampler_seed': None, 'checkpoint': None},
-        custom_hooks=[FiniteLossHook()],
+        custom_hooks=[DefocusFiniteLossHook()],
         log_level='ERROR',
         experiment_name=str(tmp_path),
     )
@@ -118,7 +118,7 @@ def test_images(tmp_path):
 
 
 def test_loss_itself(tmp_path):
-    assert '. It began between the modules of Model, or in the loss itself. Lower' in message_of(tmp_path, 'loss')
+    assert '. Its origin is between the modules of Model, or in the loss itself. Lower' in message_of(tmp_path, 'loss')
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def two_processes(monkeypatch):
 
 @pytest.mark.usefixtures('two_processes')
 def test_loss_itself_in_one_of_two_processes(tmp_path):
-    assert 'All outputs of modules are finite, the loss itself is not.' in message_of(tmp_path, 'loss')
+    assert 'The outputs of all modules are finite, the loss itself is not.' in message_of(tmp_path, 'loss')
 
 
 @pytest.mark.usefixtures('two_processes')
@@ -139,7 +139,7 @@ def test_model_that_fails_when_it_is_looked_at(tmp_path):
     model.blocks[2].second.weight.data[1, 1] = torch.nan
     message = message_of(tmp_path, 'mode', model)
     assert 'the loss of iteration 0 is not finite (loss=nan)' in message
-    assert 'Where it began is not known: a second look at the model failed (TypeError: no such mode)' in message
+    assert 'Its origin is unknown: the second run of the model failed (TypeError: no such mode)' in message
     assert 'among them blocks.2.second.weight' in message
     model = Model('mode')
     model.blocks[1].second.weight.data[1, 1] = torch.nan
@@ -164,7 +164,7 @@ def test_error_with_another_cause(tmp_path):
 def test_forward_of_another_hook_is_kept():
     model = Model(fault=None)
     own = model.forward = lambda *args, **kwargs: None
-    hook = FiniteLossHook()
+    hook = DefocusFiniteLossHook()
     runner = SimpleNamespace(model=model, iter=0)
     hook.before_train(runner)
     assert model.forward is not own
@@ -182,7 +182,7 @@ def test_chance_is_repeated(tmp_path):
         except RuntimeError as error:
             messages.append(str(error))
     assert 2 <= len(messages) <= 7
-    assert all('It began between the modules of Model' in message for message in messages)
+    assert all('Its origin is between the modules of Model' in message for message in messages)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_classifier(broken, message):
     backbone = DefocusMamba(ARCH, out_type='raw', drop_path_rate=0.5)
     model = MODELS.build({'type': 'ImageClassifier', '_scope_': 'mmpretrain', 'backbone': backbone, 'head': head})
     model.get_parameter(broken).data.view(-1)[0] = torch.nan
-    FiniteLossHook().before_train(SimpleNamespace(model=model, iter=7))
+    DefocusFiniteLossHook().before_train(SimpleNamespace(model=model, iter=7))
     samples = [DataSample().set_gt_label(label) for label in (0, 2)]
     with pytest.raises(
         RuntimeError, match=rf'iteration 7 is not finite.*{message} are not finite.*among them {broken}'

@@ -29,7 +29,7 @@ class Recorder(Hook):
         self.weights.append(runner.model.weight.item())
 
 
-def train(work_dir, counts, max_epochs, resume_from=None):
+def train(work_dir, counts, max_epochs, resume_from=None, custom_hooks=()):
     """Epochs of ten iterations: weights after each, and the average at the end of the last."""
     recorder = Recorder()
     runner = Runner(
@@ -38,8 +38,8 @@ def train(work_dir, counts, max_epochs, resume_from=None):
         train_dataloader=DataLoader(torch.arange(10.0), collate_fn=lambda x: {'inputs': torch.stack(x)}),
         train_cfg={'by_epoch': True, 'max_epochs': max_epochs},
         optim_wrapper={'optimizer': {'type': 'SGD', 'lr': 0.1}, 'accumulative_counts': counts},
-        default_hooks={'sampler_seed': None, 'ema': {'type': 'OptimizerStepEMAHook', 'momentum': MOMENTUM}},
-        custom_hooks=[recorder],
+        default_hooks={'sampler_seed': None, 'ema': {'type': 'DefocusOptimizerStepEMAHook', 'momentum': MOMENTUM}},
+        custom_hooks=[recorder, *custom_hooks],
         load_from=resume_from,
         resume=resume_from is not None,
         log_level='ERROR',
@@ -70,3 +70,9 @@ def test_resumed_between_two_epochs(tmp_path):
     resumed = train(tmp_path / 'resumed', counts=5, max_epochs=2, resume_from=str(tmp_path / 'whole' / 'epoch_1.pth'))
     assert resumed[1:] == whole[1:]
     assert whole[2] == 4
+
+
+def test_a_second_average_is_an_error(tmp_path):
+    second = {'type': 'EMAHook', 'momentum': MOMENTUM}
+    with pytest.raises(ValueError, match=r'it has DefocusOptimizerStepEMAHook and EMAHook: change default_hooks\.ema'):
+        train(tmp_path, counts=1, max_epochs=1, custom_hooks=[second])

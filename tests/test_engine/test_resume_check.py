@@ -1,4 +1,4 @@
-"""What is compared before a training is resumed. tests/test_tools/test_resume.py does the same through the tool."""
+"""Comparisons before a training is resumed; tests/test_tools/test_resume.py covers them through the tool."""
 
 import copy
 from types import SimpleNamespace

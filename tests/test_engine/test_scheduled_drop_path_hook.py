@@ -8,7 +8,7 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from mmdefocus.engine import ScheduledDropPathHook
+from mmdefocus.engine import DefocusScheduledDropPathHook
 from mmdefocus.models import DefocusMamba
 
 DEPTH = 24  # of the base model
@@ -34,7 +34,7 @@ class Model(BaseModel):
         return {'loss': self.backbone.cls_token.sum() * inputs.sum()}
 
 
-class Recorder(ScheduledDropPathHook):
+class Recorder(DefocusScheduledDropPathHook):
     """Keeps what the blocks have while an epoch runs."""
 
     def __init__(self, **kwargs):
@@ -94,7 +94,7 @@ def test_distributed_model():
     model = Model()
     hub = MessageHub.get_instance('drop_path')
     runner = SimpleNamespace(model=torch.nn.DataParallel(model), epoch=1, max_epochs=2, message_hub=hub)
-    ScheduledDropPathHook(max_rate=0.5).before_train_epoch(runner)
+    DefocusScheduledDropPathHook(max_rate=0.5).before_train_epoch(runner)
     assert model.backbone.layers[-1].drop_path.drop_prob == 0.5
 
 
@@ -129,7 +129,7 @@ def test_one_block(tmp_path):
 def test_training_by_iterations(tmp_path):
     message = r"counts epochs, but IterBasedTrainLoop counts iterations; set train_cfg.type='EpochBasedTrainLoop'"
     with pytest.raises(RuntimeError, match=message):
-        train(tmp_path, ScheduledDropPathHook(max_rate=0.5), None, by_epoch=False)
+        train(tmp_path, DefocusScheduledDropPathHook(max_rate=0.5), None, by_epoch=False)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_backbone_without_drop_path(tmp_path, backbone):
     model = Model()
     model.backbone = backbone
     with pytest.raises(ValueError, match=rf'such as DefocusMamba; the backbone is {type(backbone).__name__}'):
-        train(tmp_path, ScheduledDropPathHook(max_rate=0.5), 1, model=model)
+        train(tmp_path, DefocusScheduledDropPathHook(max_rate=0.5), 1, model=model)
 
 
 @pytest.mark.parametrize(
@@ -153,4 +153,4 @@ def test_backbone_without_drop_path(tmp_path, backbone):
 )
 def test_arguments_outside_their_range(arguments, message):
     with pytest.raises(ValueError, match=message):
-        ScheduledDropPathHook(**arguments)
+        DefocusScheduledDropPathHook(**arguments)

@@ -5,7 +5,7 @@ import torch
 from mmengine.optim import OptimWrapper
 from mmengine.registry import PARAM_SCHEDULERS
 
-from mmdefocus.engine import WarmupCosineLR
+from mmdefocus.engine import DefocusWarmupCosineLR
 
 
 def make_optimizer(lr=2.0):
@@ -25,7 +25,7 @@ def rates(scheduler, count):
 def build(epochs, epoch_length, **changes):
     """As a runner builds it from a config."""
     cfg = {
-        'type': 'WarmupCosineLR',
+        'type': 'DefocusWarmupCosineLR',
         'warmup': 2,
         'start_factor': 0.1,
         'end_factor': 0.2,
@@ -55,7 +55,7 @@ def test_a_step_is_an_iteration_after_conversion_only(changes, by_epoch):
 
 
 def test_defaults():
-    scheduler = WarmupCosineLR(make_optimizer(), warmup=2, end=6, start_factor=0.1, end_factor=0.1)
+    scheduler = DefocusWarmupCosineLR(make_optimizer(), warmup=2, end=6, start_factor=0.1, end_factor=0.1)
     assert scheduler.by_epoch is True
     assert scheduler.verbose is False
     assert scheduler.last_step == 0
@@ -65,7 +65,7 @@ def test_goes_on_from_a_step_without_state():
     whole = rates(build(epochs=30, epoch_length=1), 30)
     optimizer = make_optimizer()
     optimizer.param_groups[0]['initial_lr'] = 2.0
-    scheduler = WarmupCosineLR(optimizer, warmup=2, end=30, start_factor=0.1, end_factor=0.2, last_step=11)
+    scheduler = DefocusWarmupCosineLR(optimizer, warmup=2, end=30, start_factor=0.1, end_factor=0.2, last_step=11)
     assert rates(scheduler, 18) == pytest.approx(whole[12:])
 
 
@@ -87,4 +87,4 @@ def test_without_warmup():
 def test_warmup_as_long_as_the_training(warmup):
     message = rf'a warmup from 0 to less than the length of the training \(6\), got {warmup}'
     with pytest.raises(ValueError, match=message):
-        WarmupCosineLR(make_optimizer(), warmup=warmup, end=6, start_factor=0.1, end_factor=0.1)
+        DefocusWarmupCosineLR(make_optimizer(), warmup=warmup, end=6, start_factor=0.1, end_factor=0.1)

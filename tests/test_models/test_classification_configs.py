@@ -16,12 +16,15 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import HOOKS, MODELS, TRANSFORMS
 
-from mmdefocus.apis.runner import UsageError, apply_train_options, build_runner, load_config
+from mmdefocus.apis.errors import UsageError
+from mmdefocus.cli.config_file import load_config
+from mmdefocus.cli.run_options import apply_train_options
+from mmdefocus.cli.runner import build_runner
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'classification'
 TRAINED = ['defocus_mamba_small', 'defocus_mamba_base', 'defocus_mamba_large_21k', 'defocus_mamba_large']
 PLAIN = {'band_pass': False, 'absolute_positions': True}
-# Configs of the recipe of defocus_mamba_base, and what they say of the backbone.
+# Configs with the recipe of defocus_mamba_base, and their backbone settings.
 NETWORKS = {
     'defocus_mamba_small': {'type': 'DefocusMamba', 'arch': 'small'},
     'defocus_mamba_base': {'type': 'DefocusMamba', 'arch': 'base'},
@@ -64,7 +67,7 @@ def build(name):
 
 
 def hook(cfg, kind):
-    (found,) = [hook for hook in [*cfg.default_hooks.values(), *cfg.custom_hooks] if hook.type == kind]
+    (found,) = [hook for hook in cfg.default_hooks.values() if hook.type == kind]
     return {key: value for key, value in found.items() if key != 'type'}
 
 
@@ -85,7 +88,7 @@ def transform(pipeline, kind):
 def test_recipe(name, side, epochs, warmup, lr, batch, drop_path, strong, checkpointing, scales):
     cfg = load(name)
     assert cfg.default_scope == 'mmpretrain'
-    assert cfg.custom_imports['imports'] == ['mmdefocus.models', 'mmdefocus.datasets', 'mmdefocus.engine']
+    assert cfg.custom_imports['imports'] == ['mmdefocus.models', 'mmdefocus.datasets.image_folder', 'mmdefocus.engine']
     backbone = cfg.model.backbone
     assert (backbone.img_size, backbone.out_type, backbone.get('with_cp', False)) == (side, 'raw', checkpointing)
     assert (backbone.get('rope_scale', 1), backbone.get('delta_scale', 1)) == (scales or (1, 1))
@@ -99,14 +102,14 @@ def test_recipe(name, side, epochs, warmup, lr, batch, drop_path, strong, checkp
     adamw = {'type': 'AdamW', 'lr': lr, 'betas': (0.9, 0.999), 'eps': 1e-8, 'weight_decay': 0.05}
     assert wrapper.optimizer == adamw
     schedule = cfg.param_scheduler
-    assert (schedule.type, schedule.warmup, schedule.convert_to_iter_based) == ('WarmupCosineLR', warmup, True)
+    assert (schedule.type, schedule.warmup, schedule.convert_to_iter_based) == ('DefocusWarmupCosineLR', warmup, True)
     assert lr * schedule.start_factor == pytest.approx(5e-7)
     assert lr * schedule.end_factor == pytest.approx(5e-6)
 
-    assert hook(cfg, 'ScheduledDropPathHook') == drop_path
-    assert hook(cfg, 'OptimizerStepEMAHook') == {'momentum': pytest.approx(1 - 0.9999)}
-    assert hook(cfg, 'FiniteLossHook') == hook(cfg, 'ClassCountHook') == {}
-    assert (cfg.default_hooks.sampler_seed.type, cfg.randomness.diff_rank_seed) == ('EpochSeedHook', True)
+    assert hook(cfg, 'DefocusScheduledDropPathHook') == drop_path
+    assert hook(cfg, 'DefocusOptimizerStepEMAHook') == {'momentum': pytest.approx(1 - 0.9999)}
+    assert hook(cfg, 'DefocusFiniteLossHook') == hook(cfg, 'DefocusClassCountHook') == {}
+    assert (cfg.default_hooks.sampler_seed.type, cfg.randomness.diff_rank_seed) == ('DefocusEpochSeedHook', True)
     sampler = cfg.train_dataloader.sampler
     assert sampler.type == ('RepeatAugSampler' if strong else 'DefaultSampler')
     assert sampler.get('num_repeats') == (3 if strong else None)
@@ -168,13 +171,13 @@ def test_networks_share_the_recipe(name):
     expected.model.head.in_channels = 384 if 'small' in name else 768
     if name.startswith('plain'):
         expected.model.head.aux = None
-        expected.custom_hooks[1].update(max_rate=0.1, mode='constant')
+        expected.default_hooks.drop_path.update(max_rate=0.1, mode='constant')
     assert load(name).to_dict() == expected.to_dict()
 
 
 def test_drop_path_of_baselines_does_not_rise():
     hooks = {
-        name: HOOKS.build({'type': 'ScheduledDropPathHook', **hook(load(name), 'ScheduledDropPathHook')})
+        name: HOOKS.build({'type': 'DefocusScheduledDropPathHook', **hook(load(name), 'DefocusScheduledDropPathHook')})
         for name in NETWORKS
     }
     for name, drop_path in hooks.items():
@@ -327,9 +330,9 @@ def test_toy_training_reaches_every_parameter(name, tiny):
     cfg.train_cfg.max_epochs = 2
     cfg.param_scheduler.warmup = 1
     cfg.auto_scale_lr.base_batch_size = 2  # else steps are smaller than float32 can see
-    # What changes has a gradient, and no block is left out by chance.
+    # Without decay and drop path, every parameter changes only by its gradient.
     cfg.optim_wrapper.optimizer.weight_decay = 0.0
-    cfg.custom_hooks[1].update(min_rate=0.0, max_rate=0.0)
+    cfg.default_hooks.drop_path.update(min_rate=0.0, max_rate=0.0)
     cfg.load_from = None
     runner = build_runner(cfg)
     before = {key: value.clone() for key, value in runner.model.state_dict().items()}
@@ -363,3 +366,34 @@ def test_label_that_the_head_has_no_class_for(tiny, tmp_path):
         ValueError, match=r'labels from 0 to 999 \(num_classes=1000\), got 20000; data set and head have'
     ):
         build_runner(tiny('defocus_mamba_base')).train()
+
+
+@pytest.mark.parametrize(
+    ('name', 'removed'),
+    [
+        ('defocus_mamba_base_finetune', {'ema'}),
+        ('defocus_mamba_base_linear_probe', {'ema', 'drop_path'}),
+        ('defocus_mamba_large_21k_eval_1k', {'ema', 'drop_path'}),
+    ],
+)
+def test_hooks_are_removed_by_name(name, removed):
+    assert load('defocus_mamba_base').default_hooks.keys() - load(name).default_hooks.keys() == removed
+    assert None not in load(name).default_hooks.values(), "MMEngine's runner removes its own hooks only"
+
+
+def test_hooks_of_a_user_are_added_to_those_of_the_recipe(tiny):
+    cfg = tiny('defocus_mamba_base')
+    cfg.custom_hooks = [
+        {'type': 'DefocusScheduledDropPathHook', 'max_rate': 0.3, 'mode': 'constant'},
+        {'type': 'EarlyStoppingHook', 'monitor': 'accuracy/top1'},
+    ]
+    cfg.default_hooks.ema = None
+    cfg.train_cfg.max_epochs = 2
+    cfg.param_scheduler.warmup = 1
+    cfg.load_from = None
+    runner = build_runner(cfg)
+    kinds = [type(hook).__name__ for hook in runner.hooks]
+    assert 'EarlyStoppingHook' in kinds
+    assert 'DefocusOptimizerStepEMAHook' not in kinds, 'None removes a hook'
+    runner.train()
+    assert runner.model.backbone.layers[-1].drop_path.drop_prob == pytest.approx(0.3), 'that of the user comes last'

@@ -17,7 +17,7 @@ from mmengine.structures import InstanceData
 from mmpretrain.registry import MODELS as CLASSIFIERS
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'dino'
-# What a network's configs say of its backbone, besides what all of them say.
+# Backbone settings of each network, besides those that all share.
 BASE_SCALES = {'arch': 'base', 'pretrain_size': 224, 'rope_scale': 20.0, 'delta_scale': 4.57, 'drop_path_rate': 0.5}
 BACKBONES = {
     'defocus_mamba_base': {'type': 'DefocusMamba', **BASE_SCALES},
@@ -106,17 +106,22 @@ def test_schedule_and_batches(name):
     assert cfg.auto_scale_lr.base_batch_size == 16
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         assert loader.dataset.type == 'DefocusCocoDataset'
-    assert cfg.custom_imports['imports'] == ['mmdefocus.models', 'mmdefocus.datasets', 'mmdefocus.engine']
+    imports = ['mmdefocus.models', 'mmdefocus.datasets.coco', 'mmdefocus.evaluation', 'mmdefocus.engine']
+    assert cfg.custom_imports['imports'] == imports
 
 
 @pytest.mark.parametrize('name', [*NAMES, 'defocus_mamba_base_36ep_photos', 'defocus_mamba_nano_digits'])
 def test_hooks_and_random_numbers(name):
     cfg = load(name)
     hooks = {hook: cfg.default_hooks[hook].type for hook in ('sampler_seed', 'finite_loss', 'class_count')}
-    expected = {'sampler_seed': 'EpochSeedHook', 'finite_loss': 'FiniteLossHook', 'class_count': 'ClassCountHook'}
+    expected = {
+        'sampler_seed': 'DefocusEpochSeedHook',
+        'finite_loss': 'DefocusFiniteLossHook',
+        'class_count': 'DefocusClassCountHook',
+    }
     assert hooks == expected
     assert cfg.randomness == {'seed': None, 'diff_rank_seed': True}
-    assert cfg.train_dataloader.persistent_workers is False, 'EpochSeedHook seeds new workers'
+    assert cfg.train_dataloader.persistent_workers is False, 'DefocusEpochSeedHook seeds new workers'
 
 
 def test_augmentation_is_that_of_dino():

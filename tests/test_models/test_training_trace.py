@@ -9,7 +9,8 @@ from mmengine.registry import DATASETS
 from mmpretrain.structures import DataSample
 from torch.utils.data import Dataset
 
-from mmdefocus.apis.runner import build_runner, load_config
+from mmdefocus.cli.config_file import load_config
+from mmdefocus.cli.runner import build_runner
 from mmdefocus.models.checkpoint import mmdefocus_to_official, official_to_mmdefocus
 
 CONFIG = Path(__file__).parents[2] / 'configs' / 'classification' / 'defocus_mamba_base.py'
@@ -86,8 +87,7 @@ def trained(golden_trace, tmp_path_factory):
     cfg.optim_wrapper.optimizer.lr = rate * cfg.auto_scale_lr.base_batch_size / images
     cfg.train_cfg.max_epochs = len(expected['lr_per_step']) // batches
     cfg.param_scheduler.update(warmup=1, start_factor=1e-5 / rate, end_factor=1e-4 / rate)
-    (drop_path,) = [hook for hook in cfg.custom_hooks if hook.type == 'ScheduledDropPathHook']
-    drop_path.update(min_rate=0.0, max_rate=0.0)
+    cfg.default_hooks.drop_path.update(min_rate=0.0, max_rate=0.0)
     runner = build_runner(cfg)
     recorder = Recorder()
     runner.register_hook(recorder, priority='LOWEST')

@@ -63,8 +63,8 @@ def test_gradients_of_the_scan_take_what_those_of_the_loop_take(size):
     y, _ = selective_scan_reference(*arguments)
     with ElementCount() as loop:
         y.backward(torch.ones_like(y))
-    # The loop computes no gradient of the initial state, and it sums the gradient of A in two stages, over the batch and
-    # over time.
+    # The loop computes no gradient of the initial state, and it sums the gradient of A in two stages: over the
+    # batch and over time.
     edges = -2 * batch * channels * state + channels * state * (length - 1)
     expected = selective_scan_backward_flops(y.shape, None, *(argument.shape for argument in arguments))
     assert expected + edges == loop.total

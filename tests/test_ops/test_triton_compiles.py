@@ -20,7 +20,7 @@ from mmdefocus.ops.bandpass import triton as bandpass_triton
 from mmdefocus.ops.bandpass.registration import attend_triton
 from mmdefocus.ops.causal_conv1d.registration import causal_conv1d_triton
 from mmdefocus.ops.defocus_scan import _IMPLEMENTATIONS, triton
-from mmdefocus.ops.defocus_scan.registration import ScanTensors
+from mmdefocus.ops.defocus_scan.arguments import ScanTensors
 
 LARGEST_GRID = (2**31 - 1, 65535, 65535)  # of any NVIDIA GPU
 

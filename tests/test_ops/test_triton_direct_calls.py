@@ -6,7 +6,7 @@ from test_bandpass_attention import make as make_attention
 from test_causal_conv1d import make as make_conv
 from test_defocus_scan import make as make_scan
 
-from mmdefocus.ops.bandpass.registration import TRITON_BLOCK
+from mmdefocus.ops.bandpass.arguments import TRITON_BLOCK
 
 SCAN = ('u', 'dt', 'A', 'B', 'C', 'D', 'z', 'dt_bias', 'initial_state')
 

@@ -84,7 +84,7 @@ def test_one_output_used_alone(cut, used):
         (33, 1, 1, 48),
     ],
 )
-def test_segment_length_equals_the_cpp_rule(length, programs, processors, tokens):
+def test_segment_rule(length, programs, processors, tokens):
     """Triton runs without the extension, so the rule is implemented in Python too; both versions must agree."""
     assert triton.segment_tokens(length, programs, processors) == tokens
     rule = torch.ops.mmdefocus.gpu_segment_steps

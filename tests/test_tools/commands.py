@@ -1,9 +1,13 @@
-"""The tools as commands in a process of their own."""
+"""Run the tools: in a process of their own, or in this one up to their error message."""
 
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 TOOLS = Path(__file__).parents[2] / 'tools'
 
@@ -19,3 +23,15 @@ def run(cwd: Path, *command: str | Path, code: int = 0) -> str:
 
 def tool(cwd: Path, name: str, *arguments: str | Path, code: int = 0) -> str:
     return run(cwd, sys.executable, TOOLS / name, *arguments, code=code)
+
+
+def error_of(capsys: pytest.CaptureFixture, call: Callable[..., Any], *arguments: Any, **options: Any) -> str:
+    """Call a function that runs a tool in this process, expect status 2, and return the error message."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as info:
+        call(*arguments, **options)
+    message = capsys.readouterr().err
+    assert info.value.code == 2
+    assert message.startswith('error: ')
+    assert 'Traceback' not in message
+    return message

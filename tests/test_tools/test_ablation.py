@@ -1,4 +1,4 @@
-"""The ablation tool as a user runs it, on a budget of one step per training, and what it consists of."""
+"""The study tools as a user runs them, with one step per training, and the functions behind them."""
 
 import json
 import re
@@ -12,9 +12,11 @@ import pytest
 from commands import TOOLS
 from mmengine.config import Config
 from PIL import Image
+from studies.ablation import Variant, run_ablation
+from studies.ablation_table import BEGIN_MARK, END_MARK, format_ablation, write_table
 
-from mmdefocus.apis.ablation import BEGIN_MARK, END_MARK, Variant, format_ablation, run_ablation, write_table
-from mmdefocus.apis.runner import UsageError, load_config
+from mmdefocus.apis.errors import UsageError
+from mmdefocus.cli.config_file import load_config
 
 CLASSIFIER = Path(__file__).parent / 'toy_classifier.py'
 # One step of eight images, 40 images to test on.
@@ -119,13 +121,13 @@ def test_mistakes_are_named_before_any_training(tmp_path):
 def test_failed_run_points_to_its_log(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('PYTHONHOME', '/nowhere')  # with which no interpreter starts
-    with pytest.raises(RuntimeError, match=r'ended with status 1 and without a result; mend what work/toy/seed_0/log'):
+    with pytest.raises(RuntimeError, match=r'ended with status 1 and without a result; see work/toy/seed_0/log'):
         run_ablation([Variant('toy', CLASSIFIER)], [0], 'accuracy/top1', 'work')
     assert '/nowhere' in (tmp_path / 'work' / 'toy' / 'seed_0' / 'log.txt').read_text()
 
 
 def test_runs_of_changed_configs_are_repeated(tmp_path, monkeypatch):
-    """A stand-in for the training reports the learning rate as the accuracy."""
+    """A stub of the training reports the learning rate as the accuracy."""
     trained = []
 
     def train(command, **_):

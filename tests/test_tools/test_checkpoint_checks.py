@@ -1,4 +1,4 @@
-"""Checkpoints that do not belong to the config or the data, given to the tools."""
+"""Checkpoints that do not match the config or the data, through the tools."""
 
 import itertools
 import os
@@ -8,12 +8,13 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from commands import TOOLS, run
+from commands import TOOLS, error_of, run
 from PIL import Image
 
 from mmdefocus.models.checkpoint import read_checkpoint
@@ -59,18 +60,7 @@ def call(root) -> Callable[..., None]:
 @pytest.fixture
 def refused(call, capsys) -> Callable[..., str]:
     """Run a tool that ends with status 2, and return the message."""
-
-    def refused(*words: str | Path) -> str:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as info:
-            call(*words)
-        message = capsys.readouterr().err
-        assert info.value.code == 2
-        assert message.startswith('error: ')
-        assert 'Traceback' not in message
-        return message
-
-    return refused
+    return partial(error_of, capsys, call)
 
 
 @pytest.fixture(scope='module')
@@ -145,21 +135,21 @@ def test_a_network_of_another_kind(refused, mamba, root):
     message = refused('test.py', retnet(root), mamba, *data)
     assert re.search(r'missing \(backbone\.layers\.0\..* left over \(backbone\.layers\.0\.', message)
     message = refused('train.py', retnet(root), '--work-dir', 'foreign', *data, f'load_from={mamba}')
-    assert f'nothing of {mamba} fits the model of the config but single layers' in message
+    assert f'no complete part of {mamba} fits the model of the config' in message
     assert not list((root / 'foreign').glob('*.pth')), 'nothing was trained'
 
 
 def test_a_file_of_which_nothing_fits(refused, classifier):
     weights = changed(classifier, lambda checkpoint: checkpoint.update(state_dict={'weight': torch.zeros(1)}))
     message = refused('train.py', CLASSIFIER, '--work-dir', 'foreign', '--cfg-options', f'load_from={weights}')
-    assert f'nothing of {weights} fits the model of the config' in message
+    assert f'no complete part of {weights} fits the model of the config' in message
 
 
 def test_training_may_start_from_a_part_of_a_checkpoint(call, root, classifier, detector, capsys):
     """New heads, and a detector's neck and head over a backbone that the checkpoint does not have."""
     options = ('--cfg-options', 'model.head.num_classes=4', f'load_from={classifier}')
     call('train.py', CLASSIFIER, '--work-dir', 'tuned', *options)
-    assert 'Initial values stay in head (2 of 2 tensors)' in capsys.readouterr().out
+    assert 'Initial values remain in head (2 of 2 tensors)' in capsys.readouterr().out
 
     def change(checkpoint):
         weights = checkpoint['state_dict'].items()
@@ -168,7 +158,7 @@ def test_training_may_start_from_a_part_of_a_checkpoint(call, root, classifier, 
     options = ('--cfg-options', f'load_from={changed(detector, change)}', 'optim_wrapper.optimizer.lr=0.0')
     call('train.py', DETECTOR, '--work-dir', 'warm', *options)
     assert re.search(
-        r'fits in part: .*Initial values stay in backbone \((\d+) of \1 tensors\)\n', capsys.readouterr().out
+        r'fits in part: .*Initial values remain in backbone \((\d+) of \1 tensors\)\n', capsys.readouterr().out
     )
     weights, given = (read_checkpoint(path)['state_dict'] for path in (root / 'warm' / 'epoch_1.pth', detector))
     assert torch.equal(weights['bbox_head.retina_cls.weight'], given['bbox_head.retina_cls.weight'])

@@ -17,14 +17,10 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from PIL import Image
 
-from mmdefocus.apis.runner import (
-    UsageError,
-    apply_test_options,
-    apply_train_options,
-    build_runner,
-    dump_predictions,
-    load_config,
-)
+from mmdefocus.apis.errors import UsageError
+from mmdefocus.cli.config_file import load_config
+from mmdefocus.cli.run_options import apply_test_options, apply_train_options
+from mmdefocus.cli.runner import build_runner, dump_predictions
 from mmdefocus.models.checkpoint import read_checkpoint
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'classification'
@@ -121,10 +117,10 @@ def test_augmentation_at_test_time_averages_scores(trained, images, tmp_path):
     torch.testing.assert_close(scores(trained, images, tmp_path, tta=True), (plain + flipped) / 2)
 
 
-# No randomness but the first weights and the order of the images, and no schedule by iterations.
+# No randomness except for the initial weights and the order of the images; no schedule by iterations.
 PLAIN = {
     'train_dataloader.dataset.pipeline': Config.fromfile(TOY).test_pipeline,
-    'custom_hooks': [],
+    'default_hooks.drop_path': None,
     'param_scheduler': None,
     'optim_wrapper.optimizer': dict(_delete_=True, type='SGD', lr=10.0, momentum=0.9, weight_decay=0.05),
     'train_cfg.max_epochs': 1,
@@ -151,13 +147,11 @@ def test_accumulated_batches_take_the_step_of_a_large_one(images, tmp_path, batc
     torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
 
 
-# Everything that is random: the order, crops, mixup and cutmix, drop path; and all that has a state.
+# All sources of randomness (order, crops, mixup and cutmix, drop path) and all parts with a state.
 RANDOM = {
     'model.train_cfg': dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]),
-    'custom_hooks': [
-        dict(type='OptimizerStepEMAHook', momentum=0.1),
-        dict(type='ScheduledDropPathHook', min_rate=0.3, max_rate=0.9),
-    ],
+    'default_hooks.ema': dict(type='DefocusOptimizerStepEMAHook', momentum=0.1),
+    'default_hooks.drop_path': dict(min_rate=0.3, max_rate=0.9, mode='linear'),
 }
 
 
@@ -215,7 +209,7 @@ def test_seeds_per_epoch_need_new_workers(images, tmp_path):
         train(images, tmp_path, {'train_dataloader.num_workers': 1, 'train_dataloader.persistent_workers': True})
 
 
-# What makes the configs of the base model as small as the toy.
+# Settings that make the configs of the base model as small as the toy.
 TINY = {
     'model.backbone.arch': dict(_delete_=True, **Config.fromfile(TOY).arch),
     'model.backbone.init_cfg': None,

@@ -10,10 +10,10 @@ import torch
 from commands import TOOLS
 from mmengine.registry import MODELS, DefaultScope
 
-from mmdefocus.apis.arguments import add_common_arguments, parse_arguments
-from mmdefocus.apis.config_options import UsageError
-from mmdefocus.apis.option_values import parse_value
-from mmdefocus.apis.runner import load_config
+from mmdefocus.apis.errors import UsageError
+from mmdefocus.cli.arguments import add_common_arguments, parse_arguments
+from mmdefocus.cli.config_file import load_config
+from mmdefocus.cli.option_values import parse_value
 
 HERE = Path(__file__).parent
 CONFIGS = HERE.parents[1] / 'configs'
@@ -105,6 +105,23 @@ def test_keys_that_cannot_be_meant(key, message):
         typed(DETECTOR, f'{key}=SGD')
 
 
+def test_hooks_are_set_by_their_name():
+    message = r"custom_hooks has no '0' and is no list.*; hooks with a name are set by it: .*default_hooks\.checkpoint"
+    with pytest.raises(UsageError, match=message):
+        typed(DETECTOR, 'custom_hooks.0.interval=2')
+    assert typed(DETECTOR, 'default_hooks.checkpoint.interval=2').default_hooks.checkpoint.interval == 2
+
+
+def test_an_empty_list_does_not_remove_named_hooks(tmp_path):
+    base = TOOLS.parent / 'configs' / 'classification' / 'defocus_mamba_base.py'
+    (tmp_path / 'config.py').write_text(f'_base_ = {str(base)!r}\ncustom_hooks = []\n')
+    message = r'set default_hooks\.ema=None and default_hooks\.drop_path=None, or omit custom_hooks'
+    with pytest.raises(UsageError, match=message):
+        load_config(tmp_path / 'config.py')
+    removed = {'default_hooks.ema': None, 'default_hooks.drop_path': None}
+    assert load_config(tmp_path / 'config.py', removed).custom_hooks == []
+
+
 def test_values_of_all_kinds():
     cfg = typed(
         DETECTOR,
@@ -130,7 +147,7 @@ def test_values_of_all_kinds():
 @pytest.mark.parametrize(
     ('text', 'present', 'value'),
     [
-        # The same wherever it stands
+        # The same in every place
         ('5', 'auto', 5),
         ('-1e-3', None, -1e-3),
         ('None', 'text', None),
@@ -261,4 +278,4 @@ def test_every_tool_explains_the_values(tool, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', [f'{tool}.py', '--help'])
     with pytest.raises(SystemExit):
         runpy.run_path(str(TOOLS / f'{tool}.py'), run_name='__main__')
-    assert 'what is in quotes or brackets are read as in Python' in ' '.join(capsys.readouterr().out.split())
+    assert 'values in quotes or brackets are read as in Python' in ' '.join(capsys.readouterr().out.split())

@@ -1,4 +1,4 @@
-"""Data that cannot be used, given to the training tool: one message and status 2, no traceback."""
+"""Unusable data in a training: the tool prints one message without a traceback and ends with status 2."""
 
 import json
 import runpy
@@ -8,25 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commands import TOOLS
+from commands import TOOLS, error_of
 
 HERE = Path(__file__).parent
 
 
 @pytest.fixture
 def refused(monkeypatch, tmp_path, capsys) -> Callable[[str, Path], str]:
-    """The message of a training on a data root."""
+    """Train on a data root, and return the error message."""
 
     def refused(config: str, data_root: Path) -> str:
         words = [str(HERE / config), '--work-dir', str(tmp_path / 'run'), '--cfg-options', f'data_root={data_root}/']
         monkeypatch.setattr(sys, 'argv', ['train.py', *words])
-        with pytest.raises(SystemExit) as info:
-            runpy.run_path(str(TOOLS / 'train.py'), run_name='__main__')
-        message = capsys.readouterr().err
-        assert info.value.code == 2
-        assert message.startswith('error: ')
-        assert 'Traceback' not in message
-        return message
+        return error_of(capsys, runpy.run_path, str(TOOLS / 'train.py'), run_name='__main__')
 
     return refused
 

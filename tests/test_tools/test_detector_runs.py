@@ -51,7 +51,7 @@ def test_a_resumed_training_is_equal_to_the_last_bit(train, tmp_path):
 
 
 def test_a_loss_that_cannot_be_computed_is_reported_with_its_origin(train, tmp_path):
-    """DINO's matching refuses values that are not finite before there is a loss."""
+    """DINO's matching raises an error for values that are not finite, before there is a loss."""
     with pytest.raises(RuntimeError) as error:
         train(tmp_path, optim_wrapper__optimizer__lr=1e6)
     message = str(error.value)
@@ -72,7 +72,7 @@ def test_an_error_of_another_kind_is_left_as_it_is(train, tmp_path, monkeypatch)
 def test_a_head_for_other_classes_is_refused_before_the_training(train, tmp_path, capsys):
     with pytest.raises(SystemExit, match='2'):
         train(tmp_path, model__bbox_head__num_classes=80)
-    message = 'DefocusCocoDataset has 10 classes, but model.bbox_head.num_classes makes 80: set model.bbox_head.num_'
+    message = 'DefocusCocoDataset has 10 classes, but the model has 80 (model.bbox_head.num_classes): set model.bbox_'
     assert f'error: {message}' in capsys.readouterr().err
 
 
@@ -117,7 +117,7 @@ def test_encoder_and_decoder_may_come_from_another_dino(train, tmp_path, capsys)
 
     train(tmp_path / 'work', load_from=tmp_path / 'resnet.pth', optim_wrapper__optimizer__lr=0.0)
     log = capsys.readouterr().out
-    assert re.search(r'Initial values stay in backbone \((\d+) of \1 tensors\), neck \((\d+) of \2 tensors\)\n', log)
+    assert re.search(r'Initial values remain in backbone \((\d+) of \1 tensors\), neck \((\d+) of \2 tensors\)\n', log)
     trained, given = read_checkpoint(tmp_path / 'work' / 'epoch_2.pth')['state_dict'], other.state_dict()
     parts = [name for name in trained if not name.startswith(('backbone.', 'neck.'))]
     assert {name.partition('.')[0] for name in parts} >= {'encoder', 'decoder', 'bbox_head', 'query_embedding'}

@@ -1,4 +1,4 @@
-"""What the package prints when it is imported and a tool starts."""
+"""Output of the package on import and at the start of a tool."""
 
 import sys
 from pathlib import Path
@@ -6,16 +6,17 @@ from pathlib import Path
 import mmengine.logging
 from commands import run, tool
 
-import mmdefocus.datasets.openmmlab
+from mmdefocus.openmmlab import without_onedl_note
 
 STOCK = Path(__file__).parent / 'toy_detector.py'
 
 
-def test_missing_onedl_is_not_spoken_of(tmp_path):
+def test_the_note_on_onedl_is_not_printed(tmp_path):
     imports = 'import mmdefocus.models, mmdefocus.datasets, mmdefocus.engine, mmdefocus.apis.inference'
-    start = f'from mmdefocus.apis.runner import load_config; load_config({str(STOCK)!r})'
+    start = f'from mmdefocus.cli.config_file import load_config; load_config({str(STOCK)!r})'
     for printed in (
         run(tmp_path, sys.executable, '-c', imports),
+        *(run(tmp_path, sys.executable, '-c', f'import mmdefocus.{name}') for name in ('evaluation', 'apis.inference')),
         run(tmp_path, sys.executable, '-c', f'{start}; import mmdet.datasets, mmpretrain.datasets; print("begun")'),
         tool(tmp_path, 'test.py', '--help'),
     ):
@@ -25,7 +26,7 @@ def test_missing_onedl_is_not_spoken_of(tmp_path):
 
 def test_other_messages_are_printed(capsys):
     print_log = mmengine.logging.print_log
-    with mmdefocus.datasets.openmmlab._without_onedl_note():
+    with without_onedl_note():
         mmengine.logging.print_log('Could not import OneDL. Skipping OneDL datasets.')
         mmengine.logging.print_log('Could not import something else')
     assert capsys.readouterr().out == 'Could not import something else\n'

@@ -1,4 +1,4 @@
-"""What the processes of a distributed training draw."""
+"""Random numbers of the processes of a distributed training."""
 
 import json
 import os

@@ -6,12 +6,13 @@ import runpy
 import shutil
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from commands import TOOLS
+from commands import TOOLS, error_of
 from PIL import Image
 
 from mmdefocus.models.checkpoint import read_checkpoint
@@ -19,7 +20,7 @@ from mmdefocus.models.checkpoint import read_checkpoint
 HERE = Path(__file__).parent
 GOLDEN = HERE.parent / 'golden'
 numbers = itertools.count()
-# AdamW, whose moments have the shapes of the parameters, in its fused form, which does not look at them.
+# AdamW, whose moments have the shapes of the parameters; the fused implementation does not check them.
 SETTINGS = """
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=0.01, weight_decay=0.05, fused=True),
@@ -84,17 +85,7 @@ def interrupted(root, whole) -> Path:
 @pytest.fixture
 def refused(train, capsys) -> Callable[..., str]:
     """Run a training that ends with status 2, and return the message."""
-
-    def refused(*words: str | Path, **options: object) -> str:
-        with pytest.raises(SystemExit) as info:
-            train(*words, **options)
-        message = capsys.readouterr().err
-        assert info.value.code == 2
-        assert message.startswith('error: ')
-        assert 'Traceback' not in message
-        return message
-
-    return refused
+    return partial(error_of, capsys, train)
 
 
 def assert_equal_end(work_dir: Path, whole: Path) -> None:
@@ -141,7 +132,7 @@ def test_a_truncated_checkpoint_is_passed_over(train, whole, interrupted, capsys
     newest.write_bytes(newest.read_bytes()[:-1000])
     train(interrupted.name, '--resume')
     printed = capsys.readouterr().out
-    assert f'Passed over to resume: {interrupted.name}/epoch_2.pth is truncated or damaged' in printed
+    assert f'Skipped in the search for a checkpoint: {interrupted.name}/epoch_2.pth is truncated or damaged' in printed
     assert 'resumed epoch: 1, iter: 2' in printed
     assert_equal_end(interrupted, whole)
 
@@ -152,11 +143,14 @@ def test_checkpoints_none_of_which_is_of_use_are_no_reason_to_start_anew(refused
     (best,) = whole.glob('best_*.pth')
     shutil.copy(best, interrupted / 'best.pth')
     message = refused(interrupted.name, '--resume')
-    assert f'{interrupted.name} has checkpoints, but no training can go on from any of them' in message
+    assert f'{interrupted.name} has checkpoints, but none of them can be resumed' in message
     assert 'epoch_2.pth is empty; ' in message
-    assert 'best.pth has no optimizer. Put a whole one there, or start anew in another work directory' in message
+    assert (
+        'best.pth has no optimizer. Put a complete one there, or start a new training in another work directory'
+        in message
+    )
     assert not (interrupted / 'epoch_3.pth').exists()
-    assert f"'{best}' has no optimizer, so no training can go on from it" in refused('other', '--resume', best)
+    assert f"'{best}' has no optimizer and cannot be resumed" in refused('other', '--resume', best)
 
 
 def test_files_of_other_programs_are_not_resumed(train, whole, interrupted, capsys):
@@ -230,7 +224,7 @@ def test_other_settings_are_refused(refused, root, interrupted, setting, other, 
     config.write_text(text.replace(setting, other) if setting else text + other)
     message = refused(interrupted.name, '--resume', config=config)
     checkpoint = f'{interrupted.name}/epoch_2.pth'
-    assert f'{checkpoint} is of a training with other settings:\n  ' in message
+    assert f'{checkpoint} comes from a training with other settings:\n  ' in message
     assert re.search(expected, message), message
     assert 'Restore the settings to resume it, or start a new training from its weights: without --resume' in message
     assert f'with load_from={checkpoint} and another --work-dir' in message

@@ -4,17 +4,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmdefocus.apis import report
-from mmdefocus.apis.runner import (
-    UsageError,
-    apply_test_options,
-    apply_train_options,
-    build_runner,
-    check_mmcv_ops,
-    dump_predictions,
-    load_config,
-)
-from mmdefocus.engine import CheckpointCheckHook
+from mmdefocus.apis.errors import UsageError
+from mmdefocus.cli import report
+from mmdefocus.cli.config_file import check_mmcv_ops, load_config
+from mmdefocus.cli.run_options import apply_test_options, apply_train_options
+from mmdefocus.cli.runner import build_runner, dump_predictions
+from mmdefocus.engine import DefocusCheckpointCheckHook
 
 HERE = Path(__file__).parent
 GOLDEN = HERE.parent / 'golden'
@@ -113,8 +108,8 @@ def test_every_runner_compares_the_checkpoint(tmp_path, strict):
     cfg = load_config(CLASSIFIER, work_dir=str(tmp_path))
     cfg.merge_from_dict(options)
     if not strict:
-        cfg.custom_hooks = [dict(type='CheckpointCheckHook', strict=False)]
-    hooks = [hook for hook in build_runner(cfg).hooks if isinstance(hook, CheckpointCheckHook)]
+        cfg.custom_hooks = [dict(type='DefocusCheckpointCheckHook', strict=False)]
+    hooks = [hook for hook in build_runner(cfg).hooks if isinstance(hook, DefocusCheckpointCheckHook)]
     assert [hook.strict for hook in hooks] == [strict]
 
 
@@ -140,7 +135,7 @@ def test_checkpoints_are_looked_at_first(tmp_path):
         apply_test_options(cfg, str(page))
     with pytest.raises(UsageError, match='is a directory; name the checkpoint file in it'):
         apply_train_options(cfg, resume=str(tmp_path))
-    with pytest.raises(UsageError, match=r'official_cls\.pth\' is an official file, whose training cannot be resumed'):
+    with pytest.raises(UsageError, match=r'official_cls\.pth\' is an official file and cannot be resumed'):
         apply_train_options(cfg, resume=str(GOLDEN / 'cls_rope_official_cls.pth'))
     apply_test_options(cfg, str(GOLDEN / 'cls_rope_official_cls.pth'))
 
@@ -238,7 +233,7 @@ def test_launchers_and_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
     monkeypatch.setenv('RANK', '2')
     monkeypatch.setenv('LOCAL_RANK', '2')
-    with pytest.raises(UsageError, match='process 2 on this machine has no GPU of its own: PyTorch sees 2'):
+    with pytest.raises(UsageError, match='process 2 on this machine has no GPU: PyTorch sees 2'):
         build_runner(load_config(DETECTOR, launcher='pytorch'))
 
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from mmengine.config import Config, ConfigDict
 
-from mmdefocus.apis import runner
-from mmdefocus.apis.config_options import UsageError
+from mmdefocus.apis.errors import UsageError
+from mmdefocus.cli import run_options, runner
+from mmdefocus.cli.launcher import prepare_launcher
 
 
 def without_gpu(monkeypatch, **variables):
@@ -28,7 +29,7 @@ def test_processes_on_cpus_talk_through_gloo(monkeypatch, unused):
     groups = without_gpu(monkeypatch, RANK='0')
     cfg = Config(dict(launcher='pytorch', find_unused_parameters=unused))
     for _ in range(2):
-        runner._prepare_launcher(cfg)
+        prepare_launcher(cfg)
         assert groups == ['gloo']
         assert cfg.env_cfg.dist_cfg.backend == 'gloo'
         assert cfg.model_wrapper_cfg == dict(
@@ -44,7 +45,7 @@ def test_the_wrapper_and_environment_of_the_config_are_kept(monkeypatch):
     env_cfg = dict(cudnn_benchmark=True, dist_cfg=dict(backend='nccl', timeout=60))
     wrapper = dict(type='MMSeparateDistributedDataParallel', find_unused_parameters=True)
     cfg = Config(dict(launcher='pytorch', env_cfg=env_cfg, model_wrapper_cfg=wrapper))
-    runner._prepare_launcher(cfg)
+    prepare_launcher(cfg)
     assert cfg.env_cfg == dict(cudnn_benchmark=True, dist_cfg=dict(backend='gloo', timeout=60))
     assert cfg.model_wrapper_cfg == dict(wrapper, device_ids=None)
     assert 'broadcast_buffers' not in cfg.model_wrapper_cfg
@@ -53,7 +54,7 @@ def test_the_wrapper_and_environment_of_the_config_are_kept(monkeypatch):
 def test_one_process_needs_no_group(monkeypatch):
     groups = without_gpu(monkeypatch)
     for cfg in (Config(dict(launcher='none')), Config({})):
-        runner._prepare_launcher(cfg)
+        prepare_launcher(cfg)
         assert 'model_wrapper_cfg' not in cfg
     assert groups == []
 
@@ -62,7 +63,7 @@ def test_one_process_needs_no_group(monkeypatch):
 def test_other_launchers_need_gpus(monkeypatch, launcher, variable):
     groups = without_gpu(monkeypatch, **{variable: '0'})
     with pytest.raises(UsageError, match=f'--launcher {launcher} needs GPUs and PyTorch sees none; use --launcher py'):
-        runner._prepare_launcher(Config(dict(launcher=launcher)))
+        prepare_launcher(Config(dict(launcher=launcher)))
     assert groups == []
 
 
@@ -73,11 +74,11 @@ def test_a_gpu_for_each_process(monkeypatch, rank, fits):
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
     cfg = Config(dict(launcher='pytorch'))
     if fits:
-        runner._prepare_launcher(cfg)
+        prepare_launcher(cfg)
         assert 'model_wrapper_cfg' not in cfg
     else:
-        with pytest.raises(UsageError, match=f'process {rank} on this machine has no GPU of its own: PyTorch sees 2'):
-            runner._prepare_launcher(cfg)
+        with pytest.raises(UsageError, match=f'process {rank} on this machine has no GPU: PyTorch sees 2'):
+            prepare_launcher(cfg)
 
 
 def test_mixed_precision_becomes_float32(monkeypatch):
@@ -147,7 +148,7 @@ def test_checkpoints_of_initialisations_are_found():
         neck=dict(init_cfg=[dict(type='Xavier'), dict(pretrained, checkpoint='b.pth')]),
         heads=(dict(init_cfg=dict(type='Pretrained')), dict(checkpoint='no.pth')),
     )
-    assert list(runner._pretrained(model)) == ['a.pth', 'b.pth']
+    assert list(run_options._pretrained(model)) == ['a.pth', 'b.pth']
 
 
 @pytest.mark.parametrize(
@@ -157,8 +158,8 @@ def test_checkpoints_of_initialisations_are_found():
 def test_directory_of_checkpoints(out_dir, expected):
     hooks = dict(checkpoint=dict(type='CheckpointHook', out_dir=out_dir))
     cfg = Config(dict(work_dir='runs/mine/', default_hooks=hooks))
-    assert runner._checkpoint_directory(cfg) == runner.Path(expected)
-    assert runner._checkpoint_directory(Config(dict(work_dir='runs'))) == runner.Path('runs')
+    assert run_options._checkpoint_directory(cfg) == run_options.Path(expected)
+    assert run_options._checkpoint_directory(Config(dict(work_dir='runs'))) == run_options.Path('runs')
 
 
 def test_default_augmentations():
@@ -168,7 +169,7 @@ def test_default_augmentations():
         for _ in range(wraps):
             dataset = dict(type='RepeatDataset', dataset=dataset)
         cfg = Config(dict(default_scope=scope, model=dict(type='Net'), test_dataloader=dict(dataset=dataset)))
-        runner._use_tta(cfg)
+        run_options._use_tta(cfg)
         inner = cfg.test_dataloader.dataset
         for _ in range(wraps):
             inner = inner.dataset

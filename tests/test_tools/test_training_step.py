@@ -1,4 +1,4 @@
-"""The demo's config and the tool that looks at one training step, as a user runs them."""
+"""The demo's config and the tool for one training step, as a user runs them."""
 
 import re
 
@@ -20,10 +20,10 @@ def folder(tmp_path_factory, digits_coco):
 def test_demo_config_trains_every_parameter_and_is_tested_with_augmentation(folder):
     report = tool(folder, 'check_training_step.py', NANO, '--work-dir', 'work')
     assert re.search(r'\ninputs: (3 x 160 x 160, ){3}3 x 160 x 160\nlosses: loss \d', report)
-    found = re.search(r'(\d+) of (\d+) parameters to be trained have a gradient', report)
+    found = re.search(r'(\d+) of (\d+) trainable parameters have a gradient', report)
     assert found[1] == found[2]
     assert 'not finite' not in report
-    # The class token comes after all that a detector uses; the others stand before layers that start at zero.
+    # The class token comes after all tokens that a detector uses; the others are before layers that start at zero.
     zeros = re.findall(r'^  ([\w.]+)$', report, re.MULTILINE)
     assert 'backbone.cls_token' in zeros
     others = set(zeros) - {'backbone.cls_token', 'level_embed'}
@@ -40,7 +40,7 @@ def test_classifier_with_schedules_by_epoch(tmp_path):
     report = tool(tmp_path, 'check_training_step.py', CLASSIFIER, '--cfg-options', *options)
     assert '\ninputs: 3 x 32 x 32, 3 x 32 x 32\nlosses: loss ' in report
     assert 'drop_path_rate: 0.0000' in report
-    found = re.search(r'(\d+) of (\d+) parameters to be trained have a gradient', report)
+    found = re.search(r'(\d+) of (\d+) trainable parameters have a gradient', report)
     assert found[1] == found[2]
     assert 'gradient of zero' not in report
 

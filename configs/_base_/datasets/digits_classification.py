@@ -1,10 +1,10 @@
-# scikit-learn's handwritten digits, 8x8 pixels enlarged to 32x32; nearly all test digits are by other writers.
+# scikit-learn's handwritten digits, enlarged from 8x8 to 32x32 pixels; other writers wrote nearly all test digits.
 dataset_type = 'DefocusDigits'
 size = 32
 # Mean and standard deviation of the enlarged training digits.
 data_preprocessor = dict(num_classes=10, mean=[79.0] * 3, std=[89.0] * 3, to_rgb=False)
 
-# No flips: a mirrored digit is another sign. What moves into the image is black, as its ground.
+# No flips: a flipped digit is another sign. Empty areas are filled with black, the background.
 train_pipeline = [
     dict(type='NumpyToPIL'),
     dict(
@@ -18,13 +18,13 @@ train_pipeline = [
     dict(type='PILToNumpy'),
     dict(type='PackInputs'),
 ]
-# The digits have this size already; images of a user's own get it here.
+# The digits have this size already; this step is for your own images.
 test_pipeline = [
     dict(type='Resize', scale=(size, size)),
     dict(type='PackInputs'),
 ]
 
-# Small images load faster than a worker process would hand them over.
+# Loading a small image takes less time than its transfer from a worker process.
 train_dataloader = dict(
     batch_size=64,
     num_workers=0,

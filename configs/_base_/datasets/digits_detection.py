@@ -17,14 +17,14 @@ metainfo = dict(
     ],
 )
 
-# No flips: a mirrored digit is another sign.
+# No flips: a flipped digit is another sign.
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='Resize', scale=(160, 160), keep_ratio=True),
     dict(type='PackDetInputs'),
 ]
-# Annotations come after resizing, so that pictures show the true boxes in the coordinates of the original image.
+# Annotations are loaded after resizing, so that pictures show the true boxes in the coordinates of the original image.
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(160, 160), keep_ratio=True),
@@ -32,7 +32,7 @@ test_pipeline = [
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 
-# Small images load faster than a worker process would hand them over.
+# Loading a small image takes less time than its transfer from a worker process.
 train_dataloader = dict(
     batch_size=8,
     num_workers=0,

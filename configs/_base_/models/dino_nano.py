@@ -1,5 +1,5 @@
-# DINO for small images and few objects: mmdet's model with fewer layers, queries and channels, on three levels. The
-# backbone, with patches of 8 pixels and as wide as this, is added by the config that inherits from this.
+# DINO for small images and few objects: MMDetection's model with fewer layers, queries and channels, on three feature
+# levels of this width. A config that inherits from this sets backbone and neck.
 width = 96
 num_levels = 3
 attention = dict(embed_dims=width, num_heads=4, dropout=0.0)
@@ -8,6 +8,8 @@ ffn = dict(embed_dims=width, feedforward_channels=4 * width, ffn_drop=0.0)
 
 model = dict(
     type='DINO',
+    backbone=None,
+    neck=None,
     num_queries=40,
     num_feature_levels=num_levels,
     with_box_refine=True,
@@ -19,8 +21,6 @@ model = dict(
         bgr_to_rgb=True,
         pad_size_divisor=1,
     ),
-    # Strides 8, 16 and 32 for patches of 8 pixels; finer levels would cost more than all the rest.
-    neck=dict(type='SimpleFeaturePyramid', in_channels=width, out_channels=width, num_outs=num_levels, start_level=2),
     encoder=dict(num_layers=1, layer_cfg=dict(self_attn_cfg=deformable_attention, ffn_cfg=ffn)),
     decoder=dict(
         num_layers=2,

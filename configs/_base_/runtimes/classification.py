@@ -1,13 +1,13 @@
-# MMPreTrain's runtime with the checks and the random numbers of this toolkit. The hooks stand in `default_hooks`, which
-# are merged by name: a list of `custom_hooks` in a config would replace that of its base.
+# MMPreTrain's runtime with the checks and random numbers of mmdefocus. All hooks have a name in `default_hooks`, so
+# that configs change them by name and `custom_hooks` stays free for your own.
 _base_ = 'mmpretrain::_base_/default_runtime.py'
 custom_imports = dict(
-    imports=['mmdefocus.models', 'mmdefocus.datasets', 'mmdefocus.engine'], allow_failed_imports=False
+    imports=['mmdefocus.models', 'mmdefocus.datasets.image_folder', 'mmdefocus.engine'], allow_failed_imports=False
 )
 default_hooks = dict(
-    sampler_seed=dict(type='EpochSeedHook'),
-    finite_loss=dict(type='FiniteLossHook'),
-    class_count=dict(type='ClassCountHook'),
+    sampler_seed=dict(type='DefocusEpochSeedHook'),
+    finite_loss=dict(type='DefocusFiniteLossHook'),
+    class_count=dict(type='DefocusClassCountHook'),
 )
-# Every process draws its own mixup and drop path; all share the order of the images.
+# Every process draws its own mixup and drop path; the order of the images is the same in all.
 randomness = dict(seed=None, diff_rank_seed=True)

@@ -12,8 +12,9 @@ from torch import Tensor
 from mmdefocus.ops.backends import requested_backend
 from mmdefocus.ops.validation import compute_dtype
 
+from .arguments import check_arguments
 from .reference import bandpass_attention_reference
-from .registration import attend, attend_triton, check_arguments
+from .registration import attend, attend_triton
 from .rotary import apply_rotary
 
 

@@ -1,4 +1,4 @@
-"""Registration of attention and retention with torch: argument checks, fake kernels, autograd and FLOP formulas.
+"""Registration of attention and retention with torch: fake kernels, autograd and FLOP formulas.
 
 The operators take queries and keys that are rotated already (:mod:`mmdefocus.ops.bandpass.rotary`), and a decay per
 channel instead of per pair: ``mmdefocus::bandpass_attention`` in PyTorch, with or without softmax, and
@@ -16,39 +16,12 @@ from torch.utils.flop_counter import sdpa_backward_flop_count, sdpa_flop_count
 from mmdefocus.ops.backends import disallow_double_backward
 from mmdefocus.ops.flops import Shape, register_formula
 from mmdefocus.ops.kernel_limits import ceil_div
-from mmdefocus.ops.validation import check_rank, check_shape, check_types, compute_dtype
+from mmdefocus.ops.validation import check_shape, check_types, compute_dtype
 
 from . import blocks
+from .arguments import TRITON_BLOCK, check_activations
 
 TRITON_OP = 'bandpass_attention_triton'
-TRITON_BLOCK = 64  # tokens of a block of queries or keys
-
-
-def check_arguments(op: str, q: Tensor, k: Tensor, v: Tensor, decay: Tensor | None, freq: Tensor | None) -> None:
-    """Raise ValueError for mismatched shapes and, where reading it costs nothing, for a negative decay."""
-    check_rank(op, 'q', q, '(batch, heads, length, channels)')
-    heads, channels = q.shape[1], q.shape[3]
-    if channels == 0 or channels % 2:
-        raise ValueError(f'{op}: expected an even number of channels per head (they rotate in pairs), got {channels}')
-    _check_activations(op, q, k, v)
-    for name, parameter in (('decay', decay), ('freq', freq)):
-        check_shape(op, name, parameter, (heads, channels // 2), '(heads, channels / 2)')
-    # Reading a value would synchronize with a GPU and break a graph.
-    costs_nothing = q.device.type == 'cpu' and not torch.compiler.is_compiling()
-    if decay is not None and costs_nothing and (decay < 0).any():
-        raise ValueError(f'{op}: expected decay >= 0, got {decay.min().item():.3g}; it is λ, not -λ or exp(-λ)')
-
-
-def _check_activations(op: str, q: Tensor, k: Tensor, v: Tensor) -> None:
-    check_rank(op, 'q', q, '(batch, heads, length, channels)')
-    check_rank(op, 'v', v, '(batch, heads, length, value channels)')
-    batch, heads, length, channels = q.shape
-    if heads == 0:
-        raise ValueError(f'{op}: expected at least one head, got q of shape {tuple(q.shape)}')
-    if length == 0:
-        raise ValueError(f'{op}: expected a sequence of at least one token, got q of shape {tuple(q.shape)}')
-    check_shape(op, 'k', k, (batch, heads, length, channels), '(batch, heads, length, channels)')
-    check_shape(op, 'v', v, (batch, heads, length, v.shape[-1]), '(batch, heads, length, value channels)')
 
 
 @torch.library.custom_op('mmdefocus::bandpass_attention', mutates_args=())
@@ -129,7 +102,7 @@ def _check_triton(q: Tensor, k: Tensor, v: Tensor, self_logits: Tensor, decay: T
     compute_dtype(TRITON_OP, activations | others)
     check_types(TRITON_OP, activations, q.dtype)
     check_types(TRITON_OP, others, torch.float32)
-    _check_activations(TRITON_OP, q, k, v)
+    check_activations(TRITON_OP, q, k, v)
     check_shape(TRITON_OP, 'self_logits', self_logits, (*q.shape[:3], 1), '(batch, heads, length, 1)')
     check_shape(TRITON_OP, 'decay', decay, (q.shape[1], q.shape[3]), '(heads, channels)')
 

@@ -14,8 +14,9 @@ from torch import Tensor
 from mmdefocus.ops.backends import requested_backend
 from mmdefocus.ops.validation import check_shape, compute_dtype
 
+from .arguments import check_arguments
 from .reference import retention_reference
-from .registration import attend, check_arguments
+from .registration import attend
 from .rotary import apply_rotary
 from .tiles import decay_factors, scale_by_distance
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from mmdefocus.ops.kernel_limits import ceil_div
 
 from . import triton_kernels as kernels
+from .arguments import TRITON_BLOCK
 from .blocks import split_into_blocks
-from .registration import TRITON_BLOCK
 from .tiles import block_logits, block_logits_backward, decay_factors, decay_factors_backward
 
 

@@ -13,8 +13,9 @@ from mmdefocus.ops.backends import choose_backend
 from mmdefocus.ops.kernel_limits import CUDA_LIMITS, TRITON_LIMITS
 from mmdefocus.ops.validation import check_types, compute_dtype
 
+from .arguments import ScanTensors, check_shapes
 from .reference import defocus_scan_reference
-from .registration import ScanTensors, check_shapes, defocus_scan_triton
+from .registration import defocus_scan_triton
 from .rotary import learnable_rotary
 
 

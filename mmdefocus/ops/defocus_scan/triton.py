@@ -14,7 +14,7 @@ from torch import Tensor
 from mmdefocus.ops.kernel_limits import ceil_div
 
 from . import triton_kernels as kernels
-from .registration import TRITON_CHUNK, ScanTensors
+from .arguments import TRITON_CHUNK, ScanTensors
 
 BLOCK_CHANNELS = 64
 # Elements of a tile of channels and states per warp: 8 per thread.

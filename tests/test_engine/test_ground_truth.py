@@ -11,8 +11,10 @@ from mmengine.model import BaseModel
 from mmengine.registry import HOOKS, MODELS
 from mmengine.structures import InstanceData
 
-from mmdefocus.apis.runner import apply_test_options, build_runner, load_config
-from mmdefocus.engine import GroundTruthCheckHook
+from mmdefocus.cli.config_file import load_config
+from mmdefocus.cli.run_options import apply_test_options
+from mmdefocus.cli.runner import build_runner
+from mmdefocus.engine import DefocusGroundTruthCheckHook
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 BASE, DINO = CONFIGS / '_base_' / 'datasets' / 'digits_detection.py', CONFIGS / 'dino'
@@ -25,7 +27,7 @@ train_cfg = dict(by_epoch=True, max_epochs=1)
 val_cfg = {{}}
 test_cfg = {{}}
 optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.01))
-default_hooks = dict(ground_truth_check=dict(type='mmdefocus.engine.GroundTruthCheckHook'))
+default_hooks = dict(ground_truth_check=dict(type='mmdefocus.engine.DefocusGroundTruthCheckHook'))
 """
 
 
@@ -86,7 +88,7 @@ def evaluate(root: Path, **options: Any) -> dict[str, float]:
 def test_configs_of_detectors_evaluate_with_checks(path):
     cfg = Config.fromfile(path)
     assert cfg.val_evaluator.type == cfg.test_evaluator.type == 'DefocusCocoMetric'
-    assert HOOKS.get(cfg.default_hooks.ground_truth_check.type) is GroundTruthCheckHook
+    assert HOOKS.get(cfg.default_hooks.ground_truth_check.type) is DefocusGroundTruthCheckHook
 
 
 @pytest.mark.parametrize('first_id', [0, 1])
@@ -98,7 +100,7 @@ def test_annotation_ids_do_not_matter(root, first_id):
     assert evaluate(root)['coco/bbox_mAP'] == 1.0
 
 
-def test_stock_metric_refuses_the_id_0(root):
+def test_stock_metric_with_the_id_0_is_an_error(root):
     """pycocotools would count the box as not found."""
     content = annotations(root)
     content['annotations'][2]['id'] = 0

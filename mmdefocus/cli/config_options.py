@@ -1,18 +1,19 @@
-"""Config files, and settings that the command line changes in them, checked against what the config has."""
+"""Settings that the command line changes in a config, checked against the settings that the config has."""
 
 import copy
 import difflib
-import importlib
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
-from mmdefocus.apis.option_values import OptionText, parse_value
-from mmdefocus.apis.registered import arguments_of
+from mmdefocus.apis.errors import UsageError
+
+from .option_values import OptionText, parse_value
+from .registered import arguments_of
+from .suggestions import did_you_mean
 
 # Top-level settings that are read from the config rather than passed to the runner's constructor.
 _OTHER_SETTINGS = (
@@ -24,29 +25,10 @@ _OTHER_SETTINGS = (
     'find_unused_parameters',
     'model_wrapper_cfg',
 )
-# Settings of the runner that are text, although a config need not have them.
+# Settings of the runner that are text; a config need not have them.
 _TEXTS = [
     name for name, setting in inspect.signature(Runner).parameters.items() if setting.annotation in (str, str | None)
 ]
-
-
-class UsageError(ValueError):
-    """A mistake in what was asked for. Its message is for the user; a tool shows it without a traceback."""
-
-
-def read_config(path: Path) -> Config:
-    """Read a config file.
-
-    Raises:
-        UsageError: If it is no config file, or one with a mistake.
-    """
-    # Configs import the data sets of OpenMMLab's packages.
-    importlib.import_module('mmdefocus.datasets.openmmlab')
-    try:
-        return Config.fromfile(path)
-    except Exception as error:  # A config is a program, which can fail in any way.
-        reason = ' '.join(str(error).split())
-        raise UsageError(f"config file '{path}' cannot be read ({type(error).__name__}: {reason})") from error
 
 
 def apply_options(cfg: Config, options: Mapping[str, Any]) -> None:
@@ -54,13 +36,13 @@ def apply_options(cfg: Config, options: Mapping[str, Any]) -> None:
 
     Args:
         cfg: Config from a file.
-        options: Dotted keys and new values; what was typed on a command line, as
-            :class:`~mmdefocus.apis.option_values.OptionText`, is parsed. Keys may be new, with new dictionaries on the
-            way to them, unless they look like a misspelling of one that the config has. ``data_root`` moves all paths
-            of data sets and evaluators that begin with the data sets' common ``data_root``.
+        options: Dotted keys and new values; a :class:`~mmdefocus.cli.option_values.OptionText` is parsed. Keys may be
+            new, with new dictionaries on the way to them, unless they look like a misspelling of a present key.
+            ``data_root`` changes all paths of data sets and evaluators that begin with the data sets' common
+            ``data_root``.
 
     Raises:
-        UsageError: If a key looks misspelled, belongs to something that has no keys, or would have no effect.
+        UsageError: A key looks misspelled, belongs to a value without keys, or would have no effect.
     """
     options = dict(options)
     if 'data_root' in options and _move_data_root(cfg, str(options['data_root'])):
@@ -79,7 +61,7 @@ def apply_options(cfg: Config, options: Mapping[str, Any]) -> None:
 
 
 def _move_data_root(cfg: Config, data_root: str) -> bool:
-    """Whether the data sets have one common ``data_root``; all paths that begin with it now begin with the new one."""
+    """Replace the common ``data_root`` of the data sets in all paths; return False if there is no common one."""
     texts = [(node, key, node[key]) for _, node, key in _data_texts(cfg)]
     roots = {text.rstrip('/') for _, key, text in texts if key == 'data_root'}
     if len(roots) != 1:
@@ -92,7 +74,7 @@ def _move_data_root(cfg: Config, data_root: str) -> bool:
 
 
 def _data_texts(cfg: Config) -> Iterator[tuple[str, Any, Any]]:
-    """All texts below the dataloaders and evaluators: dotted key, container and key in the container."""
+    """Yield all texts below the dataloaders and evaluators: dotted key, container and key in the container."""
 
     def visit(node: Any, dotted: str) -> Iterator[tuple[str, Any, Any]]:
         for key, child in node.items() if isinstance(node, Mapping) else enumerate(node):
@@ -107,7 +89,7 @@ def _data_texts(cfg: Config) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _present(cfg: Config, key: str, options: Mapping[str, Any]) -> Any:
-    """The present value of a key, None if there is none; raises where the key cannot be set."""
+    """Return the present value of a key, or None without one; raise ``UsageError`` if the key cannot be set."""
     first, *rest = key.split('.')
     settings = [*list(inspect.signature(Runner).parameters), *_OTHER_SETTINGS]
     if first not in settings:
@@ -117,7 +99,7 @@ def _present(cfg: Config, key: str, options: Mapping[str, Any]) -> Any:
                 f'already used; set the places where it is used{_uses(cfg, cfg[first])}'
             )
         close = difflib.get_close_matches(first, [*settings, *cfg], n=3)
-        raise UsageError(f"--cfg-options {key}: the config has no '{first}'{_did_you_mean(close)}")
+        raise UsageError(f"--cfg-options {key}: the config has no '{first}'{did_you_mean(close)}")
     node, where = cfg.get(first), first
     for part in rest:
         wrong, close = None, []
@@ -132,15 +114,18 @@ def _present(cfg: Config, key: str, options: Mapping[str, Any]) -> Any:
             wrong = f"'{part}': it is {node!r}; set {where} as a whole"
         elif part.isdecimal():
             wrong = f"'{part}' and is no list; set {where}=[...] as a whole"
+        if wrong and first == 'custom_hooks' and cfg.get('default_hooks'):
+            names = ', '.join(f'default_hooks.{name}' for name in cfg.default_hooks)
+            wrong += f'; hooks with a name are set by it: {names}'
         if wrong:
-            raise UsageError(f'--cfg-options {key}: {where} has no {wrong}{_did_you_mean(close)}')
+            raise UsageError(f'--cfg-options {key}: {where} has no {wrong}{did_you_mean(close)}')
         node = node[int(part)] if isinstance(node, list) else node.get(part) if node is not None else None
         where = f'{where}.{part}'
     return node
 
 
 def _misspelled(part: str, node: Mapping[str, Any], kind: Any, cfg: Config) -> list[str]:
-    """Keys of a dictionary that a new one was probably meant to be; none for an argument of the class ``kind``."""
+    """Return present keys that a new key may be a misspelling of; none for an argument of the class ``kind``."""
     known = [name for name in node if isinstance(name, str)]
     swapped = [name for name in known if sorted(name) == sorted(part)]
     close = swapped or difflib.get_close_matches(part, known, n=3, cutoff=0.85)
@@ -148,7 +133,7 @@ def _misspelled(part: str, node: Mapping[str, Any], kind: Any, cfg: Config) -> l
 
 
 def _replaced(node: Any, keys: Sequence[str], value: Any) -> Any:
-    """A copy of ``node`` with a value at some place: parts of a config may be shared with others."""
+    """Return a copy of ``node`` with the value at ``keys``: configs may share parts."""
     if not keys:
         value = copy.deepcopy(value)
         if isinstance(value, Mapping):
@@ -167,12 +152,8 @@ def _replaced(node: Any, keys: Sequence[str], value: Any) -> Any:
 
 
 def _uses(cfg: Config, value: Any) -> str:
-    """Dotted keys below the dataloaders and evaluators whose text begins with ``value``."""
+    """List the dotted keys below the dataloaders and evaluators whose text begins with ``value``."""
     if not isinstance(value, str) or not value:
         return ''
     found = [dotted for dotted, node, key in _data_texts(cfg) if node[key].startswith(value)]
     return f': {" ".join(found)}' if found else ''
-
-
-def _did_you_mean(close: list[str]) -> str:
-    return f'; did you mean {", ".join(close)}?' if close else ''

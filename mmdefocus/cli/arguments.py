@@ -1,15 +1,15 @@
-"""Command-line options that the training and the test tool have in common."""
+"""Command-line options that several tools share."""
 
 import argparse
 import os
 from collections.abc import Sequence
 from typing import Any
 
-from mmdefocus.apis.option_values import OptionText
+from .option_values import OptionText
 
 
 class ConfigOptions(argparse.Action):
-    """``KEY=VALUE`` words as a dictionary. What the values mean depends on the config, so that they stay text."""
+    """``KEY=VALUE`` words as a dictionary. The values stay text: their meaning depends on the config."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *rest: Any) -> None:
         options = dict(getattr(namespace, self.dest) or {})
@@ -22,11 +22,11 @@ class ConfigOptions(argparse.Action):
 
 
 def add_config_options(parser: argparse.ArgumentParser, purpose: str = 'settings to change') -> None:
-    """Add ``--cfg-options``, whose dictionary :func:`mmdefocus.apis.config_options.apply_options` takes.
+    """Add ``--cfg-options``, a dictionary for :func:`mmdefocus.cli.config_options.apply_options`.
 
     Args:
-        parser: Of the tool.
-        purpose: What the settings are for, as the help says it.
+        parser: Parser of the tool.
+        purpose: Purpose of the settings, for the help text.
     """
     parser.add_argument(
         '--cfg-options',
@@ -34,9 +34,9 @@ def add_config_options(parser: argparse.ArgumentParser, purpose: str = 'settings
         action=ConfigOptions,
         default={},
         metavar='KEY=VALUE',
-        help=f'{purpose}, such as train_cfg.max_epochs=3 or key="[(a, b), (c, d)]". Numbers, None, True, False, and '
-        'what is in quotes or brackets are read as in Python. Other text replaces a text as it is, commas and blanks '
-        'included; elsewhere commas make a list. docs/options.md has examples',
+        help=f'{purpose}, such as train_cfg.max_epochs=3 or key="[(a, b), (c, d)]". Numbers, None, True, False and '
+        'values in quotes or brackets are read as in Python. Other text replaces a text unchanged, with its commas and '
+        'blanks; elsewhere commas make a list. docs/options.md has examples',
     )
 
 
@@ -49,7 +49,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse and make the local rank known where a launcher gave it as an option only."""
+    """Parse the arguments, and set ``LOCAL_RANK`` where a launcher passed the local rank as an option only."""
     args = parser.parse_args(argv)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args

@@ -1,4 +1,4 @@
-"""Compares what a COCO metric takes for the truth with what the evaluated data set holds."""
+"""Compare the annotations of COCO metrics with those of the evaluated data set."""
 
 import json
 from collections import Counter
@@ -15,24 +15,24 @@ from mmdefocus.evaluation.coco_metric import DefocusCocoMetric
 
 
 def check_ground_truth(dataset: Any, metrics: Sequence[BaseMetric], split: str) -> None:
-    """Make sure that COCO metrics evaluate a COCO data set against its own annotations.
+    """Check that COCO metrics evaluate a COCO data set against its own annotations.
 
-    The contents of the files are compared, apart from annotation ids, so that a copy may be given. Other data sets and
-    metrics are not looked at.
+    The contents of the files are compared, except for annotation ids, so that a metric may read a copy. Other data sets
+    and metrics are ignored.
 
     Args:
-        dataset: What is evaluated, wrapped or concatenated or not.
+        dataset: Evaluated data set, possibly wrapped or concatenated.
         metrics: Metrics of the evaluator.
         split: ``'val'`` or ``'test'``, for messages.
 
     Raises:
-        ValueError: If a metric has other images, categories or boxes, or MMDetection's own ``CocoMetric`` would
-            count them wrongly: an annotation with the id 0, or images that the data set leaves out.
+        ValueError: A metric has other images, categories or boxes, or MMDetection's own ``CocoMetric`` would count them
+            wrongly: an annotation with the id 0, or images that the data set leaves out.
     """
     datasets = list(_innermost(dataset))
     if not all(type(one) is CocoDataset or isinstance(one, DefocusCocoDataset) for one in datasets):
         return
-    # Without an ann_file a metric takes the truth from the data set.
+    # Without an ann_file, a metric uses the annotations of the data set.
     metrics = [
         metric for metric in metrics if type(metric) in (CocoMetric, DefocusCocoMetric) and metric._coco_api is not None
     ]
@@ -56,8 +56,8 @@ def _check_stock_metric(metric: CocoMetric, num_images: int, name: str, split: s
     remedy = f"set {split}_evaluator.type='DefocusCocoMetric'"
     if 0 in metric._coco_api.anns:
         raise ValueError(
-            f'{name} has an annotation with the id 0, which CocoMetric counts as not matched (the AP comes out too '
-            f'low); {remedy}, which numbers annotations anew, or let the ids start at 1'
+            f'{name} has an annotation with the id 0, which CocoMetric counts as not matched (the AP is too '
+            f'low); {remedy}, which renumbers the annotations, or let the ids start at 1'
         )
     if num_images != len(metric._coco_api.imgs):
         raise ValueError(
@@ -68,7 +68,7 @@ def _check_stock_metric(metric: CocoMetric, num_images: int, name: str, split: s
 
 
 def _innermost(dataset: Any) -> Iterator[Any]:
-    """The data sets inside of wrappers such as ``RepeatDataset`` and ``ConcatDataset``."""
+    """Yield the data sets inside wrappers such as ``RepeatDataset`` and ``ConcatDataset``."""
     if hasattr(dataset, 'datasets'):
         for part in dataset.datasets:
             yield from _innermost(part)
@@ -84,7 +84,7 @@ def _read(dataset: CocoDataset) -> dict[str, Any]:
 
 
 def _difference(contents: Sequence[Mapping[str, Any]], truth: Mapping[str, Any]) -> str | None:
-    """Say what differs between the annotation files of a data set and that of a metric, or None."""
+    """Describe the difference between the annotation files of a data set and that of a metric; None without one."""
     # Labels are positions among the categories, so their order counts.
     if len({_categories(content) for content in (*contents, truth)}) > 1:
         return 'they have other categories, or categories in another order'

@@ -1,4 +1,4 @@
-"""What the classes that configs name take."""
+"""Arguments of the classes that configs name."""
 
 import contextlib
 import inspect
@@ -9,15 +9,15 @@ from mmengine.registry import Registry
 
 
 def arguments_of(kind: Any, scope: str | None) -> set[str]:
-    """Names of the arguments of what a config's ``type`` names.
+    """Return the argument names of a config's ``type``.
 
     Args:
-        kind: A class or function, or its name in a registry, with or without a scope.
+        kind: Class or function, or its name in a registry, with or without a scope.
         scope: Default scope of the config.
 
     Returns:
-        The names, those of base classes too where a constructor passes ``**kwargs`` on; none if nothing is registered
-        under the name.
+        The names, including those of base classes where a constructor accepts ``**kwargs``; empty if the name is not
+        registered.
     """
     if kind is None:
         return set()
@@ -30,7 +30,7 @@ def _registered(name: str, scope: str | None) -> list[Any]:
     found = []
     for registry in registries:
         with registry.switch_scope_and_registry(scope) as scoped, contextlib.suppress(RuntimeError):
-            found.append(scoped.get(name))  # None, or the error, if it is not in this one
+            found.append(scoped.get(name))  # None or an error if this registry lacks it
     return [target for target in found if target is not None]
 
 

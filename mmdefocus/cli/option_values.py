@@ -1,4 +1,4 @@
-"""What the text behind ``KEY=`` on a command line means."""
+"""Parser for the values of ``KEY=VALUE`` options."""
 
 import ast
 from typing import Any
@@ -9,20 +9,20 @@ _LITERALS = (int, float, bool, str, dict, type(None))
 
 
 class OptionText(str):
-    """The value of an option as it was typed. Other values of options are what they are and are not parsed."""
+    """Value of an option as typed on the command line. Only such values are parsed."""
 
 
 def parse_value(text: str, present: Any = None) -> Any:
-    """Find out what a value means.
+    """Parse a value.
 
-    Numbers, ``None``, ``True``, ``False``, and what is in quotes or braces are read as Python does. ``[…]`` is a list
-    and ``(…)`` a tuple, of one item too; words in them need no quotes. All else is text, verbatim, if it replaces a
+    Numbers, ``None``, ``True``, ``False`` and values in quotes or braces are read as in Python. ``[…]`` is a list and
+    ``(…)`` a tuple, with a single item too; words in them need no quotes. Anything else stays text if it replaces a
     text; otherwise commas separate the items of a list, and numbers, ``true`` and ``false`` may be written as MMEngine
     allows. Blanks inside a value are kept.
 
     Args:
         text: The value.
-        present: What it replaces; None if there is nothing.
+        present: Value that it replaces; None without one.
 
     Returns:
         The parsed value, or the text as a plain ``str``.
@@ -64,12 +64,12 @@ def _scalar(text: str) -> Any:
 
 
 def _is_enclosed(text: str, brackets: str) -> bool:
-    """Whether the first character is one of the opening brackets and the last one closes it."""
+    """Return True if the first character is one of these opening brackets and the last one closes it."""
     return text[:1] in tuple(brackets) and _depths(text)[-1:] == [0] and 0 not in _depths(text)[:-1]
 
 
 def _items(text: str) -> list[str]:
-    """What is between the commas outside of brackets and quotes; the whole text if these do not match."""
+    """Split at the commas outside brackets and quotes; return the whole text if these do not match."""
     depths = _depths(text)
     if depths[-1:] != [0]:
         return [text] if text else []
@@ -79,7 +79,7 @@ def _items(text: str) -> list[str]:
 
 
 def _depths(text: str) -> list[int]:
-    """Behind each character, how many brackets and quotes are open; empty if a bracket closes what none opened."""
+    """Return the number of open brackets and quotes after each character; empty if a closing bracket matches none."""
     depths: list[int] = []
     closing: list[str] = []
     for index, character in enumerate(text):

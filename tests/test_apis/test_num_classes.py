@@ -58,7 +58,7 @@ def test_wrapped_data_sets(root):
 
 def test_data_sets_that_do_not_know_their_classes(root, tmp_path):
     (tmp_path / 'list.txt').write_text('ant/0.png 0\n')
-    with pytest.raises(ValueError, match=r'names of its classes, and CustomDataset does not; give it classes=\[\.\.\.'):
+    with pytest.raises(ValueError, match=r'with class names, which CustomDataset does not have; set classes=\[\.\.\.'):
         resolve_num_classes(config(dict(type='CustomDataset', data_root=root, ann_file='list.txt')))
     cfg = config({})
     cfg.pop('train_dataloader')

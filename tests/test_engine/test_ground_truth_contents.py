@@ -1,11 +1,11 @@
-"""How annotation files are compared; through the runner in test_ground_truth.py."""
+"""Comparison of annotation files; test_ground_truth.py covers it through the runner."""
 
 import copy
 from collections.abc import Callable
 
 import pytest
 
-from mmdefocus.evaluation.ground_truth import _difference
+from mmdefocus.engine.ground_truth import _difference
 
 TRUTH = {
     'images': [{'id': 1, 'width': 40, 'height': 30}, {'id': 2, 'width': 40, 'height': 30}],

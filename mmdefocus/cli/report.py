@@ -1,4 +1,4 @@
-"""Metrics of a test as readable tables."""
+"""Tables of test metrics."""
 
 from collections.abc import Mapping
 
@@ -11,15 +11,14 @@ _CLASS_SUFFIX = '_precision'
 
 
 def format_metrics(metrics: Mapping[str, float]) -> str:
-    """Lay out what ``runner.test()`` returned.
+    """Format the metrics of ``runner.test()`` as tables.
 
     Args:
-        metrics: Names and values as MMDetection's ``CocoMetric`` (fractions; -1 or NaN where no such box exists) or
-            MMPreTrain's ``Accuracy`` (percent) report them; others are listed as they are.
+        metrics: Names and values as reported by MMDetection's ``CocoMetric`` (fractions; -1 or NaN where no such box
+            exists), MMPreTrain's ``Accuracy`` (percent) or any other metric.
 
     Returns:
-        Tables as text: COCO box AP in one line with one line per class below it if the evaluator ran with
-        ``classwise=True``, then everything else.
+        Text: COCO box AP in one line; one line per class if the evaluator ran with ``classwise=True``; other metrics.
     """
     rest = dict(metrics)
     tables: dict[str, Table] = {}

@@ -1,4 +1,4 @@
-"""A picture of an ablation: every seed a point."""
+"""Plot of ablation results: one point per seed."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -8,13 +8,13 @@ from matplotlib.figure import Figure
 
 
 def draw_ablation(results: Mapping[str, Mapping[str, Sequence[float]]], path: str | Path) -> None:
-    """Draw the results of :func:`mmdefocus.apis.ablation.run_ablation`: a panel per metric, a row per variant.
+    """Plot the results of :func:`studies.ablation.run_ablation`: one panel per metric, one row per variant.
 
-    Every seed is a point, their mean a line.
+    Every seed is a point; their mean is a line.
 
     Args:
-        results: What :func:`run_ablation` returned, by metric.
-        path: Picture to write, of a type that matplotlib knows by its suffix.
+        results: Return values of :func:`~studies.ablation.run_ablation` by metric.
+        path: Picture to write; its suffix selects the format.
     """
     names = list(next(iter(results.values())))
     figure = Figure(figsize=(2 + 3 * len(results), 0.6 + 0.35 * len(names)), layout='constrained')

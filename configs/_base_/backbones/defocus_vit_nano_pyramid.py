@@ -1,0 +1,3 @@
+_base_ = './defocus_mamba_nano_pyramid.py'
+
+pyramid = dict(backbone=dict(type='DefocusViT'))

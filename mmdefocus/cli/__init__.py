@@ -1,0 +1,1 @@
+"""Support of the command-line tools: options, config files, runners, reports. Import its modules one by one."""

@@ -1,0 +1,116 @@
+"""MMEngine's runner for detection and classification, built from a config.
+
+``default_scope`` of the config selects the task: ``mmdet`` or ``mmpretrain``.
+"""
+
+import logging
+
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from mmdefocus.apis.errors import UsageError
+from mmdefocus.apis.num_classes import resolve_num_classes
+from mmdefocus.engine.checkpoint_check_hook import DefocusCheckpointCheckHook
+
+from .launcher import prepare_launcher
+
+
+def build_runner(cfg: Config, strict: bool = True, compare_classes: bool = True) -> Runner:
+    """Build the runner for the distributed backend and the precision that this machine supports.
+
+    The runner always gets the hooks that compare config, data and checkpoint:
+    :class:`~mmdefocus.engine.DefocusCheckpointCheckHook` and, for detectors,
+    :class:`~mmdefocus.engine.DefocusGroundTruthCheckHook`. Hooks of these types in the config take precedence.
+
+    Args:
+        cfg: Config from :func:`~mmdefocus.cli.config_file.load_config`. ``default_hooks.NAME = None`` removes the hook
+            of this name.
+        strict: Require a tested checkpoint to fit the model.
+        compare_classes: Require a tested checkpoint to have the classes of the data set.
+
+    Returns:
+        A runner of the config's ``runner_type``, by default MMEngine's own.
+
+    Raises:
+        UsageError: ``launcher`` did not start this process or needs more GPUs than there are, or the classes of the
+            training set cannot be counted.
+    """
+    prepare_launcher(cfg)
+    if not torch.cuda.is_available():
+        _train_in_float32(cfg)
+    if cfg.get('default_scope') == 'mmpretrain':
+        _complete_dataloaders(cfg)
+    _remove_hooks(cfg)
+    try:
+        classes = resolve_num_classes(cfg)
+    except (FileNotFoundError, ValueError) as error:
+        raise UsageError(str(error)) from error
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    if classes is not None:
+        runner.logger.info(f"num_classes='auto': the training set has {len(classes)} classes")
+    _scale_lr_by_accumulation(runner)
+    hooks: list[Hook] = [DefocusCheckpointCheckHook(strict, compare_classes)]
+    if cfg.get('default_scope') == 'mmdet':
+        from mmdefocus.engine.ground_truth_check_hook import DefocusGroundTruthCheckHook  # needs mmdet
+
+        hooks.append(DefocusGroundTruthCheckHook())
+    for hook in hooks:
+        if not any(isinstance(present, type(hook)) for present in runner.hooks):
+            runner.register_hook(hook)
+    return runner
+
+
+def dump_predictions(runner: Runner, out: str) -> None:
+    """Make ``runner.test()`` write all predictions to the pickle file ``out``.
+
+    Raises:
+        UsageError: ``out`` does not end in ``.pkl`` or ``.pickle``.
+    """
+    if not out.endswith(('.pkl', '.pickle')):
+        raise UsageError(f"--out takes a file that ends in .pkl or .pickle, got '{out}'")
+    if runner.cfg.get('default_scope') == 'mmdet':
+        from mmdet.evaluation import DumpDetResults as Dump
+    else:
+        from mmengine.evaluator import DumpResults as Dump
+    runner.test_evaluator.metrics.append(Dump(out_file_path=out))
+
+
+def _train_in_float32(cfg: Config) -> None:
+    """Replace MMEngine's mixed precision, which cannot be built without a GPU."""
+    wrapper = cfg.get('optim_wrapper')
+    if wrapper is not None and wrapper.get('type') == 'AmpOptimWrapper':
+        print_log('Without a GPU the training is in float32, not in mixed precision', level=logging.WARNING)
+        wrapper.type = 'OptimWrapper'
+        for setting in ('dtype', 'loss_scale', 'use_fsdp'):
+            wrapper.pop(setting, None)
+
+
+def _complete_dataloaders(cfg: Config) -> None:
+    """Add the dataloader settings that MMPreTrain's configs leave to its own tools."""
+    for split in ('train', 'val', 'test'):
+        dataloader = cfg.get(f'{split}_dataloader')
+        if dataloader is not None:
+            dataloader.setdefault('collate_fn', dict(type='default_collate'))
+            dataloader.setdefault('pin_memory', torch.cuda.is_available())
+            dataloader.setdefault('persistent_workers', dataloader.get('num_workers', 0) > 0)
+
+
+def _remove_hooks(cfg: Config) -> None:
+    """Remove the hooks that are None; MMEngine does so for its own default hooks only."""
+    hooks = cfg.get('default_hooks') or {}
+    own = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
+    for name in [name for name, hook in hooks.items() if hook is None and name not in own]:
+        del hooks[name]
+
+
+def _scale_lr_by_accumulation(runner: Runner) -> None:
+    """Make the automatic learning rate count all images of an optimiser step; MMEngine counts those of one batch."""
+    batches = (runner.cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
+    scaling = runner.auto_scale_lr
+    if batches > 1 and scaling and scaling.get('enable'):
+        # Change the runner's copy: the config is saved and would be scaled again at the next start.
+        runner.auto_scale_lr = dict(scaling, base_batch_size=scaling['base_batch_size'] / batches)
