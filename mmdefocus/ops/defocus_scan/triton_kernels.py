@@ -109,7 +109,7 @@ def local_final_states(
     bias = tl.load(dt_bias + channel, valid_channel, 0.0)
     h = tl.zeros_like(A)
     total = tl.zeros_like(bias)
-    # No output is needed here, so C, z and D are not loaded, and the pass costs less than half of the forward one.
+    # No output is needed here, so this pass does without C, z and D.
     first = segment * tokens
     for token in range(first, tl.minimum(first + tokens, length)):
         x = _load_row(u, u_batch, u_token, sequence, token, channel, valid_channel)
@@ -260,7 +260,7 @@ def backward(
             s0, s1, s2, s3 = h, s0, s1, s2
         for j in range(stop - start):
             token = stop - 1 - j
-            # Everything but the state is recomputed from the inputs; these loads hit the cache.
+            # Only states are kept between the two loops; everything else is recomputed from the inputs.
             x = _load_row(u, u_batch, u_token, sequence, token, channel, valid_channel)
             step = _load_row(dt, dt_batch, dt_token, sequence, token, channel, valid_channel) + bias
             gate = _load_row(z, z_batch, z_token, sequence, token, channel, valid_channel)
