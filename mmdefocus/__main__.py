@@ -76,8 +76,8 @@ def report() -> str:
     }
     lines = [f'{name:<14} {value}' for name, value in rows.items()]
     lines += ['', 'operator backends']
-    for name, obstacle in available_backends().items():
-        lines.append(f'  {name:<12} {"can run" if obstacle is None else "cannot run: " + obstacle}')
+    for name, reason in available_backends().items():
+        lines.append(f'  {name:<12} {"can run" if reason is None else "cannot run: " + reason}')
     return '\n'.join(lines)
 
 

@@ -12,7 +12,7 @@ from mmdefocus.models import DefocusClsHead, DefocusMamba
 from mmdefocus.models.mixers import mamba
 from mmdefocus.ops import available_backends
 
-BACKENDS = [name for name, obstacle in available_backends().items() if obstacle is None]
+BACKENDS = [name for name, reason in available_backends().items() if reason is None]
 ARCH = {
     'embed_dims': 32,
     'num_layers': 3,

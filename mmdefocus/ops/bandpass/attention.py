@@ -43,7 +43,7 @@ def bandpass_attention(
         decay: λ ≥ 0 per token, the width of the band-pass, (H, d / 2). Infinity sets all logits to 0 but that of a
             token with itself. None for λ = 0. On a CPU, a negative value raises an error; elsewhere, and in a compiled
             graph, it is not checked.
-        freq: θ in radians per token, the center of the band-pass, (H, d / 2). None for θ = 0.
+        freq: θ in radians per token, the centre of the band-pass, (H, d / 2). None for θ = 0.
         causal: Whether a token attends only to itself and earlier tokens.
         scale: 1 / sqrt(d) by default.
         backend: 'reference' for the loop that defines the result; 'triton' for GPU kernels, whose matrix products run

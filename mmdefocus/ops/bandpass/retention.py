@@ -139,7 +139,7 @@ def retention(
         decay: λ ≥ 0 per token, the width of the band-pass, (H, d / 2). With infinity, a token sees only itself. None
             for λ = 0. On a CPU, a negative value raises an error; elsewhere, and in a compiled graph, it is not
             checked.
-        freq: θ in radians per token, the center of the band-pass, (H, d / 2). None for θ = 0.
+        freq: θ in radians per token, the centre of the band-pass, (H, d / 2). None for θ = 0.
         form: Algorithm; all compute the same. 'parallel' computes all L² logits; 'chunkwise' computes those within
             chunks, with time and memory linear in L; 'recurrent' goes token by token, as in streaming.
         initial_state: (B, H, V, d), float32 (float64 for float64); by default 0.

@@ -1,4 +1,4 @@
-"""Rotary position embedding of attention and retention: the center of the band-pass, applied to queries and keys.
+"""Rotary position embedding of attention and retention: the centre of the band-pass, applied to queries and keys.
 
 The factor exp(i θ (t - s)) of a logit is the product of a rotation of the query by θ t and of the key by θ s. With both
 rotated once, everything after is real. The phases θ t are computed in float64 and their cosines and sines rounded once:

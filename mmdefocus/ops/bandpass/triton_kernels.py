@@ -127,6 +127,7 @@ def forward(
             scaled_k = (key * _factors(rate, other - start - M, M)).to(key.dtype)
             logits = _tile_logits(scaled_q, scaled_k, other, length, M)
             m, l, acc = _online_softmax(logits, _load_rows(v, other, length, V, M, VALUES), m, l, acc)
+    # One division per query at the end, instead of one per tile.
     _store_rows(y, acc / l[:, None], start, length, V, M, VALUES)
     token = start + tl.arange(0, M)
     tl.store(lse + token, m + tl.log(l), token < length)
@@ -153,6 +154,7 @@ def backward_queries(
     row_delta = tl.load(delta + token, token < length, 0.0)[:, None]
     d_y = _load_rows(grad_output, start, length, V, M, VALUES)
 
+    # Gradient of the softmax: dS = P · (dP − delta) with delta = rowsum(dO · O), which needs no second pass over keys.
     p = tl.exp(_load_intra_block(intra_block, start, length, CAUSAL, M) - log_sum)
     d_p = _dot(d_y, _load_rows(v, start, length, V, M, VALUES).T)
     square = tl.arange(0, M)[:, None] * M + tl.arange(0, M)[None, :]

@@ -1,4 +1,4 @@
-"""Learnable rotary position embedding: the center of the band-pass filter (section 3 of the paper, arXiv 2406.04342).
+"""Learnable rotary position embedding: the centre of the band-pass filter (section 3 of the paper, arXiv 2406.04342).
 
 Shapes: B batch, L tokens, N state.
 """

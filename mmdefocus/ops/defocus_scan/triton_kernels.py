@@ -37,6 +37,7 @@ def _tile(
     index, state = tl.arange(0, GROUPS * SIZE), tl.arange(0, STATES)
     channel = (block * GROUPS + index // SIZE) * GROUP + index % SIZE
     valid_channel = (index % SIZE < GROUP) & (channel < channels)
+    # Loads outside the mask give 0: with A = 0 and B = 0, padded states stay 0 and add nothing to any sum.
     offsets, valid = channel[:, None] * N + state[None, :], valid_channel[:, None] & (state < N)[None, :]
     return channel, valid_channel, state, offsets, valid
 
@@ -44,6 +45,7 @@ def _tile(
 @triton.jit
 def _group_mean(x, GROUP: tl.constexpr, SIZE: tl.constexpr, GROUPS: tl.constexpr):
     """Return the mean over the group of each channel (K)."""
+    # A reshape changes the layout of a tensor, which costs a trip through shared memory; one group needs none.
     if GROUPS == 1:
         means = tl.zeros_like(x) + tl.sum(x, 0) / GROUP
     else:
@@ -107,6 +109,7 @@ def local_final_states(
     bias = tl.load(dt_bias + channel, valid_channel, 0.0)
     h = tl.zeros_like(A)
     total = tl.zeros_like(bias)
+    # No output is needed here, so this pass does without C, z and D.
     first = segment * tokens
     for token in range(first, tl.minimum(first + tokens, length)):
         x = _load_row(u, u_batch, u_token, sequence, token, channel, valid_channel)
@@ -151,6 +154,7 @@ def local_state_gradients(
         h = _advance(h, x, delta, A, b)
         total += delta
         d_out, _, _ = _output_gradients(h, c, x, gate, grad_output, D, eps, GROUP, SIZE, GROUPS)
+        # The decay from the segment's start up to this token; products of exponentials would accumulate rounding.
         d_h += tl.exp(total[:, None] * A) * d_out[:, None] * c[None, :]
     at = sequence * segments + segment
     tl.store(d_states + at * channels * N + offsets, d_h, valid)
@@ -170,6 +174,7 @@ def pass_states(A, deltas, initial, states, count, channels, segments, N: tl.con
     sequence, offset = index // size, index % size
     rate = tl.load(A + offset, valid, 0.0)
     state = tl.load(initial + index, valid, 0.0)
+    # Sequential over segments, which are few; programs are parallel over sequences, channels and states.
     for i in range(segments):
         segment = sequence * segments + (segments - 1 - i if REVERSE else i)
         local = tl.load(states + segment * size + offset, valid, 0.0)
@@ -195,6 +200,7 @@ def forward(
     first = segment * tokens
     end = tl.minimum(first + tokens, length)
     for start in range(first, end, CHUNK):
+        # The backward pass restarts from these: a state per token would be N times the memory of the input.
         tl.store(chunk_states + (sequence * chunks + start // CHUNK) * channels * N + offsets, h, valid)
         for token in range(start, tl.minimum(start + CHUNK, end)):
             x = _load_row(u, u_batch, u_token, sequence, token, channel, valid_channel)
@@ -254,6 +260,7 @@ def backward(
             s0, s1, s2, s3 = h, s0, s1, s2
         for j in range(stop - start):
             token = stop - 1 - j
+            # Only states are kept between the two loops; everything else is recomputed from the inputs.
             x = _load_row(u, u_batch, u_token, sequence, token, channel, valid_channel)
             step = _load_row(dt, dt_batch, dt_token, sequence, token, channel, valid_channel) + bias
             gate = _load_row(z, z_batch, z_token, sequence, token, channel, valid_channel)
