@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmdefocus.ops import defocus_scan
 from mmdefocus.ops.defocus_scan import _IMPLEMENTATIONS, triton
-from mmdefocus.ops.defocus_scan.registration import TRITON_CHUNK
+from mmdefocus.ops.defocus_scan.arguments import TRITON_CHUNK
 from mmdefocus.ops.selective_scan.registration import selective_scan_backward_flops, selective_scan_flops
 
 FLOAT = torch.float32
