@@ -169,7 +169,7 @@ def test_target_device_is_printed(machine, environment, message):
 
 def test_wrong_force_cuda_fails_before_anything_is_done(machine):
     message = failure_message(run_setup(machine, FORCE_CUDA='yes'))
-    assert "FORCE_CUDA must be 1 (compile for CUDA), 0 (for the CPU only) or unset, got 'yes'" in message
+    assert "expected FORCE_CUDA to be 1 (compile for CUDA), 0 (for the CPU only) or unset, got 'yes'" in message
     assert not (machine / '.venv').exists()
 
 

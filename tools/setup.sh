@@ -69,7 +69,7 @@ int main() { return std::vector<int>{}.size(); }'
 
 check_choice_of_device() {
     [[ $ASKED_CUDA =~ ^(auto|0|1)$ ]] ||
-        fail "FORCE_CUDA must be 1 (compile for CUDA), 0 (for the CPU only) or unset, got '$ASKED_CUDA'"
+        fail "expected FORCE_CUDA to be 1 (compile for CUDA), 0 (for the CPU only) or unset, got '$ASKED_CUDA'"
 }
 
 check_disk() {

@@ -36,9 +36,9 @@ def test_no_copies_of_activations(dtype):
     positions = torch.arange(float(LENGTH))
     with LargeResults() as forward:
         y = mixer(x, positions, 1.0)
-    incoming = torch.randn_like(y)
+    grad_output = torch.randn_like(y)
     with LargeResults() as backward:
-        y.backward(incoming)
+        y.backward(grad_output)
     # u and gate of in_proj, and the step sizes.
     assert forward.counts == {'mm': 3, 'causal_conv1d': 1, 'defocus_scan': 1}
     # Gradients of y from out_proj, and of u from x_proj, which is added to the gradient from the scan.

@@ -29,8 +29,8 @@ def make(batch=2, heads=3, length=70, channels=8, values=5, dtype=torch.float32)
 def run(arguments, **options):
     """Return the output and the gradients of all arguments, for the same output gradient in every call."""
     y = bandpass_attention(**arguments, **options)
-    incoming = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(y.dtype)
-    return y, dict(zip(arguments, torch.autograd.grad(y, list(arguments.values()), incoming), strict=True))
+    grad_output = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(y.dtype)
+    return y, dict(zip(arguments, torch.autograd.grad(y, list(arguments.values()), grad_output), strict=True))
 
 
 def assert_same(arguments, **options):
@@ -147,8 +147,8 @@ def test_rotation_without_decay():
     expected, expected_gradients = run({**arguments, 'decay': torch.zeros_like(freq, requires_grad=True)})
     y = bandpass_attention(q, k, v, None, freq)
     assert_close(y, expected, FORWARD[torch.float64])
-    incoming = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    for name, gradient in zip(('q', 'k', 'freq'), torch.autograd.grad(y, (q, k, freq), incoming), strict=True):
+    grad_output = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    for name, gradient in zip(('q', 'k', 'freq'), torch.autograd.grad(y, (q, k, freq), grad_output), strict=True):
         assert_close(gradient, expected_gradients[name], GRADIENT[torch.float64], f'gradient of {name}')
     rotated = bandpass_attention(q.float(), k.float(), v.float(), None, freq.float())
     assert_close(rotated.double(), expected, looser(FORWARD[torch.float32], 'hundreds of tokens'))
@@ -164,7 +164,7 @@ def test_decay_without_rotation():
 @pytest.mark.parametrize('decay', (1e4, math.inf))
 @pytest.mark.parametrize('causal', (True, False))
 @pytest.mark.parametrize('backend', (None, 'reference'))
-def test_infinite_decay_knows_no_key_but_its_own(backend, causal, decay):
+def test_infinite_decay_leaves_only_the_self_logit(backend, causal, decay):
     arguments = make(length=70, dtype=torch.float64)
     arguments['decay'].data.fill_(decay)
     y, gradients = run(arguments, causal=causal, backend=backend)
@@ -252,7 +252,7 @@ def test_any_strides():
         torch.testing.assert_close(gradient, expected_gradients[name])
 
 
-def test_expanded_incoming_gradient():
+def test_expanded_grad_output():
     arguments = make(length=65)
     y, again = bandpass_attention(**arguments), bandpass_attention(**arguments)
     for actual, expected in zip(
@@ -337,7 +337,7 @@ def test_meta_tensors_give_the_shape():
     assert y.shape == (2, 3, 70, 5)
 
 
-def test_second_derivatives():
+def test_double_backward():
     arguments = make(batch=1, heads=1, length=4, dtype=torch.float64)
 
     def derivative(backend):

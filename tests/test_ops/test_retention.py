@@ -24,8 +24,8 @@ def run(arguments, **options):
     """Return output, last state and the gradients of all arguments, for the same output gradients in every call."""
     outputs = retention(**arguments, **options, return_last_state=True)
     generator = torch.Generator().manual_seed(1)
-    incoming = [torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out.dtype) for out in outputs]
-    gradients = torch.autograd.grad(outputs, list(arguments.values()), incoming)
+    grad_output = [torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out.dtype) for out in outputs]
+    gradients = torch.autograd.grad(outputs, list(arguments.values()), grad_output)
     return dict(zip(('y', 'last_state'), outputs, strict=True)), dict(zip(arguments, gradients, strict=True))
 
 
@@ -282,7 +282,7 @@ def test_meta_tensors_give_the_shapes(form):
     assert (y.shape, state.shape) == ((2, 3, 70, 5), (2, 3, 5, 8))
 
 
-def test_second_derivatives():
+def test_double_backward():
     arguments = make(batch=1, heads=1, length=4, dtype=torch.float64)
 
     def derivative(backend):

@@ -35,8 +35,8 @@ def run(arguments, backend, names=NAMES):
     """Return outputs and the gradients of the named arguments, for the same output gradients in every call."""
     y, state = selective_scan(**arguments, delta_softplus=True, return_last_state=True, backend=backend)
     generator = torch.Generator().manual_seed(1)
-    incoming = [torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out.dtype) for out in (y, state)]
-    gradients = torch.autograd.grad([y, state], [arguments[name] for name in names], incoming)
+    grad_output = [torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out.dtype) for out in (y, state)]
+    gradients = torch.autograd.grad([y, state], [arguments[name] for name in names], grad_output)
     return {'y': y, 'last_state': state}, dict(zip(names, gradients, strict=True))
 
 
@@ -155,7 +155,7 @@ def test_channels_last_views_keep_their_strides():
     assert selective_scan(**{**arguments, 'u': u}, backend='cpp').stride() == u.stride()
 
 
-def test_expanded_incoming_gradient():
+def test_expanded_grad_output():
     arguments = make()
     y, again = (selective_scan(**arguments, delta_softplus=True, backend='cpp') for _ in range(2))
     expected = torch.autograd.grad(again, arguments['u'], torch.ones_like(y))
@@ -295,7 +295,7 @@ def test_meta_tensors_give_the_shapes():
     assert (y.shape, state.shape) == ((2, 40, 3), (2, 40, 16))
 
 
-def test_second_derivatives():
+def test_double_backward():
     arguments = make(batch=1, channels=2, length=4, state=2, dtype=torch.float64)
     u = arguments['u']
 

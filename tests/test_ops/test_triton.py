@@ -71,6 +71,6 @@ def test_kernels_in_the_interpreter():
 @pytest.mark.parametrize(
     ('dtype', 'message'), [(torch.float32, 'run on GPU tensors, got tensors on cpu'), (torch.float64, 'got float64')]
 )
-def test_what_the_kernels_cannot_do_is_refused(operator, dtype, message):
+def test_unsupported_arguments_raise(operator, dtype, message):
     with pytest.raises(RuntimeError, match=f"backend 'triton' cannot run: its kernels .*{message}"):
         CALLS[operator](dtype)

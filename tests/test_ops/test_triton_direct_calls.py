@@ -93,13 +93,13 @@ def backward_arguments(op):
     arguments = FORWARD[op][0]()
     if op == 'defocus_scan_triton':
         state = arguments.pop('initial_state')
-        incoming = {'grad_y': arguments['u'], 'grad_last_state': state, 'chunk_states': torch.zeros(2, 1, 8, 4)}
+        saved = {'grad_y': arguments['u'], 'grad_last_state': state, 'chunk_states': torch.zeros(2, 1, 8, 4)}
     elif op == 'causal_conv1d_triton':
-        incoming = {'grad': arguments['x']}
+        saved = {'grad': arguments['x']}
     else:
-        incoming = dict.fromkeys(('grad', 'y'), arguments['v'])
-        incoming |= {'lse': torch.zeros(2, 3, 70), 'intra_block': torch.zeros(2, 3, 2, TRITON_BLOCK, TRITON_BLOCK)}
-    return arguments | incoming
+        saved = dict.fromkeys(('grad', 'y'), arguments['v'])
+        saved |= {'lse': torch.zeros(2, 3, 70), 'intra_block': torch.zeros(2, 3, 2, TRITON_BLOCK, TRITON_BLOCK)}
+    return arguments | saved
 
 
 def refused(operator, arguments, error, message):

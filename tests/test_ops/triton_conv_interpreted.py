@@ -85,9 +85,9 @@ def test_half_types_compute_in_float32(dtype):
     exact = half.detach().float().requires_grad_()
     y = causal_conv1d(half, weight, bias, 'silu', backend='triton')
     expected = causal_conv1d(exact, weight, bias, 'silu', backend='reference')
-    incoming = torch.randn(y.shape).to(dtype)
-    gradients = torch.autograd.grad(y, (half, weight, bias), incoming)
-    expected_gradients = torch.autograd.grad(expected, (exact, weight, bias), incoming.float())
+    grad_output = torch.randn(y.shape).to(dtype)
+    gradients = torch.autograd.grad(y, (half, weight, bias), grad_output)
+    expected_gradients = torch.autograd.grad(expected, (exact, weight, bias), grad_output.float())
     for name, gradient, other in zip(('weight', 'bias'), gradients[1:], expected_gradients[1:], strict=True):
         assert_close(gradient, other, GRADIENT[FLOAT], f'gradient of {name}')
     assert y.dtype == gradients[0].dtype == dtype
@@ -152,7 +152,7 @@ def test_compiles_without_graph_break():
         torch.testing.assert_close(gradient, other)
 
 
-def test_second_derivatives_are_refused():
+def test_double_backward_are_refused():
     x, weight, bias = make(length=3)
     y = causal_conv1d(x, weight, bias, 'silu', backend='triton')
     (gradient,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)

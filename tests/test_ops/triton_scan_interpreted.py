@@ -161,11 +161,11 @@ def test_half_types_compute_in_float32(dtype):
     options = {**OPTIONS, 'return_last_state': True}
     y, state = defocus_scan(**{**arguments, **half}, **options, backend='triton')
     expected, expected_state = defocus_scan(**{**arguments, **exact}, **options, backend='reference')
-    incoming = torch.randn(y.shape).to(dtype)
+    grad_output = torch.randn(y.shape).to(dtype)
     inputs = [arguments['A'], *half.values()]
-    gradients = torch.autograd.grad(y, inputs, incoming)
+    gradients = torch.autograd.grad(y, inputs, grad_output)
     exact_inputs = [arguments['A'], *exact.values()]
-    expected_gradients = torch.autograd.grad(expected, exact_inputs, incoming.float())
+    expected_gradients = torch.autograd.grad(expected, exact_inputs, grad_output.float())
     assert state.dtype == FLOAT
     assert_close(state, expected_state, FORWARD[FLOAT], 'last_state')
     assert_close(gradients[0], expected_gradients[0], GRADIENT[FLOAT], 'gradient of A')
@@ -278,7 +278,7 @@ def test_autocast_does_not_reach_the_scan():
         assert torch.equal(defocus_scan(**arguments, **OPTIONS, backend='triton'), expected)
 
 
-def test_second_derivatives_are_refused():
+def test_double_backward_are_refused():
     arguments = make(batch=1, length=2)
     y = defocus_scan(**arguments, **OPTIONS, backend='triton')
     (gradient,) = torch.autograd.grad(y.square().sum(), arguments['dt'], create_graph=True)
