@@ -20,7 +20,6 @@ class Looser(NamedTuple):
 LOOSER = {
     'filter': Looser(4, 'gradients of decay and frequency are sums of B L² / 2 terms of either sign'),
     'narrow norm': Looser(4, 'norms of one channel, or of one or two states, cancel most of the gradient'),
-    'recurrence': Looser(6, 'each of the 577 states is rounded and then rotated by a rounded factor'),
     'hundreds of tokens': Looser(4, 'float32 phases of hundreds of radians are off by 1e-5 in both computations'),
     'thousands of tokens': Looser(10, 'float32 phases of thousands of radians are off by 1e-4'),
     'rounded operands': Looser(4, 'the operands of the products or the output gradients are rounded to the half type'),

@@ -20,19 +20,22 @@ from .tiles import (
 )
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, self_logits: Tensor, decay: Tensor, causal: bool, softmax: bool) -> Tensor:
-    """Compute the operator ``mmdefocus::bandpass_attention``; see there for the arguments."""
-    length, size = q.shape[2], _block_size(q.shape[2])
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, self_logits: Tensor, decay: Tensor, causal: bool, softmax: bool
+) -> tuple[Tensor, Tensor]:
+    """Compute the operator ``mmdefocus::bandpass_attention``; see there for arguments and results."""
+    length, size = q.shape[2], block_size(q.shape[2])
     factors = decay_factors(decay, length - 1)
-    intra_block = _intra_block_logits(q, k, self_logits, factors, size, causal, softmax)
+    query, key, own = (split_into_blocks(x, size) for x in (q, k, self_logits))
+    intra_block = block_logits(query, key, own, factors, causal)
+    if causal and softmax:
+        intra_block.masked_fill_(torch.ones(size, size, dtype=torch.bool, device=q.device).triu(1), -torch.inf)
     out = torch.empty_like(v)
     for block, start in enumerate(range(0, length, size)):
         stop = min(start + size, length)
-        weights = _row_logits(q, k, intra_block[:, :, block], factors, start, stop, causal)
-        if softmax:
-            weights = weights.softmax(-1)
+        weights = _row_weights(q, k, intra_block[:, :, block], factors, start, stop, causal, softmax)
         out[:, :, start:stop] = weights @ v[:, :, : weights.shape[-1]]
-    return out
+    return out, intra_block
 
 
 def attend_backward(
@@ -40,28 +43,25 @@ def attend_backward(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    self_logits: Tensor,
     decay: Tensor,
     out: Tensor,
+    intra_block: Tensor,
     causal: bool,
     softmax: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Compute the gradients of q, k, v, self_logits and decay; the logits are recomputed block by block."""
-    length, size = q.shape[2], _block_size(q.shape[2])
+    """Compute the gradients of q, k, v, self_logits and decay; logits between blocks are recomputed."""
+    length, size = q.shape[2], intra_block.shape[-1]
     factors = decay_factors(decay, length - 1)
     grad_q, grad_k, grad_v, grad_factors = (torch.zeros_like(x) for x in (q, k, v, factors))
-    intra_block = _intra_block_logits(q, k, self_logits, factors, size, causal, softmax)
     grad_intra_block = torch.zeros_like(intra_block)
-    delta = (grad_output * out).sum(-1, keepdim=True)  # (B, H, L, 1)
+    delta = (grad_output * out).sum(-1, keepdim=True) if softmax else None  # (B, H, L, 1)
     for block, start in enumerate(range(0, length, size)):
         stop = min(start + size, length)
-        weights = _row_logits(q, k, intra_block[:, :, block], factors, start, stop, causal)
-        if softmax:
-            weights = weights.softmax(-1)
+        weights = _row_weights(q, k, intra_block[:, :, block], factors, start, stop, causal, softmax)
         keys = weights.shape[-1]
         grad_v[:, :, :keys] += weights.mT @ grad_output[:, :, start:stop]
         grad_logits = grad_output[:, :, start:stop] @ v[:, :, :keys].mT
-        if softmax:
+        if delta is not None:
             grad_logits.sub_(delta[:, :, start:stop]).mul_(weights)
         before, within, after = grad_logits.split((start, stop - start, keys - stop), -1)
         grad_intra_block[:, :, block, : stop - start, : stop - start] = within
@@ -87,7 +87,7 @@ def split_into_blocks(x: Tensor, size: int) -> Tensor:
     return F.pad(x, (0, 0, 0, -x.shape[2] % size)).unflatten(2, (-1, size))
 
 
-def _block_size(length: int) -> int:
+def block_size(length: int) -> int:
     """Return the number of queries per block, a power of 2.
 
     Larger blocks make the matrix products more efficient, but compute more logits that the causal mask discards.
@@ -95,25 +95,22 @@ def _block_size(length: int) -> int:
     return 128 if length >= 1024 else min(64, 1 << (length - 1).bit_length())
 
 
-def _intra_block_logits(
-    q: Tensor, k: Tensor, self_logits: Tensor, factors: Tensor, size: int, causal: bool, softmax: bool
+def _row_weights(
+    q: Tensor,
+    k: Tensor,
+    intra_block: Tensor,
+    factors: Tensor,
+    start: int,
+    stop: int,
+    causal: bool,
+    softmax: bool,
 ) -> Tensor:
-    """Return the intra-block logits, (B, H, G, size, size); masked with -inf, or 0 without softmax."""
-    q, k, self_logits = (split_into_blocks(x, size) for x in (q, k, self_logits))
-    logits = block_logits(q, k, self_logits, factors, causal)
-    if causal and softmax:
-        logits.masked_fill_(torch.ones(size, size, dtype=torch.bool, device=q.device).triu(1), -torch.inf)
-    return logits
-
-
-def _row_logits(
-    q: Tensor, k: Tensor, intra_block: Tensor, factors: Tensor, start: int, stop: int, causal: bool
-) -> Tensor:
-    """Return the logits of the queries of one block with all keys that they attend to, (B, H, stop - start, S)."""
+    """Return the weights of all keys that the queries of one block attend to, (B, H, stop - start, S)."""
     query = q[:, :, start:stop]
     parts = [intra_block[:, :, : stop - start, : stop - start]]
     if start > 0:
         parts.insert(0, tile_logits(query, k[:, :, :start], factors))
     if not causal and stop < q.shape[2]:
         parts.append(tile_logits(k[:, :, stop:], query, factors).mT)
-    return torch.cat(parts, dim=-1)
+    logits = torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
+    return logits.softmax(-1) if softmax else logits

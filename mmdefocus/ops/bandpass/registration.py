@@ -25,7 +25,9 @@ TRITON_OP = 'bandpass_attention_triton'
 
 
 @torch.library.custom_op('mmdefocus::bandpass_attention', mutates_args=())
-def attend(q: Tensor, k: Tensor, v: Tensor, self_logits: Tensor, decay: Tensor, causal: bool, softmax: bool) -> Tensor:
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, self_logits: Tensor, decay: Tensor, causal: bool, softmax: bool
+) -> tuple[Tensor, Tensor]:
     """Attention with a decay per channel.
 
     Args:
@@ -38,7 +40,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, self_logits: Tensor, decay: Tensor, 
         softmax: Whether the weights are the softmax of the logits, or the logits themselves (linear attention).
 
     Returns:
-        (B, H, L, V).
+        (B, H, L, V); for the backward pass, the intra-block logits (B, H, G, C, C).
     """
     with torch.autocast(q.device.type, enabled=False):
         return blocks.attend(q, k, v, self_logits, decay, causal, softmax)
@@ -46,11 +48,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, self_logits: Tensor, decay: Tensor, 
 
 @torch.library.custom_op('mmdefocus::bandpass_attention_backward', mutates_args=())
 def _attend_backward(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, self_logits: Tensor, decay: Tensor, out: Tensor, causal: bool,
-    softmax: bool,
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, self_logits: Tensor, decay: Tensor, out: Tensor,
+    intra_block: Tensor, causal: bool, softmax: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     with torch.autocast(q.device.type, enabled=False):
-        return blocks.attend_backward(grad, q, k, v, self_logits, decay, out, causal, softmax)
+        return blocks.attend_backward(grad, q, k, v, decay, out, intra_block, causal, softmax)
 
 
 @torch.library.custom_op('mmdefocus::bandpass_attention_triton', mutates_args=())
@@ -109,19 +111,17 @@ def _check_triton(q: Tensor, k: Tensor, v: Tensor, self_logits: Tensor, decay: T
 
 @attend.register_fake
 def _(q, k, v, self_logits, decay, causal, softmax):
-    return torch.empty_like(v)
+    return torch.empty_like(v), _empty_blocks(q, blocks.block_size(q.shape[2]))
 
 
 @_attend_backward.register_fake
-def _(grad, q, k, v, self_logits, decay, out, causal, softmax):
+def _(grad, q, k, v, self_logits, decay, out, intra_block, causal, softmax):
     return tuple(torch.empty_like(x) for x in (q, k, v, self_logits, decay))
 
 
 @attend_triton.register_fake
 def _(q, k, v, self_logits, decay, causal):
-    batch, heads, length, _ = q.shape
-    intra_block = decay.new_empty(batch, heads, ceil_div(length, TRITON_BLOCK), TRITON_BLOCK, TRITON_BLOCK)
-    return v.new_empty(v.shape), decay.new_empty(q.shape[:3]), intra_block
+    return v.new_empty(v.shape), decay.new_empty(q.shape[:3]), _empty_blocks(q.float(), TRITON_BLOCK)
 
 
 @_triton_backward.register_fake
@@ -129,11 +129,14 @@ def _(grad, q, k, v, self_logits, decay, y, lse, intra_block, causal):
     return tuple(x.new_empty(x.shape) for x in (q, k, v, self_logits, decay))
 
 
+def _empty_blocks(q: Tensor, size: int) -> Tensor:
+    return q.new_empty(*q.shape[:2], ceil_div(q.shape[2], size), size, size)
+
+
 def _save(ctx, inputs, output):
-    outputs = output if isinstance(output, tuple) else (output,)
     tensors, ctx.options = inputs[:5], inputs[5:]
-    ctx.save_for_backward(*tensors, *outputs)
-    ctx.mark_non_differentiable(*outputs[1:])
+    ctx.save_for_backward(*tensors, *output)
+    ctx.mark_non_differentiable(*output[1:])
 
 
 def _differentiate_with(backward):

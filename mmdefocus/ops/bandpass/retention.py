@@ -47,7 +47,7 @@ def _equal_chunks(
     """Compute retention of chunks (B, G, H, C, d) or, for v, (B, G, H, C, V)."""
     (batch, chunks), size = q.shape[:2], q.shape[3]
     folded = (x.flatten(0, 1) for x in (q, k, v, self_logits))
-    intra_chunk = attend(*folded, decay, causal=True, softmax=False).unflatten(0, (batch, chunks))
+    intra_chunk = attend(*folded, decay, causal=True, softmax=False)[0].unflatten(0, (batch, chunks))
     # Contribution of each chunk to the state after its last token.
     local_states = v.mT @ scale_by_distance(k, factors, 1 - size)  # (B, G, H, V, d)
     initial_states = []
@@ -183,7 +183,7 @@ def retention(
         else:
             self_logits = (query * key).sum(-1, keepdim=True)  # (B, H, L, 1)
             # The last token is at position 0: a state counts its phases from the token that it follows.
-            query, key = apply_rotary(query, freq, 1 - length), apply_rotary(key, freq, 1 - length)
+            query, key = apply_rotary(torch.cat((query, key)), freq, 1 - length).chunk(2)
             state = _rotate_state(state, freq, -length)
             decay = decay.repeat_interleave(2, dim=1)  # (H, d)
             if form == 'recurrent':
