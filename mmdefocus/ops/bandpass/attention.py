@@ -68,7 +68,7 @@ def bandpass_attention(
     with nullcontext() if q.is_meta else torch.autocast(q.device.type, enabled=False):
         if backend is None and decay is None:
             if freq is not None:
-                q, k = apply_rotary(torch.cat((q, k)).to(compute), freq).to(q.dtype).chunk(2)
+                q, k = apply_rotary(torch.stack((q, k)).to(compute), freq).to(q.dtype).unbind()
             return F.scaled_dot_product_attention(q, k.to(q.dtype), v.to(q.dtype), is_causal=causal, scale=scale)
         query, key, value = (x.to(compute).contiguous() for x in (q, k, v))
         query = query * scale
@@ -77,7 +77,7 @@ def bandpass_attention(
             freq = torch.zeros_like(decay) if freq is None else freq.to(compute)
             return bandpass_attention_reference(query, key, value, decay, freq, causal).to(q.dtype)
         self_logits = (query * key).sum(-1, keepdim=True)  # (B, H, L, 1)
-        query, key = apply_rotary(torch.cat((query, key)), freq).chunk(2)
+        query, key = apply_rotary(torch.stack((query, key)), freq).unbind()
         decay = decay.repeat_interleave(2, dim=1)  # (H, d)
         if backend == 'triton':
             query, key, value = (x.to(q.dtype) for x in (query, key, value))

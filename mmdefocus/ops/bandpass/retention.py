@@ -183,7 +183,7 @@ def retention(
         else:
             self_logits = (query * key).sum(-1, keepdim=True)  # (B, H, L, 1)
             # The last token is at position 0: a state counts its phases from the token that it follows.
-            query, key = apply_rotary(torch.cat((query, key)), freq, 1 - length).chunk(2)
+            query, key = apply_rotary(torch.stack((query, key)), freq, 1 - length).unbind()
             state = _rotate_state(state, freq, -length)
             decay = decay.repeat_interleave(2, dim=1)  # (H, d)
             if form == 'recurrent':

@@ -19,12 +19,12 @@ def apply_rotary(x: Tensor, freq: Tensor | None, first_position: int = 0) -> Ten
     """Rotate the channel pairs (2j, 2j + 1) of every token by its position times the frequency.
 
     Args:
-        x: (B, H, L, d), float32 or float64.
+        x: (…, H, L, d), float32 or float64.
         freq: θ in radians per token, (H, P); None returns ``x``.
         first_position: Position of the first token; may be negative.
 
     Returns:
-        (B, H, L, d).
+        (…, H, L, d).
     """
     return x if freq is None else _rotate(x, freq, first_position)
 
@@ -47,7 +47,7 @@ def _(x, freq, first_position):
 
 
 def _positions(x: Tensor, first: int) -> Tensor:
-    return torch.arange(first, first + x.shape[2], device=x.device, dtype=torch.float64)[:, None]  # (L, 1)
+    return torch.arange(first, first + x.shape[-2], device=x.device, dtype=torch.float64)[:, None]  # (L, 1)
 
 
 def _save(ctx, inputs, output):
@@ -59,7 +59,7 @@ def _backward(ctx, grad):
     x, freq = ctx.saved_tensors
     grad_x = _rotate(grad, -freq, ctx.first_position)
     (even, odd), (grad_even, grad_odd) = (tensor.unflatten(-1, (-1, 2)).unbind(-1) for tensor in (x, grad_x))
-    by_phase = (even * grad_odd - odd * grad_even).sum(0)  # (H, L, P)
+    by_phase = (even * grad_odd - odd * grad_even).flatten(0, -4).sum(0)  # (H, L, P)
     return grad_x, (_positions(x, ctx.first_position) * by_phase).sum(1).to(freq.dtype), None
 
 
