@@ -21,6 +21,7 @@ cfg.model.backbone.update(arch='nano', init_cfg=None)
 cfg.load_from = None
 {settings}
 runner = build_runner(cfg)
+runner.model.init_weights()
 loader = runner.train_dataloader
 runner.model.parse_losses(runner.model(**runner.model.data_preprocessor(next(iter(loader)), True), mode='loss'))
 runner.build_evaluator(cfg.val_evaluator)
