@@ -31,7 +31,7 @@ def main() -> None:
         '--ignore-class-names',
         dest='compare_classes',
         action='store_false',
-        help='accept a checkpoint with classes of other names or in another order',
+        help='accept a checkpoint whose classes have different names or a different order',
     )
     add_common_arguments(parser)
     args = parse_arguments(parser)

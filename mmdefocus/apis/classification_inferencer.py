@@ -29,7 +29,7 @@ class ClassificationInferencer(ImageClassificationInferencer):
     It differs from its base in these points:
 
     - Grey images, images with an alpha channel and Pillow images are accepted.
-    - Broken files and other files than images raise an error that names them.
+    - Broken files and files that are not images raise an error that names them.
     - A folder stands for all images in it, sorted by name.
     - Pictures show the best ``topk`` classes.
     - The weights must fit the model.

@@ -23,7 +23,7 @@ class DetectionInferencer(DetInferencer):
 
     It differs from its base in these points:
 
-    - Truncated files, tensors and arrays of another dtype than uint8 or with the channels first raise an error.
+    - Truncated files, tensors, and arrays that are not uint8 or have the channels first raise an error.
     - Grey images, images with an alpha channel and Pillow images are accepted.
     - The images of a folder are sorted by name.
     - Pictures drawn from arrays have the right colours.

@@ -17,7 +17,7 @@ def load_all_weights(model: nn.Module, checkpoint: Mapping[str, Any] | None, nam
         name: Path or URL of the file, for the message.
 
     Raises:
-        ValueError: There is no checkpoint, or tensors are missing, left over or of another shape.
+        ValueError: There is no checkpoint, or tensors are missing, unexpected or of a different shape.
     """
     advice = 'with strict=False (image_demo: --no-strict) missing tensors keep random values'
     if checkpoint is None:

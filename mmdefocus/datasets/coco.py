@@ -110,7 +110,8 @@ class DefocusCocoDataset(ErrorsNameImages, CocoDataset):
             )
         if 10 * beyond > total:
             _warn(
-                f'{name}: {beyond} of {total} boxes reach beyond their image; do they belong to images of another size?'
+                f'{name}: {beyond} of {total} boxes reach beyond their image; do they belong to images '
+                'of a different size?'
             )
         if others:
             _warn(f'{name}: {others} of {total} boxes are ignored: their categories are not in the classes')

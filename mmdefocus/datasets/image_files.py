@@ -14,7 +14,7 @@ from mmdefocus.datasets.errors import MissingFileError
 def check_files_exist(name: str, paths: Sequence[str], pipeline: Compose) -> None:
     """Check that image files exist, with one listing per folder.
 
-    Nothing is checked if the pipeline loads no files, or loads them from other storage than a file system.
+    Nothing is checked if the pipeline loads no files, or loads them from storage other than a file system.
 
     Args:
         name: Name of the annotation file in messages.

@@ -32,7 +32,7 @@ class DefocusImageFolder(ErrorsNameImages, CustomDataset):
 
     Raises:
         MissingFileError: The folder, or an image in ``ann_file``, does not exist.
-        DataError: There are fewer than two classes, a class without images, other folders than ``classes``, or a label
+        DataError: There are fewer than two classes, a class without images, folders other than ``classes``, or a label
             outside their range.
     """
 
@@ -71,7 +71,7 @@ class DefocusImageFolder(ErrorsNameImages, CustomDataset):
         classes = list(folders if self.CLASSES is None else self.CLASSES)
         if set(folders) != set(classes):
             raise DataError(
-                f'{self.img_prefix!r} has other folders than the classes (those of the training set, or of the '
+                f'{self.img_prefix!r} has folders other than the classes (those of the training set, or of the '
                 f'config): only in the folder {abbreviate(sorted(set(folders) - set(classes)))}; only in the classes '
                 f'{abbreviate(sorted(set(classes) - set(folders)))}'
             )

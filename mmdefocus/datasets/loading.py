@@ -38,7 +38,7 @@ class DefocusLoadImage(LoadImageFromFile):
 
     - Truncated files: some versions of OpenCV fill the missing part with grey.
     - JPEG files whose data libjpeg reports as corrupt: the pixels after the damage are wrong.
-    - Images of another size than their annotation (``height`` and ``width``, if the data set has them): their boxes
+    - Images whose size differs from their annotation (``height`` and ``width``, if the data set has them): their boxes
       would be wrong.
 
     Args:
@@ -68,7 +68,7 @@ class DefocusLoadImage(LoadImageFromFile):
 
         Raises:
             MissingFileError: The file does not exist.
-            DataError: The file is no image, is truncated or corrupt, or has another size than its annotation.
+            DataError: The file is no image, is truncated or corrupt, or its size differs from its annotation.
         """
         path = results['img_path']
         try:

@@ -151,7 +151,7 @@ def _check_resumed(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
     ]
     if differences:
         raise SetupError(
-            f'{runner._load_from} comes from a training with other settings:\n  '
+            f'{runner._load_from} comes from a training with different settings:\n  '
             + '\n  '.join(differences)
             + f'\nRestore the settings to resume it, or start a new training from its weights: without --resume, with '
             f'load_from={runner._load_from} and another --work-dir'
@@ -176,9 +176,9 @@ def _check_evaluated_classes(runner: Runner, checkpoint: Mapping[str, Any], loop
     )
     if difference:
         raise SetupError(
-            f'{difference}. The predictions would be counted for other classes: give the data set the classes of the '
-            'checkpoint in its order (metainfo=dict(classes=...), or the names of the folders); if the names mean the '
-            'same, give --ignore-class-names'
+            f'{difference}. The predictions would be counted for the wrong classes: give the data set the classes of '
+            'the checkpoint in its order (metainfo=dict(classes=...), or the names of the folders); if the names mean '
+            'the same, give --ignore-class-names'
         )
 
 
@@ -212,12 +212,12 @@ def _predicted(model: nn.Module, trained: Classes, evaluated: Classes) -> Classe
 def _class_difference(first: Classes, second: Classes, owners: tuple[str, str]) -> str | None:
     if first is None or second is None or first == second:
         return None
-    kind = 'the same classes in another order' if Counter(first) == Counter(second) else 'other classes'
+    kind = 'the same classes in different orders' if Counter(first) == Counter(second) else 'different classes'
     shown = [f'{len(names)} classes ({_some(names)})' for names in (first, second)]
     pairs = enumerate(zip(first, second, strict=False))
     differing = next((number for number, (one, other) in pairs if one != other), min(len(first), len(second)))
     return (
-        f'{owners[1]} has {kind} than {owners[0]}: {owners[0]} has {shown[0]}, {owners[1]} has {shown[1]}; the first '
+        f'{owners[0]} and {owners[1]} have {kind}: {owners[0]} has {shown[0]}, {owners[1]} has {shown[1]}; the first '
         f'that differs is number {differing}'
     )
 

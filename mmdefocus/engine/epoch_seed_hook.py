@@ -44,7 +44,7 @@ class DefocusEpochSeedHook(DistSamplerSeedHook):
         set_random_seed(seed, diff_rank_seed=by_rank)
         loader = runner.train_dataloader
         loader.worker_init_fn = partial(loader.worker_init_fn, seed=seed)
-        # Without a seed in the config, the sampler was built with another seed than that of the checkpoint. Take the
+        # Without a seed in the config, the sampler was built with a seed other than that of the checkpoint. Take the
         # batch sampler's sampler: with a batch sampler in the config, as in mmdet's, that of the loader is a dummy.
         sampler: Any = getattr(loader.batch_sampler, 'sampler', None)
         if hasattr(sampler, 'seed'):

@@ -87,7 +87,7 @@ def _difference(contents: Sequence[Mapping[str, Any]], truth: Mapping[str, Any])
     """Describe the difference between the annotation files of a data set and that of a metric; None without one."""
     # Labels are positions among the categories, so their order counts.
     if len({_categories(content) for content in (*contents, truth)}) > 1:
-        return 'they have other categories, or categories in another order'
+        return 'their categories, or the order of the categories, differ'
     for kind, entries_of in (('images', _images), ('boxes', _boxes)):
         ours = Counter(entry for content in contents for entry in entries_of(content))
         theirs = Counter(entries_of(truth))

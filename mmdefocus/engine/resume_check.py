@@ -110,7 +110,7 @@ def scheduler_differences(runner: Runner, checkpoint: Mapping[str, Any]) -> list
 def _schedule_differences(name: str, scheduler: _ParamScheduler, saved: Mapping[str, Any]) -> Iterator[str]:
     own = scheduler.state_dict()
     if own.keys() != saved.keys():
-        yield f'{name} is of the type {type(scheduler).__name__} in the config and of another one in the checkpoint'
+        yield f'{name} is of the type {type(scheduler).__name__} in the config and of a different one in the checkpoint'
         return
     for key in sorted(_settings_of(type(scheduler)) & own.keys()):
         if own[key] != saved[key]:

@@ -42,7 +42,7 @@ def _load_extension() -> str | None:
         )
     except ImportError as error:
         return (
-            f'the extension mmdefocus._ext does not load ({error}); it was probably built for another torch than '
+            f'the extension mmdefocus._ext does not load ({error}); it was probably built for a torch other than '
             f'{torch.__version__}: rebuild it with "pip install --no-build-isolation -e ."'
         )
     return None
@@ -117,7 +117,7 @@ def can_run_triton(device: torch.device | None = None, dtype: torch.dtype | None
     if not _HAS_C_COMPILER:
         return (
             'it needs a C compiler and the C headers of Python to launch kernels; "apt install gcc python3-dev" '
-            'installs them, and the environment variable CC names a compiler of another name'
+            'installs them, and the environment variable CC names a compiler with a different name'
         )
     return None
 

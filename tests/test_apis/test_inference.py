@@ -347,7 +347,8 @@ def test_classifier_needs_weights_that_fit(model, tmp_path):
     state['head.fc.weight'] = state['head.fc.weight'][:21]
     torch.save(state, tmp_path / 'other.pth')
     message = (
-        r'other.pth does not fit the model: 1 of another shape \(head.fc.weight: .21, 16. in the file, .1000, 16. in'
+        r'other.pth does not fit the model: 1 of a different shape \(head.fc.weight: .21, 16. in the file, .1000, 16. '
+        'in'
     )
     for given in (config, model):
         with pytest.raises(ValueError, match=message):

@@ -56,7 +56,7 @@ def test_boxes_over_the_border_are_no_corners(tmp_path, content, boxes, beyond, 
         ann['bbox'] = box
     write(tmp_path, content)
     assert len(build(tmp_path)) == 2
-    warning = f'{beyond} of 3 boxes reach beyond their image; do they belong to images of another size?'
+    warning = f'{beyond} of 3 boxes reach beyond their image; do they belong to images of a different size?'
     assert said == [f"'{tmp_path}/ann.json': {warning}"] * (beyond > 0)
 
 

@@ -13,7 +13,7 @@ from mmdefocus.datasets.digits import DigitsOptions, compose_image, make_digits_
 
 SMALL = DigitsOptions(train_images=3, val_images=2, size=96, digits=(1, 3), digit_size=(20, 32))
 
-# Every option with another value than there.
+# Every option with a value other than there.
 OTHER = dict(
     train_images=4,
     val_images=3,

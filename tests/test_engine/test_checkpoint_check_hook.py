@@ -46,7 +46,7 @@ def test_all_of_it_fits():
 def test_what_keeps_its_initial_values_is_said(wrap):
     model = Detector(classes=5)
     (warning,) = start(model if wrap is nn.Identity else wrap(model), weights())
-    assert warning.startswith('file.pth fits in part: 2 of another shape (bbox_head.')
+    assert warning.startswith('file.pth fits in part: 2 of a different shape (bbox_head.')
     assert warning.endswith('. Initial values remain in bbox_head (2 of 2 tensors)')
 
 
@@ -135,8 +135,8 @@ def test_other_classes():
         evaluate(names(20), names(21))
     shown = ', '.join(names(checkpoint_check_hook._SHOWN))
     assert str(error.value).startswith(
-        f'the data set has other classes than the checkpoint: the checkpoint has 20 classes ({shown}, ...), the data '
-        f'set has 21 classes ({shown}, ...); the first that differs is number 20. '
+        f'the checkpoint and the data set have different classes: the checkpoint has 20 classes ({shown}, ...), the '
+        f'data set has 21 classes ({shown}, ...); the first that differs is number 20. '
     )
 
 
@@ -145,7 +145,7 @@ def test_as_many_as_are_shown_have_no_dots():
     with pytest.raises(SetupError) as error:
         evaluate(names(count), names(count)[::-1])
     assert ', ...' not in str(error.value)
-    assert 'the same classes in another order' in str(error.value)
+    assert 'the same classes in different orders' in str(error.value)
     assert 'the first that differs is number 0' in str(error.value)
 
 

@@ -143,7 +143,7 @@ def test_annotation_file_with_categories_in_another_order(root):
     content = annotations(root)
     content['categories'].reverse()
     other = write(root, content, 'reversed.json')
-    with pytest.raises(ValueError, match='other categories, or categories in another order'):
+    with pytest.raises(ValueError, match='their categories, or the order of the categories, differ'):
         evaluate(root, test_evaluator__ann_file=other)
 
 

@@ -133,7 +133,7 @@ def test_fewer_schedules():
 def test_a_schedule_of_another_type():
     own = [MultiStepLR(adamw(), [3])]
     assert rescheduled(own, states(schedules()[:1])) == [
-        'param_scheduler.0 is of the type MultiStepLR in the config and of another one in the checkpoint'
+        'param_scheduler.0 is of the type MultiStepLR in the config and of a different one in the checkpoint'
     ]
 
 

@@ -41,9 +41,9 @@ def test_arguments_outside_their_range_are_refused(build, changes, message):
 def test_a_feature_map_needs_explicit_arguments_of_a_detector(build, missing):
     names = 'blocks_in_fp32, patch_embed_init, scale_rule'
     published = r"blocks_in_fp32=True, patch_embed_init='kaiming_normal', scale_rule='per_image'"
-    with pytest.raises(ValueError, match=rf'needs explicit values of {names}, got none of {missing}; .* {published}'):
+    with pytest.raises(ValueError, match=rf'needs explicit values of {names}; missing: {missing}; .* {published}'):
         build(**{name: value for name, value in DETECTOR.items() if name != missing})
-    with pytest.raises(ValueError, match=rf'got none of {names};'):
+    with pytest.raises(ValueError, match=rf'missing: {names};'):
         build(out_type='featmap')
 
 

@@ -58,7 +58,7 @@ def test_a_parallel_model_means_the_one_in_it(model):
 
 def test_no_more_is_promised_where_all_are_named(model):
     tensors = model.state_dict() | {f'neck.{index}': torch.zeros(1) for index in range(3)}
-    assert load_and_describe_misfit(model, tensors) == '3 left over (neck.0, neck.1, neck.2)'
+    assert load_and_describe_misfit(model, tensors) == '3 unexpected (neck.0, neck.1, neck.2)'
 
 
 def test_notes_of_hooks_stand_before_the_tensors(model):
@@ -75,8 +75,8 @@ def test_every_kind_of_misfit_is_named(model):
     tensors |= {'head.weight': torch.zeros(9, 3), **{f'neck.{index}.weight': torch.zeros(1) for index in range(5)}}
     assert load_and_describe_misfit(model, tensors) == (
         '2 missing (body.0.weight, head.bias); '
-        '5 left over (neck.0.weight, neck.1.weight, neck.2.weight, and 2 more); '
-        '1 of another shape (head.weight: [9, 3] in the file, [4, 3] in the model)'
+        '5 unexpected (neck.0.weight, neck.1.weight, neck.2.weight, and 2 more); '
+        '1 of a different shape (head.weight: [9, 3] in the file, [4, 3] in the model)'
     )
 
 

@@ -93,7 +93,7 @@ def changed(path: Path, change: Callable[[dict], object]) -> Path:
 def test_a_head_for_other_classes(refused, classifier):
     options = ('--cfg-options', 'model.head.num_classes=5')
     message = refused('test.py', CLASSIFIER, classifier, *options)
-    assert f'{classifier} does not fit the model of the config: 2 of another shape (head.fc.' in message
+    assert f'{classifier} does not fit the model of the config: 2 of a different shape (head.fc.' in message
     assert re.search(r'head\.fc\.weight: \S*3, 32\S* in the file, \S*5, 32\S* in the model', message)
     assert 'give --no-strict' in message
 
@@ -110,7 +110,7 @@ def test_missing_and_leftover_tensors(refused, call, classifier, capsys):
         checkpoint['state_dict']['head.fc.scale'] = checkpoint['state_dict'].pop('head.fc.bias')
 
     file = changed(classifier, change)
-    assert '1 missing (head.fc.bias); 1 left over (head.fc.scale)' in refused('test.py', CLASSIFIER, file)
+    assert '1 missing (head.fc.bias); 1 unexpected (head.fc.scale)' in refused('test.py', CLASSIFIER, file)
     call('test.py', CLASSIFIER, file, '--no-strict')
     logged = capsys.readouterr()
     assert re.search(r'WARNING.* does not fit the model .*1 missing \(head\.fc\.bias\)', logged.out + logged.err)
@@ -118,7 +118,7 @@ def test_missing_and_leftover_tensors(refused, call, classifier, capsys):
 
 
 def test_a_classifier_given_to_a_detector(refused, classifier):
-    assert re.search(r'\d+ missing \(.* left over \(.*head\.fc\.', refused('test.py', DETECTOR, classifier))
+    assert re.search(r'\d+ missing \(.* unexpected \(.*head\.fc\.', refused('test.py', DETECTOR, classifier))
 
 
 def retnet(root: Path) -> Path:
@@ -133,7 +133,7 @@ def retnet(root: Path) -> Path:
 def test_a_network_of_another_kind(refused, mamba, root):
     data = ('--cfg-options', f'data_root={root / "data"}')
     message = refused('test.py', retnet(root), mamba, *data)
-    assert re.search(r'missing \(backbone\.layers\.0\..* left over \(backbone\.layers\.0\.', message)
+    assert re.search(r'missing \(backbone\.layers\.0\..* unexpected \(backbone\.layers\.0\.', message)
     message = refused('train.py', retnet(root), '--work-dir', 'foreign', *data, f'load_from={mamba}')
     assert f'no complete part of {mamba} fits the model of the config' in message
     assert not list((root / 'foreign').glob('*.pth')), 'nothing was trained'
@@ -171,7 +171,7 @@ def test_classes_in_another_order(refused, call, root, detector, capsys):
     config.write_text(f'_base_ = {str(DETECTOR)!r}\ntest_dataloader = dict(dataset={dataset!r})\n')
     message = refused('test.py', config, detector, '--no-strict')
     assert (
-        'the data set has the same classes in another order than the checkpoint: the checkpoint has 10 classes '
+        'the checkpoint and the data set have the same classes in different orders: the checkpoint has 10 classes '
         '(0, 1, 2, 3, ...), the data set has 10 classes (1, 0, 2, 3, ...); the first that differs is number 0'
     ) in message
     assert 'if the names mean the same, give --ignore-class-names' in message
@@ -236,7 +236,7 @@ def test_a_validation_set_of_other_classes(refused, root):
     dataset = dict(type='CocoDataset', metainfo=dict(classes=['1', '0', *map(str, range(2, 10))]))
     config.write_text(f'_base_ = {str(DETECTOR)!r}\nval_dataloader = dict(dataset={dataset!r})\n')
     message = refused('train.py', config, '--work-dir', 'validation')
-    assert 'the validation set has the same classes in another order than the training set' in message
+    assert 'the training set and the validation set have the same classes in different orders' in message
     assert 'Give both data sets the same classes in the same order' in message
 
 

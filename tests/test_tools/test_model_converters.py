@@ -100,7 +100,7 @@ def test_report_and_name(command, capsys):
     assert ['1', 'head.aux_fc.2.bias', '(10,)', 'float32', 'from', 'head2.2.bias'] in [line.split() for line in lines]
     assert lines[-4:] == [
         'dropped    none',
-        'left over  none',
+        'unexpected none',
         'missing    none',
         f'written    {written.name}, sha256 {result}',
     ]
@@ -166,7 +166,7 @@ def test_options_that_do_not_apply_to_a_file(command, tmp_path, capsys, case, op
 @pytest.mark.parametrize(
     ('change', 'message', 'line'),
     [
-        (lambda state: state.update(pos_embed=torch.ones(1)), 'error: 1 keys do not belong', 'left over  pos_embed'),
+        (lambda state: state.update(pos_embed=torch.ones(1)), 'error: 1 keys do not belong', 'unexpected pos_embed'),
         (
             lambda state: state.pop('blocks.1.norm.weight'),
             'error: 1 keys are missing',

@@ -182,7 +182,7 @@ def test_checkpoints_of_another_directory_of_the_hook(train, interrupted, root, 
 @pytest.mark.parametrize(
     ('setting', 'other', 'expected'),
     [
-        ('', 'model = dict(head=dict(num_classes=5))\n', r'the model: 2 of another shape \(head\.fc\.'),
+        ('', 'model = dict(head=dict(num_classes=5))\n', r'the model: 2 of a different shape \(head\.fc\.'),
         ('', 'model = dict(backbone=dict(depth=34))\n', r'the model: \d+ missing \(backbone\.layer1\.2\.'),
         ('lr=0.01', 'lr=0.02', r'lr of the optimiser is 0\.02 in the config and 0\.01 in the checkpoint\n'),
         (
@@ -212,7 +212,7 @@ def test_checkpoints_of_another_directory_of_the_hook(train, interrupted, root, 
         (
             "type='CosineAnnealingLR', T_max=4",
             "type='ExponentialLR', gamma=0.9",
-            r'param_scheduler\.2 is of the type ExponentialLR in the config and of another one in the checkpoint\n',
+            r'param_scheduler\.2 is of the type ExponentialLR in the config and of a different one in the checkpoint\n',
         ),
         ('train_cfg', 'param_scheduler = []\ntrain_cfg', 'has 0 schedules in the config and 3 in the checkpoint'),
     ],
@@ -224,7 +224,7 @@ def test_other_settings_are_refused(refused, root, interrupted, setting, other, 
     config.write_text(text.replace(setting, other) if setting else text + other)
     message = refused(interrupted.name, '--resume', config=config)
     checkpoint = f'{interrupted.name}/epoch_2.pth'
-    assert f'{checkpoint} comes from a training with other settings:\n  ' in message
+    assert f'{checkpoint} comes from a training with different settings:\n  ' in message
     assert re.search(expected, message), message
     assert 'Restore the settings to resume it, or start a new training from its weights: without --resume' in message
     assert f'with load_from={checkpoint} and another --work-dir' in message
@@ -238,7 +238,7 @@ def test_other_classes_are_refused(refused, root, interrupted):
     prefixes = {f'{split}_dataloader.dataset.data_prefix': 'renamed' for split in ('train', 'val')}
     message = refused(interrupted.name, '--resume', **prefixes)
     assert (
-        'the training set has other classes than the checkpoint: the checkpoint has 3 classes (bright, dark, red)'
+        'the checkpoint and the training set have different classes: the checkpoint has 3 classes (bright, dark, red)'
         in message
     )
 

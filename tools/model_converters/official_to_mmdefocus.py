@@ -25,11 +25,11 @@ def convert(args: argparse.Namespace) -> None:
     print(f'source     {args.src}: {official.kind}, sha256 {sha256(args.src)}')
     print(f'weights    {weights}')
     print(report(state_dict, sources_by_name(name_map), 'from'))
-    print(f'left over  {", ".join(sorted(unmapped(name_map, official.state_dict))) or "none"}')
+    print(f'unexpected {", ".join(sorted(unmapped(name_map, official.state_dict))) or "none"}')
     print(f'missing    {", ".join(missing) or "none"}')
     if missing and not args.no_strict:
         raise ValueError(
-            f'{len(missing)} keys are missing or of another shape; --no-strict writes the file without them'
+            f'{len(missing)} keys are missing or of a different shape; --no-strict writes the file without them'
         )
     written = write_checkpoint(checkpoint, args.dst, with_hash=True)
     print(f'written    {written}, sha256 {sha256(written)}')
@@ -44,7 +44,9 @@ def main() -> None:
     parser.add_argument(
         '--head', choices=HEADS, help='heads of a classifier; 21k-to-1k reduces them to the classes of ImageNet-1k'
     )
-    parser.add_argument('--no-strict', action='store_true', help='write the file even if keys are missing or left over')
+    parser.add_argument(
+        '--no-strict', action='store_true', help='write the file even if keys are missing or unexpected'
+    )
     parser.add_argument(
         '--custom-imports', nargs='+', metavar='MODULE', default=[], help='modules that register checkpoint families'
     )

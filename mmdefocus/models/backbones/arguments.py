@@ -16,7 +16,7 @@ def refuse_unknown(backbone: type[BaseModule], unknown: Mapping[str, object]) ->
 
     Args:
         backbone: Class that is constructed. Its arguments are those of its constructor and of its bases.
-        unknown: Keyword arguments that are left over.
+        unknown: The other keyword arguments.
 
     Raises:
         TypeError: If there are any. The message suggests the nearest known argument, or lists all of them.
@@ -86,7 +86,7 @@ def require_for_feature_map(**arguments: object) -> None:
     missing = [name for name, value in arguments.items() if value is None]
     if missing:
         raise ValueError(
-            f"out_type='featmap' needs explicit values of {', '.join(arguments)}, got none of {', '.join(missing)}; "
+            f"out_type='featmap' needs explicit values of {', '.join(arguments)}; missing: {', '.join(missing)}; "
             'the published detectors have '
             "blocks_in_fp32=True, patch_embed_init='kaiming_normal', scale_rule='per_image'"
         )

@@ -32,7 +32,7 @@ def load_pretrained(backbone: BaseModule, init_cfg: InitCfg) -> None:
             ``map_location``.
 
     Raises:
-        CheckpointError: If the file cannot be read, or if tensors are missing, left over or of another shape.
+        CheckpointError: If the file cannot be read, or if tensors are missing, unexpected or of a different shape.
     """
     initialiser = PretrainedInit(**{key: value for key, value in init_cfg.items() if key != 'type'})
     name = initialiser.checkpoint

@@ -24,7 +24,7 @@ def load_and_describe_misfit(model: nn.Module, checkpoint: Mapping[str, Any]) ->
         checkpoint: Content of a checkpoint file, with the entry ``state_dict`` or a state dict itself.
 
     Returns:
-        Counts and first names of the tensors that are missing, left over or of another shape; None if all fit.
+        Counts and first names of the tensors that are missing, unexpected or of a different shape; None if all fit.
     """
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.get_submodule('module')
@@ -53,7 +53,7 @@ def load_and_describe_misfit(model: nn.Module, checkpoint: Mapping[str, Any]) ->
             raise
     finally:
         handle.remove()
-    kinds = (('missing', missing), ('left over', unexpected), ('of another shape', misshapen))
+    kinds = (('missing', missing), ('unexpected', unexpected), ('of a different shape', misshapen))
     counts = [f'{len(names)} {kind} ({_some(names)})' for kind, names in kinds if names]
     return '; '.join(notes + counts) or None
 

@@ -158,7 +158,7 @@ class DefocusClsHead(BaseModule):
             aux_weight: MMEngine logs both and minimises their sum. With ``cal_acc`` also ``accuracy_top-k``.
 
         Raises:
-            ValueError: Features of another shape, a label outside 0 … K - 1, or scores of a length other than K.
+            ValueError: Features of a different shape, a label outside 0 … K - 1, or scores of a length other than K.
         """
         logits = at_least_float32(self(feats))  # (B, K)
         target = self._target(data_samples)
