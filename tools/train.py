@@ -7,6 +7,7 @@ from mmdefocus.cli.config_file import load_config
 from mmdefocus.cli.run_options import apply_train_options
 from mmdefocus.cli.run_tool import run_tool
 from mmdefocus.cli.runner import build_runner
+from mmdefocus.cli.stop_signals import ended_by_signals
 
 
 def main() -> None:
@@ -25,9 +26,10 @@ def main() -> None:
     args = parse_arguments(parser)
 
     def train() -> None:
-        cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
-        apply_train_options(cfg, args.amp, args.auto_scale_lr, args.resume)
-        build_runner(cfg).train()
+        with ended_by_signals():  # until the training itself listens to them
+            cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
+            apply_train_options(cfg, args.amp, args.auto_scale_lr, args.resume)
+            build_runner(cfg).train()
 
     run_tool(parser, train)
 

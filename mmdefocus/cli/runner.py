@@ -4,6 +4,8 @@
 """
 
 import logging
+import shlex
+import sys
 
 import torch
 from mmengine.config import Config
@@ -15,6 +17,7 @@ from mmengine.runner import Runner
 from mmdefocus.apis.errors import UsageError
 from mmdefocus.apis.num_classes import resolve_num_classes
 from mmdefocus.engine.checkpoint_check_hook import DefocusCheckpointCheckHook
+from mmdefocus.engine.stop_signal_hook import DefocusStopSignalHook
 
 from .launcher import prepare_launcher
 
@@ -22,9 +25,10 @@ from .launcher import prepare_launcher
 def build_runner(cfg: Config, strict: bool = True, compare_classes: bool = True) -> Runner:
     """Build the runner for the distributed backend and the precision that this machine supports.
 
-    The runner always gets the hooks that compare config, data and checkpoint:
+    The runner always gets the hooks that compare config, data and checkpoint,
     :class:`~mmdefocus.engine.DefocusCheckpointCheckHook` and, for detectors,
-    :class:`~mmdefocus.engine.DefocusGroundTruthCheckHook`. Hooks of these types in the config take precedence.
+    :class:`~mmdefocus.engine.DefocusGroundTruthCheckHook`, and :class:`~mmdefocus.engine.DefocusStopSignalHook`, which
+    saves when the training is told to stop. Hooks of these types in the config take precedence.
 
     Args:
         cfg: Config from :func:`~mmdefocus.cli.config_file.load_config`. ``default_hooks.NAME = None`` removes the hook
@@ -53,7 +57,10 @@ def build_runner(cfg: Config, strict: bool = True, compare_classes: bool = True)
     if classes is not None:
         runner.logger.info(f"num_classes='auto': the training set has {len(classes)} classes")
     _scale_lr_by_accumulation(runner)
-    hooks: list[Hook] = [DefocusCheckpointCheckHook(strict, compare_classes)]
+    hooks: list[Hook] = [
+        DefocusCheckpointCheckHook(strict, compare_classes),
+        DefocusStopSignalHook(_resume_command(cfg)),
+    ]
     if cfg.get('default_scope') == 'mmdet':
         from mmdefocus.engine.ground_truth_check_hook import DefocusGroundTruthCheckHook  # needs mmdet
 
@@ -77,6 +84,15 @@ def dump_predictions(runner: Runner, out: str) -> None:
     else:
         from mmengine.evaluator import DumpResults as Dump
     runner.test_evaluator.metrics.append(Dump(out_file_path=out))
+
+
+def _resume_command(cfg: Config) -> str:
+    if cfg.get('launcher', 'none') != 'none':
+        return 'the same command with --resume'  # This process does not know what launched it.
+    words = [word for word in sys.argv if word.partition('=')[0] != '--resume']
+    if cfg.get('resume') and cfg.get('load_from') in words:
+        words.remove(cfg.load_from)
+    return shlex.join(['python', *words, '--resume'])
 
 
 def _train_in_float32(cfg: Config) -> None:

@@ -14,6 +14,7 @@ test_evaluator = val_evaluator
 
 # As in ../runtimes/detection.py, which cannot be listed here: MMDetection's config has its own runtime.
 default_hooks = dict(
+    checkpoint=dict(type='DefocusCheckpointHook'),
     sampler_seed=dict(type='DefocusEpochSeedHook'),
     finite_loss=dict(type='DefocusFiniteLossHook'),
     class_count=dict(type='DefocusClassCountHook'),

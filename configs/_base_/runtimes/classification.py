@@ -5,6 +5,7 @@ custom_imports = dict(
     imports=['mmdefocus.models', 'mmdefocus.datasets.image_folder', 'mmdefocus.engine'], allow_failed_imports=False
 )
 default_hooks = dict(
+    checkpoint=dict(type='DefocusCheckpointHook'),
     sampler_seed=dict(type='DefocusEpochSeedHook'),
     finite_loss=dict(type='DefocusFiniteLossHook'),
     class_count=dict(type='DefocusClassCountHook'),

@@ -16,7 +16,7 @@ from .stubs import HistoryBufferStub, NumpyArrayStub, UnsafePickleError, stubs_f
 MAX_EXPANDED_BYTES = 2**20
 
 
-def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> Any:
+def read_checkpoint(path: str | Path, map_location: Any = 'cpu', checksums: bool = True) -> Any:
     """Read a file of ``torch.save``: an official one, one of MMEngine, or any other that contains only data.
 
     The file is unpickled by ``torch.load(weights_only=True)``. Classes that torch does not know, such as the yacs
@@ -26,6 +26,7 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> Any:
     Args:
         path: File.
         map_location: As in ``torch.load``.
+        checksums: Compare the checksums in the file; needless if its hash was compared.
 
     Returns:
         The content of the file.
@@ -37,7 +38,7 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> Any:
         RuntimeError: PyTorch is older than 2.6.
     """
     path = Path(path)
-    check_container(path)
+    check_container(path, checksums)
     if not hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint'):
         raise RuntimeError(
             'reading checkpoints safely needs PyTorch 2.6 or newer (before, weights_only=True could run code: '
