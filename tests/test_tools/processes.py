@@ -1,0 +1,59 @@
+"""Processes of tools/train.py that may be killed, forked from one that has imported everything."""
+
+import multiprocessing
+import os
+import runpy
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from commands import TOOLS
+
+CONTEXT = multiprocessing.get_context('forkserver')
+CONTEXT.set_forkserver_preload(['preloaded'])
+
+
+def start(
+    root: Path,
+    log: str,
+    *words: str | Path,
+    before: Callable[..., None] | None = None,
+    arguments: tuple = (),
+    **environment: str,
+) -> BaseProcess:
+    """Start tools/train.py in ``root`` with its output in the file ``log``, after a call of ``before``."""
+    command = ['train.py', *map(str, words)]
+    process = CONTEXT.Process(target=_train, args=(root, log, command, before, arguments, environment))
+    process.start()
+    return process
+
+
+def finish(process: BaseProcess, log: Path, code: int = 0) -> str:
+    """Wait for a process that should end with ``code`` (-9: killed), and return what it printed."""
+    process.join(120)
+    assert process.exitcode == code, f'{process.exitcode}: {log.read_text()[-3000:]}'
+    return log.read_text()
+
+
+def wait_for(log: Path, text: str) -> None:
+    """Wait until a process has printed a text."""
+    end = time.monotonic() + 120
+    while not log.is_file() or text not in log.read_text():
+        assert time.monotonic() < end, f'no {text!r} in {log.read_text()[-3000:]}'
+        time.sleep(0.01)
+
+
+def _train(root: Path, log: str, command: list[str], before, arguments: tuple, environment: dict[str, str]) -> None:
+    os.chdir(root)
+    with open(log, 'w', buffering=1) as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    sys.stdout = os.fdopen(1, 'w', buffering=1)
+    sys.stderr = os.fdopen(2, 'w', buffering=1)
+    os.environ.update(environment)
+    if before is not None:
+        before(*arguments)
+    sys.argv = command
+    runpy.run_path(str(TOOLS / 'train.py'), run_name='__main__')
