@@ -2,13 +2,13 @@
 
 import gc
 
-import mmengine.config.config
 import mmpretrain.datasets
 import mmpretrain.engine
 import mmpretrain.evaluation
 import mmpretrain.models
-import mmpretrain.visualization
+import mmpretrain.visualization  # noqa: F401
 import torch
+import yapf.yapflib.yapf_api
 
 import mmdefocus.cli.config_file
 import mmdefocus.cli.run_options
@@ -20,5 +20,5 @@ import mmdefocus.models  # noqa: F401
 
 torch.set_num_threads(1)  # A process with a pool of threads cannot be forked.
 # Every checkpoint holds the config; formatting its text takes longer than the rest of a training of this size.
-mmengine.config.config.FormatCode = lambda code, **_: (code, True)
+yapf.yapflib.yapf_api.FormatCode = lambda code, **_: (code, True)
 gc.freeze()

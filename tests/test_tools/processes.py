@@ -6,9 +6,11 @@ import runpy
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import pytest
 from commands import TOOLS
 
 CONTEXT = multiprocessing.get_context('forkserver')
@@ -24,6 +26,10 @@ def start(
     **environment: str,
 ) -> BaseProcess:
     """Start tools/train.py in ``root`` with its output in the file ``log``, after a call of ``before``."""
+    with pytest.MonkeyPatch.context() as patch:
+        # Python 3.11's server ignores sys.path, and what it cannot import.
+        patch.setenv('PYTHONPATH', os.pathsep.join(sys.path))
+        forkserver.ensure_running()
     command = ['train.py', *map(str, words)]
     process = CONTEXT.Process(target=_train, args=(root, log, command, before, arguments, environment))
     process.start()
@@ -46,6 +52,7 @@ def wait_for(log: Path, text: str) -> None:
 
 
 def _train(root: Path, log: str, command: list[str], before, arguments: tuple, environment: dict[str, str]) -> None:
+    assert 'preloaded' in sys.modules, 'the imports would take most of the time of the tests'
     os.chdir(root)
     with open(log, 'w', buffering=1) as file:
         for stream in (1, 2):
