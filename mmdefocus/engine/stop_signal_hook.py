@@ -68,7 +68,8 @@ class DefocusStopSignalHook(Hook):
         if not _is_after_step(runner):
             return
         self._agreed = _largest(self._received)
-        if self._agreed and not self.end_of_epoch(runner.train_dataloader, batch_idx):
+        is_saved = self._saver is not None and self._saver.saved_iter == runner.iter + 1
+        if self._agreed and (is_saved or not self.end_of_epoch(runner.train_dataloader, batch_idx)):
             self._stop(self._agreed, runner.iter + 1, ended_epoch=False)
 
     def after_train_epoch(self, runner: Runner) -> None:

@@ -55,15 +55,20 @@ def count_hooks() -> None:
     Runner.call_hook = call_hook
 
 
-def signal_at(point: str, number: int, *signals: int, rank: int = 0) -> None:
-    """Send signals to this process at a call of a hook point, if it has this rank."""
-    if int(os.environ.get('RANK', 0)) == rank:
+def signal_at(point: str, number: int, *signals: int) -> None:
+    """Send signals to this process at a call of a hook point."""
 
-        def send() -> None:
-            for name in signals:
-                os.kill(os.getpid(), name)
+    def send() -> None:
+        for name in signals:
+            os.kill(os.getpid(), name)
 
-        Runner.call_hook = _at(Runner.call_hook, number, lambda runner, name, **_: name == point, send)
+    Runner.call_hook = _at(Runner.call_hook, number, lambda runner, name, **_: name == point, send)
+
+
+def signal_at_rank(rank: int, point: str, number: int, *signals: int) -> None:
+    """Do so in one of several processes."""
+    if int(os.environ['RANK']) == rank:
+        signal_at(point, number, *signals)
 
 
 def _at(

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import runpy
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -43,12 +44,20 @@ def finish(process: BaseProcess, log: Path, code: int = 0) -> str:
     return log.read_text()
 
 
-def wait_for(log: Path, text: str) -> None:
+def wait_for(process: BaseProcess, log: Path, text: str) -> None:
     """Wait until a process has printed a text."""
-    end = time.monotonic() + 120
     while not log.is_file() or text not in log.read_text():
-        assert time.monotonic() < end, f'no {text!r} in {log.read_text()[-3000:]}'
+        assert process.is_alive(), f'no {text!r} in {log.read_text()[-3000:]}'
         time.sleep(0.01)
+
+
+def ranks(count: int) -> list[dict[str, str]]:
+    """Return the environments of the processes of a distributed training on this machine."""
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    shared = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), WORLD_SIZE=str(count))
+    return [dict(shared, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(count)]
 
 
 def _train(root: Path, log: str, command: list[str], before, arguments: tuple, environment: dict[str, str]) -> None:

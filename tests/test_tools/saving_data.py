@@ -13,11 +13,11 @@ from mmdefocus.models.checkpoint import read_checkpoint
 CONFIG = Path(__file__).parent / 'toy_saving.py'
 
 
-def make_images(root: Path) -> None:
+def make_images(root: Path, per_class: int = 2) -> None:
     for value, name in zip((250, 20, 120), ('bright', 'dark', 'red'), strict=True):
         folder = root / 'data' / 'folders' / name
         folder.mkdir(parents=True)
-        for number in range(2):
+        for number in range(per_class):
             Image.fromarray(np.full((40, 40, 3), value + number, np.uint8)).save(folder / f'{number}.png')
 
 
