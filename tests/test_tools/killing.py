@@ -1,6 +1,7 @@
 """Kill or signal the process at a chosen moment of a training, and note what it has saved until then."""
 
 import builtins
+import errno
 import io
 import itertools
 import os
@@ -110,15 +111,36 @@ def _before_write(number: int) -> None:
 
 
 def _half_way(number: int) -> None:
+    _at_open(number, lambda path: _HalfWritten(path, 'wb'))
+
+
+def refuse_write(number: int, error: str) -> None:
+    """Let the write of a checkpoint with this number fail."""
+
+    class Refused(io.FileIO):
+        def write(self, content: bytes) -> int:
+            super().write(content[: len(content) // 2])
+            code = getattr(errno, error)
+            raise OSError(code, os.strerror(code))
+
+    _at_open(number, lambda path: Refused(path, 'wb'))
+
+
+def fill_disk(number: int) -> None:
+    """Let the write of a checkpoint with this number meet a full device."""
+    _at_open(number, lambda path: io.FileIO('/dev/full', 'wb'))
+
+
+def _at_open(number: int, replacement: Callable[[Path], io.FileIO]) -> None:
     whole, writes = builtins.open, itertools.count(1)
 
-    def open_half(path: Any, mode: str = 'r', *arguments: Any, **options: Any) -> Any:
+    def open_checkpoint(path: Any, mode: str = 'r', *arguments: Any, **options: Any) -> Any:
         is_checkpoint = mode == 'wb' and Path(path).name.removesuffix('.unfinished').endswith('.pth')
         if is_checkpoint and next(writes) == number:
-            return _HalfWritten(path, 'wb')
+            return replacement(path)
         return whole(path, mode, *arguments, **options)
 
-    builtins.open = open_half
+    builtins.open = open_checkpoint
 
 
 def _at_rename(number: int, end: str = '.pth', after: bool = False) -> None:
