@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from mmdefocus.engine.stop_signal_hook import STOP_SIGNALS
+from mmdefocus.engine.stop_signal_hook import catch_stop_signals
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def ended_by_signals() -> Iterator[None]:
             sys.stderr.write(f'Stopped by {signal.Signals(number).name} before the training; nothing was saved\n')
         raise SystemExit(128 + number)
 
-    former = {number: signal.signal(number, end) for number in STOP_SIGNALS}
+    former = catch_stop_signals(end)
     try:
         yield
     finally:

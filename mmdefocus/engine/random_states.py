@@ -35,7 +35,7 @@ def _state() -> State:
     name, keys, *rest = np.random.get_state()  # noqa: NPY002
     return dict(
         python=random.getstate(),
-        numpy=[name, torch.from_numpy(keys.astype(np.int64)), *rest],  # torch cannot send uint32 between processes
+        numpy=[name, torch.from_numpy(np.array(keys, np.int64)), *rest],  # torch cannot send uint32 between processes
         torch=torch.get_rng_state(),
         cuda=_cuda_state(),
     )

@@ -3,7 +3,9 @@
 import os
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 import torch
 from mmengine.dist import all_reduce, get_world_size
@@ -15,6 +17,21 @@ from mmengine.runner import Runner
 from .checkpoint_hook import DefocusCheckpointHook
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def catch_stop_signals(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
+    """Install a handler for the signals that stop a training, except where they are ignored, as by ``nohup``.
+
+    Args:
+        handler: Function of the number of the signal and the interrupted frame.
+
+    Returns:
+        The former handlers by signal; none outside the main thread, which alone may install handlers.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    caught = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in caught}
 
 
 @HOOKS.register_module()
@@ -54,8 +71,7 @@ class DefocusStopSignalHook(Hook):
                 "which takes the arguments of MMEngine's CheckpointHook"
             )
         self._process = os.getpid()
-        if threading.current_thread() is threading.main_thread():
-            self._former = {number: signal.signal(number, self._receive) for number in STOP_SIGNALS}
+        self._former = catch_stop_signals(self._receive)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         """Note that there is something to save from now on."""
@@ -86,7 +102,7 @@ class DefocusStopSignalHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Leave the signals to those who had them."""
-        for number, former in getattr(self, '_former', {}).items():
+        for number, former in self._former.items():
             signal.signal(number, former)
         del self._runner
 

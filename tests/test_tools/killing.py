@@ -72,6 +72,13 @@ def signal_at_rank(rank: int, point: str, number: int, *signals: int) -> None:
         signal_at(point, number, *signals)
 
 
+def ignore_and_send(point: str, number: int, *signals: int) -> None:
+    """Ignore the signals from the start, and send them nevertheless."""
+    for name in signals:
+        signal.signal(name, signal.SIG_IGN)
+    signal_at(point, number, *signals)
+
+
 def _at(
     function: Callable,
     number: int,

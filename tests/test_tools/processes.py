@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import runpy
+import signal
 import socket
 import sys
 import time
@@ -69,6 +70,9 @@ def _train(root: Path, log: str, command: list[str], before, arguments: tuple, e
     sys.stdout = os.fdopen(1, 'w', buffering=1)
     sys.stderr = os.fdopen(2, 'w', buffering=1)
     os.environ.update(environment)
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # The tests may run in the background, where it is ignored.
     if before is not None:
         before(*arguments)
     sys.argv = command

@@ -141,6 +141,19 @@ def test_a_second_sigint_ends_at_once(root):
     assert names(work_dir) == ['epoch_1.pth']
 
 
+def test_ignored_signals_stay_ignored(root):
+    """As in the background of a script, and under nohup."""
+    process = start(
+        root,
+        'ignored.log',
+        *(CONFIG, '--work-dir', 'ignored'),
+        before=killing.ignore_and_send,
+        arguments=('before_train_iter', 6, SIGINT),
+    )
+    printed = finish(process, root / 'ignored.log')
+    assert 'Stopped by' not in printed
+
+
 def test_a_second_sigterm_does_not_interrupt_the_saving(root):
     work_dir, _ = stopped(root, 'before_train_iter', 6, code=143, signals=(SIGTERM, SIGTERM))
     assert names(work_dir) == ['epoch_1.pth', 'iter_6.pth']
