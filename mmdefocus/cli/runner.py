@@ -7,7 +7,7 @@ import logging
 
 import torch
 from mmengine.config import Config
-from mmengine.hooks import Hook
+from mmengine.hooks import DistSamplerSeedHook, Hook
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
@@ -15,6 +15,8 @@ from mmengine.runner import Runner
 from mmdefocus.apis.errors import UsageError
 from mmdefocus.apis.num_classes import resolve_num_classes
 from mmdefocus.engine.checkpoint_check_hook import DefocusCheckpointCheckHook
+from mmdefocus.engine.epoch_seed_hook import DefocusEpochSeedHook
+from mmdefocus.engine.train_loops import with_resumable_loop
 
 from .launcher import prepare_launcher
 
@@ -24,7 +26,8 @@ def build_runner(cfg: Config, strict: bool = True, compare_classes: bool = True)
 
     The runner always gets the hooks that compare config, data and checkpoint:
     :class:`~mmdefocus.engine.DefocusCheckpointCheckHook` and, for detectors,
-    :class:`~mmdefocus.engine.DefocusGroundTruthCheckHook`. Hooks of these types in the config take precedence.
+    :class:`~mmdefocus.engine.DefocusGroundTruthCheckHook`. Hooks of these types in the config take precedence. MMEngine's
+    training loops and sampler hook are replaced by this package's, with which a resumed training is exact.
 
     Args:
         cfg: Config from :func:`~mmdefocus.cli.config_file.load_config`. ``default_hooks.NAME = None`` removes the hook
@@ -53,6 +56,7 @@ def build_runner(cfg: Config, strict: bool = True, compare_classes: bool = True)
     if classes is not None:
         runner.logger.info(f"num_classes='auto': the training set has {len(classes)} classes")
     _scale_lr_by_accumulation(runner)
+    _make_resumable(runner)
     hooks: list[Hook] = [DefocusCheckpointCheckHook(strict, compare_classes)]
     if cfg.get('default_scope') == 'mmdet':
         from mmdefocus.engine.ground_truth_check_hook import DefocusGroundTruthCheckHook  # needs mmdet
@@ -62,6 +66,17 @@ def build_runner(cfg: Config, strict: bool = True, compare_classes: bool = True)
         if not any(isinstance(present, type(hook)) for present in runner.hooks):
             runner.register_hook(hook)
     return runner
+
+
+def _make_resumable(runner: Runner) -> None:
+    """Replace MMEngine's training loop and sampler hook by those with which a resumed training is exact.
+
+    Replace the runner's: the config is saved, and other programs should be able to use it.
+    """
+    runner._train_loop = with_resumable_loop(runner._train_loop)
+    for hook in [hook for hook in runner.hooks if type(hook) is DistSamplerSeedHook]:
+        runner.hooks.remove(hook)
+        runner.register_hook(DefocusEpochSeedHook())
 
 
 def dump_predictions(runner: Runner, out: str) -> None:

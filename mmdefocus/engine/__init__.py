@@ -1,4 +1,4 @@
-"""Hooks and a learning-rate schedule. Importing this package registers all whose requirements are installed."""
+"""Hooks, training loops and a learning-rate schedule. Importing this package registers all whose requirements are installed."""
 
 from mmdefocus.openmmlab import are_installed, without_onedl_note
 
@@ -10,14 +10,17 @@ from .errors import SetupError
 from .finite_loss_hook import DefocusFiniteLossHook
 from .optimizer_step_ema_hook import DefocusOptimizerStepEMAHook
 from .scheduled_drop_path_hook import DefocusScheduledDropPathHook
+from .train_loops import DefocusEpochBasedTrainLoop, DefocusIterBasedTrainLoop
 from .warmup_cosine_lr import DefocusWarmupCosineLR
 
 __all__ = [
     'DefocusActivationCheckpointHook',
     'DefocusCheckpointCheckHook',
     'DefocusClassCountHook',
+    'DefocusEpochBasedTrainLoop',
     'DefocusEpochSeedHook',
     'DefocusFiniteLossHook',
+    'DefocusIterBasedTrainLoop',
     'DefocusOptimizerStepEMAHook',
     'DefocusScheduledDropPathHook',
     'DefocusWarmupCosineLR',

@@ -16,6 +16,7 @@ from mmdefocus.models.checkpoint.fit import load_and_describe_misfit
 
 from .errors import SetupError
 from .resume_check import missing_for_resuming, optimizer_differences, scheduler_differences
+from .resume_position import missing_position, position_differences
 
 _SHOWN = 4
 
@@ -132,6 +133,12 @@ def _check_initial(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
 
 def _check_resumed(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
     missing = ' and '.join(missing_for_resuming(checkpoint))
+    if not missing and (missing_exactness := missing_position(runner, checkpoint)):
+        raise SetupError(
+            f'{runner._load_from} cannot be resumed exactly: it has no {missing_exactness}. Resume another checkpoint, '
+            'such as one from the end of an epoch, by its name after --resume; or start a new training from its '
+            f'weights, without --resume, with load_from={runner._load_from} and another --work-dir'
+        )
     if missing:
         raise SetupError(
             f'{runner._load_from} has no {missing} and cannot be resumed; name a checkpoint that was saved '
@@ -148,6 +155,7 @@ def _check_resumed(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
         *([classes] if classes else []),
         *optimizer_differences(runner, checkpoint),
         *scheduler_differences(runner, checkpoint),
+        *position_differences(runner, checkpoint),
     ]
     if differences:
         raise SetupError(

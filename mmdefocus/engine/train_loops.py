@@ -1,0 +1,143 @@
+"""MMEngine's loops of training with a start at any batch, to resume a training where it was interrupted."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.registry import LOOPS
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
+from torch import nn
+from torch.utils.data import DataLoader
+
+from .numbered_batches import number_batches
+
+
+@LOOPS.register_module()
+class DefocusEpochBasedTrainLoop(EpochBasedTrainLoop):
+    """``EpochBasedTrainLoop`` that can start in the middle of an epoch. The tools use it in place of MMEngine's.
+
+    It does not load the batches before. A training that resumes at the end of an epoch first runs the validation that
+    belongs to this epoch: it follows the checkpoint and may not have come to its end.
+
+    Attributes:
+        first_batch: Number of the first batch of the coming epoch, other than 0 only after resuming.
+    """
+
+    first_batch = 0
+
+    def run(self) -> nn.Module:
+        """Train and validate."""
+        self.runner.call_hook('before_train')
+        if self._epoch > 0 and not self.first_batch:
+            self._validate()
+        while self._epoch < self._max_epochs and not self.stop_training:
+            self.run_epoch()
+            self._validate()
+        self.runner.call_hook('after_train')
+        return self.runner.model
+
+    def run_epoch(self) -> None:
+        """Train for one epoch, or for what remains of it."""
+        self.runner.call_hook('before_train_epoch')
+        self.runner.model.train()
+        batches = number_batches(self.dataloader)
+        if batches is not None:
+            batches.skip = self.first_batch
+        for index, batch in enumerate(self.dataloader, self.first_batch):
+            self.run_iter(index, batch)
+        self.first_batch = 0
+        self.runner.call_hook('after_train_epoch')
+        self._epoch += 1
+
+    def _validate(self) -> None:
+        self._decide_current_val_interval()
+        last = self._epoch == self._max_epochs
+        if (
+            self.runner.val_loop is not None
+            and self._epoch >= self.val_begin
+            and (last or self._epoch % self.val_interval == 0)
+        ):
+            self.runner.val_loop.run()
+
+
+@LOOPS.register_module()
+class DefocusIterBasedTrainLoop(IterBasedTrainLoop):
+    """``IterBasedTrainLoop`` that can start at any iteration. The tools use it in place of MMEngine's.
+
+    With any sampler, it does not load the batches before, and keeps the workers where MMEngine's starts new ones after
+    every pass over the data set. The order of the images is the same. A resumed training first runs the validation
+    that belongs to the last iteration.
+
+    Attributes:
+        first_batch: Number of the first batch, other than 0 only after resuming.
+    """
+
+    first_batch = 0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.dataloader.batch_sampler is not None:
+            self.dataloader_iterator = _Batches(self.dataloader)
+
+    def run(self) -> nn.Module:
+        """Train and validate."""
+        self.runner.call_hook('before_train')
+        self.runner.call_hook('before_train_epoch')
+        self.dataloader_iterator.skip_iter(self.first_batch)
+        if self._iter > 0:
+            self._validate()
+        while self._iter < self._max_iters and not self.stop_training:
+            self.runner.model.train()
+            self.run_iter(next(self.dataloader_iterator))
+            self._validate()
+        self.runner.call_hook('after_train_epoch')
+        self.runner.call_hook('after_train')
+        return self.runner.model
+
+    def _validate(self) -> None:
+        self._decide_current_val_interval()
+        last = self._iter == self._max_iters
+        if (
+            self.runner.val_loop is not None
+            and self._iter >= self.val_begin
+            and (last or self._iter % self.val_interval == 0)
+        ):
+            self.runner.val_loop.run()
+
+
+class _Batches:
+    """The batches of a dataloader without an end, as MMEngine's loop reads them."""
+
+    def __init__(self, loader: DataLoader) -> None:
+        self._loader = loader
+        self._iterator: Iterator[Any] | None = None
+        self._batches = number_batches(loader)
+        self._batches.endless = True
+
+    def skip_iter(self, number: int) -> None:
+        self._batches.skip = number
+
+    def __next__(self) -> Any:
+        if self._iterator is None:
+            self._iterator = iter(self._loader)
+        return next(self._iterator)
+
+
+def with_resumable_loop(train_cfg: Any) -> Any:
+    """Replace MMEngine's loops in the ``train_cfg`` of a runner by those of this module.
+
+    Args:
+        train_cfg: Config of the loop. A loop of another type is left as it is.
+
+    Returns:
+        A new config, or ``train_cfg`` itself.
+    """
+    if not isinstance(train_cfg, dict):
+        return train_cfg
+    options = dict(train_cfg)
+    kind = options.pop('type', None)
+    if kind is None and 'by_epoch' in options:
+        kind = EpochBasedTrainLoop if options.pop('by_epoch') else IterBasedTrainLoop
+    elif isinstance(kind, str):
+        kind = LOOPS.get(kind)
+    own = {EpochBasedTrainLoop: DefocusEpochBasedTrainLoop, IterBasedTrainLoop: DefocusIterBasedTrainLoop}.get(kind)
+    return train_cfg if own is None else dict(type=own, **options)
