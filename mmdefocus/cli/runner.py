@@ -26,8 +26,8 @@ def build_runner(cfg: Config, strict: bool = True, compare_classes: bool = True)
 
     The runner always gets the hooks that compare config, data and checkpoint:
     :class:`~mmdefocus.engine.DefocusCheckpointCheckHook` and, for detectors,
-    :class:`~mmdefocus.engine.DefocusGroundTruthCheckHook`. Hooks of these types in the config take precedence. MMEngine's
-    training loops and sampler hook are replaced by this package's, with which a resumed training is exact.
+    :class:`~mmdefocus.engine.DefocusGroundTruthCheckHook`. Hooks of these types in the config take precedence. Training
+    loops and sampler hook of MMEngine are replaced by those of this package, with which a resumed training is exact.
 
     Args:
         cfg: Config from :func:`~mmdefocus.cli.config_file.load_config`. ``default_hooks.NAME = None`` removes the hook

@@ -1,4 +1,4 @@
-"""Hooks, training loops and a learning-rate schedule. Importing this package registers all whose requirements are installed."""
+"""Hooks, training loops and a schedule. Importing this package registers all whose requirements are installed."""
 
 from mmdefocus.openmmlab import are_installed, without_onedl_note
 

@@ -153,10 +153,10 @@ def _order_differences(runner: Runner, own: Position, saved: Position) -> list[s
                 'checkpoint, which is from the middle of an epoch'
             )
     elif not found and not _has_the_same_steps(runner, own, saved):
-        shown = [f'{one["processes"]} × {one["batch_size"]}' for one in (own, saved)]
+        shown = [f'{one["processes"]} processes with batches of {one["batch_size"]}' for one in (own, saved)]
         found.append(
-            f'processes × batch size are {shown[0]} in this run and {shown[1]} in the checkpoint, which is from the '
-            'middle of an epoch, and the remaining batches would be of other images'
+            f'this run has {shown[0]}, the checkpoint is from the middle of an epoch of {shown[1]}, and the steps of '
+            'the remaining epoch would consist of other images'
         )
     stateful = ', '.join(sorted({type(module).__name__ for module in _stateful(runner.train_dataloader.dataset)}))
     if stateful:
@@ -166,7 +166,7 @@ def _order_differences(runner: Runner, own: Position, saved: Position) -> list[s
 
 def _has_the_same_steps(runner: Runner, own: Position, saved: Position) -> bool:
     """Return whether the steps of two numbers of processes consist of the same images."""
-    batches = number_batches(runner.train_dataloader).batches
+    batches = getattr(number_batches(runner.train_dataloader), 'batches', None)
     # Others group images within a process.
     if type(batches) is not BatchSampler or type(batches.sampler) not in (DefaultSampler, InfiniteSampler):
         return False
@@ -177,12 +177,11 @@ def _has_the_same_steps(runner: Runner, own: Position, saved: Position) -> bool:
 
 def _stateful(part: Any) -> list[Any]:
     """Return the transforms of a data set that keep images."""
+    if isinstance(part, (list, tuple)):
+        return [found for item in part for found in _stateful(item)]
     inner = [getattr(part, name, None) for name in ('dataset', 'datasets', 'pipeline', 'transforms')]
-    parts = [item for one in inner for item in (one if isinstance(one, (list, tuple)) else [one]) if item is not None]
-    return [
-        *([part] if hasattr(part, 'results_cache') else []),
-        *(found for item in parts for found in _stateful(item)),
-    ]
+    own = [part] if hasattr(part, 'results_cache') else []
+    return own + _stateful([item for item in inner if item is not None])
 
 
 def _counts_iterations(runner: Runner) -> bool:
@@ -194,4 +193,4 @@ def _accumulative_counts(runner: Runner) -> int:
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model
+    return model.get_submodule('module') if is_model_wrapper(model) else model

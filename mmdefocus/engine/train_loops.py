@@ -8,7 +8,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from torch import nn
 from torch.utils.data import DataLoader
 
-from .numbered_batches import number_batches
+from .numbered_batches import NumberedBatches, number_batches
 
 
 @LOOPS.register_module()
@@ -37,7 +37,10 @@ class DefocusEpochBasedTrainLoop(EpochBasedTrainLoop):
 
     def run_epoch(self) -> None:
         """Train for one epoch, or for what remains of it."""
+        logged = self.runner.message_hub.state_dict() if self.first_batch else None
         self.runner.call_hook('before_train_epoch')
+        if logged is not None:  # The hooks logged the beginning of this epoch before the interruption.
+            self.runner.message_hub.load_state_dict(logged)
         self.runner.model.train()
         batches = number_batches(self.dataloader)
         if batches is not None:
@@ -75,8 +78,10 @@ class DefocusIterBasedTrainLoop(IterBasedTrainLoop):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if self.dataloader.batch_sampler is not None:
-            self.dataloader_iterator = _Batches(self.dataloader)
+        batches = number_batches(self.dataloader)
+        if batches is not None:
+            batches.endless = True
+            self.dataloader_iterator = _Batches(self.dataloader, batches)
 
     def run(self) -> nn.Module:
         """Train and validate."""
@@ -107,11 +112,10 @@ class DefocusIterBasedTrainLoop(IterBasedTrainLoop):
 class _Batches:
     """The batches of a dataloader without an end, as MMEngine's loop reads them."""
 
-    def __init__(self, loader: DataLoader) -> None:
+    def __init__(self, loader: DataLoader, batches: NumberedBatches) -> None:
         self._loader = loader
+        self._batches = batches
         self._iterator: Iterator[Any] | None = None
-        self._batches = number_batches(loader)
-        self._batches.endless = True
 
     def skip_iter(self, number: int) -> None:
         self._batches.skip = number
