@@ -14,9 +14,10 @@ from torch import nn
 from mmdefocus.models.checkpoint import CheckpointError
 from mmdefocus.models.checkpoint.fit import load_and_describe_misfit
 
+from .epoch_seed_hook import DefocusEpochSeedHook
 from .errors import SetupError
 from .resume_check import missing_for_resuming, optimizer_differences, scheduler_differences
-from .resume_position import missing_position, position_differences
+from .resume_position import missing_position, position_differences, position_of
 
 _SHOWN = 4
 
@@ -156,6 +157,7 @@ def _check_resumed(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
         *optimizer_differences(runner, checkpoint),
         *scheduler_differences(runner, checkpoint),
         *position_differences(runner, checkpoint),
+        *_seed_differences(runner, checkpoint),
     ]
     if differences:
         raise SetupError(
@@ -165,6 +167,16 @@ def _check_resumed(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
             f'load_from={runner._load_from} and another --work-dir'
         )
     _keep_own_best(Path(runner.work_dir), checkpoint['message_hub'].get('runtime_info', {}))
+
+
+def _seed_differences(runner: Runner, checkpoint: Mapping[str, Any]) -> list[str]:
+    seeded = any(isinstance(hook, DefocusEpochSeedHook) for hook in runner.hooks)
+    if seeded or not position_of(checkpoint).get('first_batch'):
+        return []
+    return [
+        'the run has no DefocusEpochSeedHook, which seeded the random numbers of the checkpoint, from the middle of an '
+        "epoch: set default_hooks.sampler_seed.type='DefocusEpochSeedHook'"
+    ]
 
 
 def _keep_own_best(work_dir: Path, info: dict[str, Any]) -> None:

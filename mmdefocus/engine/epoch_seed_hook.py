@@ -1,6 +1,5 @@
 """Random numbers that depend on the iteration alone, so that a resumed training equals an uninterrupted one."""
 
-import logging
 from typing import Any
 
 from mmengine.dist import get_rank
@@ -9,7 +8,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from .numbered_batches import EPOCH, ITERATION, number_batches, seed_generators
-from .resume_position import continue_at_position, store_position
+from .resume_position import checkpoints_within_steps, continue_at_position, store_position
 
 
 @HOOKS.register_module()
@@ -38,12 +37,13 @@ class DefocusEpochSeedHook(DistSamplerSeedHook):
         self._epoch_begin = (0, 0)
 
     def before_train(self, runner: Runner) -> None:
-        """Say which random numbers this hook does not seed."""
+        """Warn of what makes a resumed training differ."""
+        for warning in checkpoints_within_steps(runner):
+            runner.logger.warning(warning)
         if number_batches(runner.train_dataloader) is None:
-            runner.logger.log(
-                logging.WARNING,
+            runner.logger.warning(
                 'The training set has no numbered samples: its workers keep the random numbers of MMEngine, and a '
-                'resumed training differs from an uninterrupted one',
+                'resumed training differs from an uninterrupted one'
             )
 
     def before_train_epoch(self, runner: Runner) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.dist import get_dist_info
-from torch.utils.data import DataLoader, Sampler, get_worker_info
+from torch.utils.data import DataLoader, IterableDataset, Sampler, get_worker_info
 
 # The second number of every key, so that no two purposes share their random numbers.
 EPOCH, ITERATION, SAMPLE = range(3)
@@ -114,8 +114,10 @@ def number_batches(loader: DataLoader) -> NumberedBatches | None:
         loader: Dataloader whose batch sampler is replaced.
 
     Returns:
-        Its batch sampler, or None for a data set that is iterated, which has none.
+        Its batch sampler, or None for samples that are iterated or not put into batches.
     """
+    if isinstance(loader.dataset, IterableDataset):
+        return None
     batches = loader.batch_sampler
     if batches is not None and not isinstance(batches, NumberedBatches):
         batches = NumberedBatches(batches)

@@ -1,10 +1,12 @@
 """Where in its data a training was when it wrote a checkpoint, and whether another run can continue there."""
 
 from collections.abc import Mapping
+from math import gcd
 from typing import Any
 
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.dist import get_world_size
+from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
@@ -35,7 +37,8 @@ def store_position(runner: Runner, checkpoint: dict[str, Any], epoch_begin: tupl
         first_batch = meta['iter']
     else:  # At the end of an epoch, MMEngine saves the number of the next one.
         first_batch = meta['iter'] - epoch_begin[1] if meta['epoch'] == epoch_begin[0] else 0
-    meta[KEY] = {**_data_of(runner), 'first_batch': first_batch, 'accumulated': accumulated}
+    kept = [[getattr(part, name) for name in names] for part, names in parts_with_state(runner)]
+    meta[KEY] = {**_data_of(runner), 'first_batch': first_batch, 'accumulated': accumulated, 'kept': kept}
     if accumulated and get_world_size() == 1:
         checkpoint['gradients'] = {
             name: parameter.grad.cpu()
@@ -51,9 +54,12 @@ def continue_at_position(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
         SetupError: The checkpoint is from the middle of an epoch and the loop starts only at its beginning.
     """
     loop = runner.train_loop
-    first_batch = position_of(checkpoint).get('first_batch', 0)
+    position = position_of(checkpoint)
+    first_batch = position.get('first_batch', 0)
     if isinstance(loop, DefocusEpochBasedTrainLoop | DefocusIterBasedTrainLoop):
         loop.first_batch = first_batch
+        if first_batch:
+            runner.logger.info(f'Omits the {first_batch} batches before the checkpoint, without loading them')
     elif first_batch:
         raise SetupError(
             f'{runner._load_from} was saved after {first_batch} batches of an epoch, and {type(loop).__name__} cannot '
@@ -64,6 +70,45 @@ def continue_at_position(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
     parameters = dict(_unwrapped(runner.model).named_parameters())
     for name, gradient in checkpoint.get('gradients', {}).items():
         parameters[name].grad = gradient.to(parameters[name].device)
+    if position.get('accumulated'):
+        runner.logger.info(
+            f'Restored the gradients of the {position["accumulated"]} batches since the last step of the optimiser: a '
+            'warning that they are lost is wrong'
+        )
+    for (part, names), values in zip(parts_with_state(runner), position.get('kept', []), strict=False):
+        for name, value in zip(names, values, strict=True):
+            setattr(part, name, value)
+
+
+def checkpoints_within_steps(runner: Runner) -> list[str]:
+    """Describe the checkpoints to come that lack gradients, as several processes do not save them.
+
+    Args:
+        runner: Runner of a training.
+
+    Returns:
+        One sentence per checkpoint hook with such checkpoints.
+    """
+    counts = _accumulative_counts(runner)
+    found = []
+    for hook in runner.hooks if get_world_size() > 1 else ():
+        if isinstance(hook, CheckpointHook) and hook.interval > 0:
+            batches = hook.interval * (len(runner.train_dataloader) if hook.by_epoch else 1)
+            if batches % counts:
+                found.append(
+                    f'A checkpoint every {batches} iterations is no multiple of optim_wrapper.accumulative_counts='
+                    f'{counts}: only every {counts // gcd(batches, counts)}th can be resumed, as the gradients of '
+                    'several processes are not saved'
+                )
+    return found
+
+
+def parts_with_state(runner: Runner) -> list[tuple[Any, tuple[str, ...]]]:
+    """Return the parts whose state MMEngine does not save, with the attributes that hold it."""
+    stopping = [(hook, ('wait_count', 'best_score')) for hook in runner.hooks if isinstance(hook, EarlyStoppingHook)]
+    # Of MMDetection, which need not be installed.
+    resizing = [module for module in runner.model.modules() if type(module).__name__ == 'BatchSyncRandomResize']
+    return [*stopping, *((module, ('_input_size',)) for module in resizing)]
 
 
 def position_of(checkpoint: Mapping[str, Any]) -> Position:
@@ -158,7 +203,9 @@ def _order_differences(runner: Runner, own: Position, saved: Position) -> list[s
             f'this run has {shown[0]}, the checkpoint is from the middle of an epoch of {shown[1]}, and the steps of '
             'the remaining epoch would consist of other images'
         )
-    stateful = ', '.join(sorted({type(module).__name__ for module in _stateful(runner.train_dataloader.dataset)}))
+    stateful = ', '.join(
+        sorted({type(module).__name__ for module in stateful_transforms(runner.train_dataloader.dataset)})
+    )
     if stateful:
         found.append(f'{stateful} keeps images of earlier batches, which no checkpoint from the middle of an epoch has')
     return found
@@ -175,13 +222,13 @@ def _has_the_same_steps(runner: Runner, own: Position, saved: Position) -> bool:
     return totals[0] == totals[1] and padded[0] == padded[1]
 
 
-def _stateful(part: Any) -> list[Any]:
+def stateful_transforms(part: Any) -> list[Any]:
     """Return the transforms of a data set that keep images."""
     if isinstance(part, (list, tuple)):
-        return [found for item in part for found in _stateful(item)]
+        return [found for item in part for found in stateful_transforms(item)]
     inner = [getattr(part, name, None) for name in ('dataset', 'datasets', 'pipeline', 'transforms')]
     own = [part] if hasattr(part, 'results_cache') else []
-    return own + _stateful([item for item in inner if item is not None])
+    return own + stateful_transforms([item for item in inner if item is not None])
 
 
 def _counts_iterations(runner: Runner) -> bool:
