@@ -54,10 +54,13 @@ def continue_at_position(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
         SetupError: The checkpoint is from the middle of an epoch and the loop starts only at its beginning.
     """
     loop = runner.train_loop
-    position = position_of(checkpoint)
+    meta, position, own = checkpoint['meta'], position_of(checkpoint), _data_of(runner)
     first_batch = position.get('first_batch', 0)
+    changed = [f'{key}={own[key]} instead of {position[key]}' for key in own if own[key] != position.get(key, own[key])]
+    if changed:
+        runner.logger.warning(f'Differs from the uninterrupted training, as it continues with {", ".join(changed)}')
     if isinstance(loop, DefocusEpochBasedTrainLoop | DefocusIterBasedTrainLoop):
-        loop.first_batch = first_batch
+        loop.start_at(meta['epoch'], meta['iter'], first_batch)
         if first_batch:
             runner.logger.info(f'Omits the {first_batch} batches before the checkpoint, without loading them')
     elif first_batch:
@@ -203,11 +206,12 @@ def _order_differences(runner: Runner, own: Position, saved: Position) -> list[s
             f'this run has {shown[0]}, the checkpoint is from the middle of an epoch of {shown[1]}, and the steps of '
             'the remaining epoch would consist of other images'
         )
-    stateful = ', '.join(
-        sorted({type(module).__name__ for module in stateful_transforms(runner.train_dataloader.dataset)})
-    )
-    if stateful:
-        found.append(f'{stateful} keeps images of earlier batches, which no checkpoint from the middle of an epoch has')
+    transforms = sorted({type(found).__name__ for found in stateful_transforms(runner.train_dataloader.dataset)})
+    if transforms:
+        found.append(
+            f'{", ".join(transforms)} of the training set mixes in images of earlier batches, and the checkpoint is '
+            'from the middle of an epoch'
+        )
     return found
 
 

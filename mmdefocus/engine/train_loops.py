@@ -24,6 +24,12 @@ class DefocusEpochBasedTrainLoop(EpochBasedTrainLoop):
 
     first_batch = 0
 
+    def start_at(self, epoch: int, iteration: int, first_batch: int) -> None:
+        """Start at a batch of an epoch; epoch, iteration and batch are counted from 0."""
+        self.first_batch = first_batch
+        # The epochs before may have had another number of batches.
+        self._max_iters = iteration - first_batch + (self._max_epochs - epoch) * len(self.dataloader)
+
     def run(self) -> nn.Module:
         """Train and validate."""
         self.runner.call_hook('before_train')
@@ -82,6 +88,10 @@ class DefocusIterBasedTrainLoop(IterBasedTrainLoop):
         if batches is not None:
             batches.endless = True
             self.dataloader_iterator = _Batches(self.dataloader, batches)
+
+    def start_at(self, epoch: int, iteration: int, first_batch: int) -> None:
+        """Start at an iteration, counted from 0; ``epoch`` has no meaning here."""
+        self.first_batch = first_batch
 
     def run(self) -> nn.Module:
         """Train and validate."""

@@ -14,7 +14,7 @@ CELLS = [
     (Cell('classification', accumulation=True), 6, {'iter_3': 3}),
     (Cell('classification', by_epoch=False, ema=True, accumulation=True), 8, {'iter_6': 6}),
     (Cell('detection'), 4, {'epoch_1': 2, 'iter_3': 3}),
-    (Cell('detection', by_epoch=False, ema=True, drop_path=True), 8, {'iter_5': 5}),
+    (Cell('detection', by_epoch=False, ema=True), 8, {'iter_5': 5}),
 ]
 # No batch statistics, and no numbers that are drawn by process: steps of the same images in any number of processes.
 ALIKE = Cell('classification', drop_path=True, ema=True)

@@ -2,6 +2,7 @@
 
 import itertools
 import runpy
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from unittest.mock import patch
@@ -14,7 +15,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from PIL import Image
 
-from mmdefocus.engine import DefocusEpochBasedTrainLoop, SetupError
+from mmdefocus.engine import SetupError
 from mmdefocus.models.checkpoint import read_checkpoint
 
 HERE = Path(__file__).parent
@@ -27,10 +28,13 @@ custom_hooks = [
     dict(type='CheckpointHook', interval=1, by_epoch=False),
     dict(type='EarlyStoppingHook', monitor='accuracy/top1', patience=3, min_delta=200),
 ]
-train_cfg = dict(max_epochs=2)
+train_cfg = dict(max_epochs=3)
 optim_wrapper = dict(accumulative_counts=2)
 param_scheduler = [
-    dict(type='ReduceOnPlateauLR', monitor='accuracy/top1', rule='greater', threshold=200, patience=0, factor=0.5)
+    dict(
+        type='ReduceOnPlateauLR', monitor='accuracy/top1', rule='greater', threshold=200, threshold_rule='abs',
+        patience=0, factor=0.5,
+    )
 ]
 """
 
@@ -58,10 +62,10 @@ def train(root, monkeypatch):
     monkeypatch.chdir(root)
     monkeypatch.syspath_prepend(root)
 
-    def train(work_dir: str, *words: str | Path, **options: object) -> Path:
+    def train(work_dir: str, *words: str | Path, config: str = 'config.py', **options: object) -> Path:
         settings = [f'{key.replace("__", ".")}={value}' for key, value in options.items()]
         settings.append(f'experiment_name=middle_{next(numbers)}')  # MMEngine keeps state under this name
-        arguments = ['config.py', '--work-dir', work_dir, *map(str, words), '--cfg-options', *settings]
+        arguments = [config, '--work-dir', work_dir, *map(str, words), '--cfg-options', *settings]
         with patch('sys.argv', ['train.py', *arguments]):
             runpy.run_path(str(TOOLS / 'train.py'), run_name='__main__')
         return root / work_dir
@@ -72,6 +76,19 @@ def train(root, monkeypatch):
 @pytest.fixture
 def whole(root, train) -> Path:
     return root / 'whole' if (root / 'whole').exists() else train('whole')
+
+
+@pytest.fixture
+def own_config(root) -> Callable[[str], str]:
+    """Write a config with another ``train_cfg``, and return its name."""
+
+    def write(train_cfg: str) -> str:
+        path = root / f'own_{next(numbers)}.py'
+        text = (root / 'config.py').read_text()
+        path.write_text(text.replace('train_cfg = dict(max_epochs=3)', f'train_cfg = dict(_delete_=True, {train_cfg})'))
+        return path.name
+
+    return write
 
 
 @pytest.fixture
@@ -102,7 +119,7 @@ def without_position(checkpoint):
         ),
         (
             'epoch_1.pth',
-            without_position,
+            lambda checkpoint: (without_position(checkpoint), checkpoint.pop('gradients')),
             'it has no gradients of the 1 batches since the last step of the optimiser (a training of several',
         ),
         (
@@ -120,16 +137,15 @@ def test_a_checkpoint_without_what_it_takes(refused, root, whole, name, change, 
     assert f'or start a new training from its weights, without --resume, with load_from={path}' in message
 
 
-def test_a_training_by_iterations_needs_the_position(refused, root, whole):
+def test_a_training_by_iterations_needs_the_position(refused, root, whole, own_config):
     path = altered(whole, root, 'iter_4.pth', without_position)
-    options = {'train_cfg': '{by_epoch:False,max_iters:6}'}
-    message = refused('other', '--resume', path, **options)
+    message = refused('other', '--resume', path, config=own_config('by_epoch=False, max_iters=9'))
     assert 'it has no position in the data. Resume another checkpoint' in message
 
 
 def test_former_checkpoints_of_the_end_of_an_epoch(train, root, whole):
     path = altered(whole, root, 'epoch_2.pth', without_position)
-    assert (train('longer', '--resume', path, train_cfg__max_epochs=3) / 'epoch_3.pth').is_file()
+    assert (train('former', '--resume', path) / 'epoch_3.pth').is_file()
 
 
 @pytest.mark.parametrize(
@@ -149,11 +165,7 @@ def test_former_checkpoints_of_the_end_of_an_epoch(train, root, whole):
         ),
         (
             {'optim_wrapper__accumulative_counts': 3},
-            'optim_wrapper.accumulative_counts is 3 in the config and 2 in the checkpoint, and iteration 4 is no multip',
-        ),
-        (
-            {'train_cfg': '{by_epoch:False,max_iters:6}'},
-            'the training counts iterations in the config and epochs in the checkpoint',
+            'optim_wrapper.accumulative_counts is 3 in the config and 2 in the checkpoint, and iteration 4 is no',
         ),
     ],
 )
@@ -163,20 +175,24 @@ def test_other_data_is_refused(refused, whole, options, expected):
     assert expected in message
 
 
-def test_the_end_of_an_epoch_allows_other_batches(train, whole):
-    options = {'optim_wrapper__accumulative_counts': 1, 'train_dataloader__batch_size': 3}
-    first = train('first', optim_wrapper__accumulative_counts=1, train_cfg__max_epochs=1)
-    assert (train('second', '--resume', first / 'epoch_1.pth', **options) / 'iter_5.pth').is_file()
+def test_another_kind_of_loop_is_refused(refused, whole, own_config):
+    message = refused('other', '--resume', whole / 'iter_4.pth', config=own_config('by_epoch=False, max_iters=9'))
+    assert 'the training counts iterations in the config and epochs in the checkpoint' in message
 
 
-def test_a_loop_of_the_users_own_is_refused(refused, train, whole):
-    own = "{type:'OwnLoop',max_epochs:2}"
-    message = refused('other', '--resume', whole / 'iter_4.pth', train_cfg=own)
-    assert (
-        'iter_4.pth was saved after 1 batches of an epoch, and OwnLoop cannot start there: set train_cfg.type'
-        in message
-    )
-    assert (train('own', '--resume', whole / 'epoch_1.pth', train_cfg=own) / 'epoch_2.pth').is_file()
+def test_the_end_of_an_epoch_allows_other_batches(train, whole, capsys):
+    """After iteration 6 of two epochs, where a step of two batches ends."""
+    resumed = train('larger', '--resume', whole / 'epoch_2.pth', train_dataloader__batch_size=3)
+    assert sorted(path.name for path in resumed.glob('iter_*.pth')) == ['iter_7.pth', 'iter_8.pth']
+    printed = capsys.readouterr().out
+    assert 'Differs from the uninterrupted training, as it continues with batch_size=3 instead of 2' in printed
+
+
+def test_a_loop_of_the_users_own_is_refused(refused, train, whole, own_config):
+    config = own_config("type='OwnLoop', max_epochs=3")
+    message = refused('other', '--resume', whole / 'iter_4.pth', config=config)
+    assert 'iter_4.pth was saved after 1 batches of an epoch, and OwnLoop cannot start there: set train' in message
+    assert (train('own', '--resume', whole / 'epoch_1.pth', config=config) / 'epoch_3.pth').is_file()
 
 
 def test_a_runner_with_the_loops_of_mmengine_refuses(root, whole, monkeypatch):
@@ -196,7 +212,7 @@ def test_without_seeds_it_is_refused(refused, whole):
 
 
 def test_the_saved_config_names_the_loops_of_mmengine(whole):
-    assert Config.fromfile(whole / 'config.py').train_cfg == dict(by_epoch=True, max_epochs=2)
+    assert Config.fromfile(whole / 'config.py').train_cfg == dict(by_epoch=True, max_epochs=3)
 
 
 def test_the_validation_after_a_checkpoint_is_made_up(train, whole, capsys):
@@ -204,7 +220,7 @@ def test_the_validation_after_a_checkpoint_is_made_up(train, whole, capsys):
     resumed = train('again', '--resume', whole / 'epoch_1.pth')
     printed = capsys.readouterr().out
     assert printed.index('Epoch(val) [1]') < printed.index('Epoch(train) [2]')
-    checkpoints = [read_checkpoint(path / 'epoch_2.pth') for path in (resumed, whole)]
+    checkpoints = [read_checkpoint(path / 'epoch_3.pth') for path in (resumed, whole)]
     rates = [checkpoint['optimizer']['param_groups'][0]['lr'] for checkpoint in checkpoints]
     assert rates[0] == rates[1] == 0.005
     waited = [checkpoint['meta']['position']['kept'] for checkpoint in checkpoints]
@@ -218,13 +234,13 @@ def test_transforms_that_keep_images_are_refused():
 
     from mmdefocus.engine.resume_position import stateful_transforms
 
-    class Images(list):
+    class Images:
         pipeline = Compose([CachedMosaic(img_scale=(8, 8)), Compose([CachedMixUp(img_scale=(8, 8))])])
 
     assert [type(found).__name__ for found in stateful_transforms(Images())] == ['CachedMosaic', 'CachedMixUp']
 
 
-def test_random_image_sizes_go_on(whole):
+def test_random_image_sizes_go_on():
     """MMDetection draws a size for several batches."""
     from types import SimpleNamespace
 
@@ -233,10 +249,10 @@ def test_random_image_sizes_go_on(whole):
     from mmdefocus.engine.resume_position import continue_at_position, parts_with_state
 
     resize = BatchSyncRandomResize((64, 128))
+    loader = torch.utils.data.DataLoader([1])
+    loop = SimpleNamespace(dataloader=loader)
     runner = SimpleNamespace(
-        model=torch.nn.ModuleList([resize]),
-        hooks=[],
-        train_loop=DefocusEpochBasedTrainLoop.__new__(DefocusEpochBasedTrainLoop),
+        model=torch.nn.ModuleList([resize]), hooks=[], train_loop=loop, train_dataloader=loader, optim_wrapper=None
     )
     assert parts_with_state(runner) == [(resize, ('_input_size',))]
     continue_at_position(runner, {'meta': {'position': {'kept': [[(96, 64)]]}}})
