@@ -99,8 +99,8 @@ def checkpoints_within_steps(runner: Runner) -> list[str]:
             batches = hook.interval * (len(runner.train_dataloader) if hook.by_epoch else 1)
             if batches % counts:
                 found.append(
-                    f'A checkpoint every {batches} iterations is no multiple of optim_wrapper.accumulative_counts='
-                    f'{counts}: only every {counts // gcd(batches, counts)}th can be resumed, as the gradients of '
+                    f'Checkpoints are {batches} iterations apart, no multiple of optim_wrapper.accumulative_counts='
+                    f'{counts}: only one in {counts // gcd(batches, counts)} can be resumed, as the gradients of '
                     'several processes are not saved'
                 )
     return found

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from commands import run
+from commands import error_of, run
 from PIL import Image
 from resume_grid import Cell, assert_equal_training, batches_of, train
 from resume_pair import ALIKE, ALIKE_OPTIONS, CELLS
@@ -115,3 +115,17 @@ def test_one_process_takes_the_steps_of_two(pair, name, iteration):
     for part in ('state_dict', 'ema_state_dict'):
         actual, expected = (read_checkpoint(path / 'iter_6.pth')[part] for path in (resumed, whole))
         torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_other_steps_in_the_middle_of_an_epoch_are_refused(pair, capsys):
+    options = {**ALIKE_OPTIONS, 'train_dataloader__batch_size': 2}
+    config, checkpoint = ALIKE.write_config(pair), pair / 'pair_alike' / 'iter_4.pth'
+    message = error_of(capsys, train, pair, config, 'refused', '--resume', checkpoint, **options)
+    assert 'this run has 1 processes with batches of 2, the checkpoint is from the middle of an epoch of 2' in message
+
+
+def test_gradients_of_two_processes_are_not_saved(pair, capsys):
+    cell, _, _ = CELLS[1]
+    path = pair / f'pair_{cell.name}' / 'iter_4.pth'
+    message = error_of(capsys, train, pair, cell.write_config(pair), 'refused', '--resume', path)
+    assert f'{path} cannot be resumed exactly: it has no gradients of the 1 batches since the last step' in message
