@@ -7,7 +7,7 @@ import logging
 
 import torch
 from mmengine.config import Config
-from mmengine.hooks import DistSamplerSeedHook, Hook
+from mmengine.hooks import DistSamplerSeedHook, EarlyStoppingHook, Hook
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
@@ -77,6 +77,9 @@ def _make_resumable(runner: Runner) -> None:
     for hook in [hook for hook in runner.hooks if type(hook) is DistSamplerSeedHook]:
         runner.hooks.remove(hook)
         runner.register_hook(DefocusEpochSeedHook())
+    for hook in [hook for hook in runner.hooks if isinstance(hook, EarlyStoppingHook)]:
+        runner.hooks.remove(hook)
+        runner.register_hook(hook, 'LOW')  # before the checkpoints, which hold its state
 
 
 def dump_predictions(runner: Runner, out: str) -> None:

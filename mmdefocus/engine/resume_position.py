@@ -38,7 +38,14 @@ def store_position(runner: Runner, checkpoint: dict[str, Any], epoch_begin: tupl
     else:  # At the end of an epoch, MMEngine saves the number of the next one.
         first_batch = meta['iter'] - epoch_begin[1] if meta['epoch'] == epoch_begin[0] else 0
     kept = [[getattr(part, name) for name in names] for part, names in parts_with_state(runner)]
-    meta[KEY] = {**_data_of(runner), 'first_batch': first_batch, 'accumulated': accumulated, 'kept': kept}
+    meta[KEY] = {
+        **_data_of(runner),
+        'first_batch': first_batch,
+        'accumulated': accumulated,
+        # With a new best score, MMEngine saves the checkpoint of the epoch again.
+        'is_validated': runner.message_hub.get_info('loop_stage') == 'val',
+        'kept': kept,
+    }
     if accumulated and get_world_size() == 1:
         checkpoint['gradients'] = {
             name: parameter.grad.cpu()
@@ -60,7 +67,7 @@ def continue_at_position(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
     if changed:
         runner.logger.warning(f'Differs from the uninterrupted training, as it continues with {", ".join(changed)}')
     if isinstance(loop, DefocusEpochBasedTrainLoop | DefocusIterBasedTrainLoop):
-        loop.start_at(meta['epoch'], meta['iter'], first_batch)
+        loop.start_at(meta['epoch'], meta['iter'], first_batch, position.get('is_validated', False))
         if first_batch:
             runner.logger.info(f'Omits the {first_batch} batches before the checkpoint, without loading them')
     elif first_batch:
@@ -108,7 +115,11 @@ def checkpoints_within_steps(runner: Runner) -> list[str]:
 
 def parts_with_state(runner: Runner) -> list[tuple[Any, tuple[str, ...]]]:
     """Return the parts whose state MMEngine does not save, with the attributes that hold it."""
-    stopping = [(hook, ('wait_count', 'best_score')) for hook in runner.hooks if isinstance(hook, EarlyStoppingHook)]
+    stopping: list[tuple[Any, tuple[str, ...]]] = [
+        (hook, ('wait_count', 'best_score')) for hook in runner.hooks if isinstance(hook, EarlyStoppingHook)
+    ]
+    if stopping:
+        stopping.append((runner.train_loop, ('stop_training',)))
     # Of MMDetection, which need not be installed.
     resizing = [module for module in runner.model.modules() if type(module).__name__ == 'BatchSyncRandomResize']
     return [*stopping, *((module, ('_input_size',)) for module in resizing)]

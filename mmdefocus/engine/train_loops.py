@@ -16,24 +16,26 @@ class DefocusEpochBasedTrainLoop(EpochBasedTrainLoop):
     """``EpochBasedTrainLoop`` that can start in the middle of an epoch. The tools use it in place of MMEngine's.
 
     It does not load the batches before. A training that resumes at the end of an epoch first runs the validation that
-    belongs to this epoch: it follows the checkpoint and may not have come to its end.
+    belongs to this epoch, unless the checkpoint was saved after it: it may not have come to its end.
 
     Attributes:
         first_batch: Number of the first batch of the coming epoch, other than 0 only after resuming.
+        is_validated: The checkpoint was saved after the validation of its epoch.
     """
 
     first_batch = 0
+    is_validated = False
 
-    def start_at(self, epoch: int, iteration: int, first_batch: int) -> None:
+    def start_at(self, epoch: int, iteration: int, first_batch: int, is_validated: bool) -> None:
         """Start at a batch of an epoch; epoch, iteration and batch are counted from 0."""
-        self.first_batch = first_batch
+        self.first_batch, self.is_validated = first_batch, is_validated
         # The epochs before may have had another number of batches.
         self._max_iters = iteration - first_batch + (self._max_epochs - epoch) * len(self.dataloader)
 
     def run(self) -> nn.Module:
         """Train and validate."""
         self.runner.call_hook('before_train')
-        if self._epoch > 0 and not self.first_batch:
+        if self._epoch > 0 and not self.first_batch and not self.is_validated:
             self._validate()
         while self._epoch < self._max_epochs and not self.stop_training:
             self.run_epoch()
@@ -78,9 +80,11 @@ class DefocusIterBasedTrainLoop(IterBasedTrainLoop):
 
     Attributes:
         first_batch: Number of the first batch, other than 0 only after resuming.
+        is_validated: The checkpoint was saved after the validation of its iteration.
     """
 
     first_batch = 0
+    is_validated = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -89,16 +93,16 @@ class DefocusIterBasedTrainLoop(IterBasedTrainLoop):
             batches.endless = True
             self.dataloader_iterator = _Batches(self.dataloader, batches)
 
-    def start_at(self, epoch: int, iteration: int, first_batch: int) -> None:
+    def start_at(self, epoch: int, iteration: int, first_batch: int, is_validated: bool) -> None:
         """Start at an iteration, counted from 0; ``epoch`` has no meaning here."""
-        self.first_batch = first_batch
+        self.first_batch, self.is_validated = first_batch, is_validated
 
     def run(self) -> nn.Module:
         """Train and validate."""
         self.runner.call_hook('before_train')
         self.runner.call_hook('before_train_epoch')
         self.dataloader_iterator.skip_iter(self.first_batch)
-        if self._iter > 0:
+        if self._iter > 0 and not self.is_validated:
             self._validate()
         while self._iter < self._max_iters and not self.stop_training:
             self.runner.model.train()

@@ -215,16 +215,19 @@ def test_the_saved_config_names_the_loops_of_mmengine(whole):
     assert Config.fromfile(whole / 'config.py').train_cfg == dict(by_epoch=True, max_epochs=3)
 
 
-def test_the_validation_after_a_checkpoint_is_made_up(train, whole, capsys):
-    """It lowers the learning rate and counts towards an early stop, as it does without an interruption."""
-    resumed = train('again', '--resume', whole / 'epoch_1.pth')
-    printed = capsys.readouterr().out
-    assert printed.index('Epoch(val) [1]') < printed.index('Epoch(train) [2]')
-    checkpoints = [read_checkpoint(path / 'epoch_3.pth') for path in (resumed, whole)]
+@pytest.mark.parametrize('save_best', [False, True])
+def test_every_validation_counts_once(train, whole, capsys, save_best):
+    """It lowers the learning rate and counts towards an early stop. With a new best score, its checkpoint is later."""
+    options = {'default_hooks__checkpoint__save_best': 'accuracy/top1'} if save_best else {}
+    uninterrupted = train('whole_best', **options) if save_best else whole
+    capsys.readouterr()
+    resumed = train(f'again_{save_best}', '--resume', uninterrupted / 'epoch_1.pth', **options)
+    assert ('Epoch(val) [1]' in capsys.readouterr().out.partition('Epoch(train) [2]')[0]) is not save_best
+    checkpoints = [read_checkpoint(path / 'epoch_3.pth') for path in (resumed, uninterrupted)]
     rates = [checkpoint['optimizer']['param_groups'][0]['lr'] for checkpoint in checkpoints]
     assert rates[0] == rates[1] == 0.005
     waited = [checkpoint['meta']['position']['kept'] for checkpoint in checkpoints]
-    assert waited[0] == waited[1] != [[0, -float('inf')]]
+    assert waited[0] == waited[1] == [[1, pytest.approx(100 / 3)], [False]]
 
 
 def test_transforms_that_keep_images_are_refused():
