@@ -37,7 +37,7 @@ def store_position(runner: Runner, checkpoint: dict[str, Any], epoch_begin: tupl
         first_batch = meta['iter']
     else:  # At the end of an epoch, MMEngine saves the number of the next one.
         first_batch = meta['iter'] - epoch_begin[1] if meta['epoch'] == epoch_begin[0] else 0
-    kept = [[getattr(part, name) for name in names] for part, names in parts_with_state(runner)]
+    kept = {key: [getattr(part, name) for name in names] for key, (part, names) in parts_with_state(runner).items()}
     meta[KEY] = {
         **_data_of(runner),
         'first_batch': first_batch,
@@ -46,7 +46,7 @@ def store_position(runner: Runner, checkpoint: dict[str, Any], epoch_begin: tupl
         'is_validated': runner.message_hub.get_info('loop_stage') == 'val',
         'kept': kept,
     }
-    if accumulated and get_world_size() == 1:
+    if accumulated and 'optimizer' in checkpoint and get_world_size() == 1:
         checkpoint['gradients'] = {
             name: parameter.grad.cpu()
             for name, parameter in _unwrapped(runner.model).named_parameters()
@@ -85,8 +85,8 @@ def continue_at_position(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
             f'Restored the gradients of the {position["accumulated"]} batches since the last step of the optimiser: a '
             'warning that they are lost is wrong'
         )
-    for (part, names), values in zip(parts_with_state(runner), position.get('kept', []), strict=False):
-        for name, value in zip(names, values, strict=True):
+    for key, (part, names) in parts_with_state(runner).items():
+        for name, value in zip(names, position.get('kept', {}).get(key, ()), strict=False):
             setattr(part, name, value)
 
 
@@ -113,16 +113,20 @@ def checkpoints_within_steps(runner: Runner) -> list[str]:
     return found
 
 
-def parts_with_state(runner: Runner) -> list[tuple[Any, tuple[str, ...]]]:
-    """Return the parts whose state MMEngine does not save, with the attributes that hold it."""
-    stopping: list[tuple[Any, tuple[str, ...]]] = [
-        (hook, ('wait_count', 'best_score')) for hook in runner.hooks if isinstance(hook, EarlyStoppingHook)
-    ]
-    if stopping:
-        stopping.append((runner.train_loop, ('stop_training',)))
-    # Of MMDetection, which need not be installed.
-    resizing = [module for module in runner.model.modules() if type(module).__name__ == 'BatchSyncRandomResize']
-    return [*stopping, *((module, ('_input_size',)) for module in resizing)]
+def parts_with_state(runner: Runner) -> dict[str, tuple[Any, tuple[str, ...]]]:
+    """Return the parts whose state MMEngine does not save, by name, with the attributes that hold it."""
+    parts: dict[str, tuple[Any, tuple[str, ...]]] = {
+        f'early stopping by {hook.monitor}': (hook, ('wait_count', 'best_score'))
+        for hook in runner.hooks
+        if isinstance(hook, EarlyStoppingHook)
+    }
+    if parts:
+        parts['training loop'] = (runner.train_loop, ('stop_training',))
+    for name, module in runner.model.named_modules():
+        # Of MMDetection, which need not be installed.
+        if type(module).__name__ == 'BatchSyncRandomResize':
+            parts[name] = (module, ('_input_size',))
+    return parts
 
 
 def position_of(checkpoint: Mapping[str, Any]) -> Position:

@@ -227,7 +227,8 @@ def test_every_validation_counts_once(train, whole, capsys, save_best):
     rates = [checkpoint['optimizer']['param_groups'][0]['lr'] for checkpoint in checkpoints]
     assert rates[0] == rates[1] == 0.005
     waited = [checkpoint['meta']['position']['kept'] for checkpoint in checkpoints]
-    assert waited[0] == waited[1] == [[1, pytest.approx(100 / 3)], [False]]
+    kept = {'early stopping by accuracy/top1': [1, pytest.approx(100 / 3)], 'training loop': [False]}
+    assert waited[0] == waited[1] == kept
 
 
 def test_transforms_that_keep_images_are_refused():
@@ -257,6 +258,6 @@ def test_random_image_sizes_go_on():
     runner = SimpleNamespace(
         model=torch.nn.ModuleList([resize]), hooks=[], train_loop=loop, train_dataloader=loader, optim_wrapper=None
     )
-    assert parts_with_state(runner) == [(resize, ('_input_size',))]
-    continue_at_position(runner, {'meta': {'position': {'kept': [[(96, 64)]]}}})
+    assert parts_with_state(runner) == {'0': (resize, ('_input_size',))}
+    continue_at_position(runner, {'meta': {'position': {'kept': {'0': [(96, 64)]}}}})
     assert resize._input_size == (96, 64)
