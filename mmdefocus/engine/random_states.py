@@ -17,21 +17,16 @@ def gather_random_states() -> list[State]:
     All processes must call it. The states hold tensors and plain Python values only, so that a checkpoint with them can
     be read without running code.
     """
-    return all_gather_object(_state())
+    return all_gather_object(random_state())
 
 
 def restore_random_states(states: list[State]) -> None:
     """Set the generators of this process to the state of its rank."""
-    state = states[get_rank()]
-    random.setstate(_tuples(state['python']))
-    name, keys, *rest = state['numpy']
-    np.random.set_state((name, keys.numpy(), *rest))  # noqa: NPY002 (transforms draw from it)
-    torch.set_rng_state(state['torch'])
-    if state['cuda'] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state['cuda'])
+    restore_random_state(states[get_rank()])
 
 
-def _state() -> State:
+def random_state() -> State:
+    """Return the state of the generators of this process. A GPU is not waited for."""
     name, keys, *rest = np.random.get_state()  # noqa: NPY002
     return dict(
         python=random.getstate(),
@@ -39,6 +34,16 @@ def _state() -> State:
         torch=torch.get_rng_state(),
         cuda=_cuda_state(),
     )
+
+
+def restore_random_state(state: State) -> None:
+    """Set the generators of this process to a state of :func:`random_state`."""
+    random.setstate(_tuples(state['python']))
+    name, keys, *rest = state['numpy']
+    np.random.set_state((name, keys.numpy(), *rest))  # noqa: NPY002 (transforms draw from it)
+    torch.set_rng_state(state['torch'])
+    if state['cuda'] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state['cuda'])
 
 
 def _cuda_state() -> Tensor | None:

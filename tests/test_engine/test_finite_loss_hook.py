@@ -2,11 +2,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import nn
+from torch.optim import SGD
 from torch.utils.data import DataLoader
 
 from mmdefocus.engine import DefocusFiniteLossHook
@@ -166,7 +169,7 @@ def test_forward_of_another_hook_is_kept():
     model = Model(fault=None)
     own = model.forward = lambda *args, **kwargs: None
     hook = DefocusFiniteLossHook()
-    runner = SimpleNamespace(model=model, iter=0)
+    runner = SimpleNamespace(model=model, optim_wrapper=OptimWrapper(SGD(model.parameters(), 0.1)))
     hook.before_train(runner)
     assert model.forward is not own
     hook.after_train(runner)
@@ -193,12 +196,14 @@ def test_chance_is_repeated(tmp_path):
         ('head.aux_fc.bias', r'is head.aux_fc \(Linear\); 1 parameters'),
     ],
 )
-def test_classifier(broken, message):
+def test_classifier(tmp_path, broken, message):
     head = DefocusClsHead(num_classes=3, in_channels=16)
     backbone = DefocusMamba(ARCH, out_type='raw', drop_path_rate=0.5)
     model = MODELS.build({'type': 'ImageClassifier', '_scope_': 'mmpretrain', 'backbone': backbone, 'head': head})
     model.get_parameter(broken).data.view(-1)[0] = torch.nan
-    DefocusFiniteLossHook().before_train(SimpleNamespace(model=model, iter=7))
+    wrapper = OptimWrapper(SGD(model.parameters(), 0.1))
+    facts = dict(iter=7, epoch=0, work_dir=str(tmp_path), cfg=Config())
+    DefocusFiniteLossHook().before_train(SimpleNamespace(model=model, optim_wrapper=wrapper, **facts))
     samples = [DataSample().set_gt_label(label) for label in (0, 2)]
     with pytest.raises(
         RuntimeError, match=rf'iteration 7 is not finite.*{message} are not finite.*among them {broken}'

@@ -1,0 +1,114 @@
+"""Build the model of a captured training step."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import mmengine.registry.registry
+import torch
+from mmengine.config import ConfigDict
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.utils import import_modules_from_strings
+from torch import nn
+
+from mmdefocus.openmmlab import import_quietly
+
+from .errors import UsageError
+
+TRUSTED = ('mmdefocus', 'mmengine', 'mmcv', 'mmdet', 'mmpretrain')
+
+
+def build_captured_model(capture: dict[str, Any], import_code: bool = False) -> nn.Module:
+    """Build the model that a capture's config describes, without its weights.
+
+    Args:
+        capture: Content of the file.
+        import_code: Import the modules that the config names, and classes by their import path. Without it, only
+            registered classes of mmdefocus and OpenMMLab are used, because the file may come from someone else.
+
+    Raises:
+        UsageError: The config has no model, or one that cannot be built.
+    """
+    config = ConfigDict(capture['config'])
+    if not isinstance(config.get('model'), dict):
+        raise UsageError('the capture has no config of a model: the training was not built from a config file')
+    imports = (config.get('custom_imports') or {}).get('imports', [])
+    imports = [imports] if isinstance(imports, str) else list(imports)
+    foreign = [name for name in imports if name.partition('.')[0] not in TRUSTED]
+    if foreign and not import_code:
+        raise UsageError(
+            f'the config of the capture imports {", ".join(foreign)}, which may run any code. If you trust the file and '
+            'these modules, add --import-code'
+        )
+    import_quietly('mmdet.datasets', 'mmpretrain.datasets')
+    try:
+        import_modules_from_strings(imports)
+        with DefaultScope.overwrite_default_scope(config.get('default_scope')), _lookup_by_path(import_code):
+            if config.get('data_preprocessor') is not None:  # as MMEngine's runner
+                config.model.setdefault('data_preprocessor', config.data_preprocessor)
+            model = MODELS.build(config.model)
+    except Exception as error:  # code of the user builds the model
+        raise UsageError(f'the model of the capture cannot be built ({type(error).__name__}: {error})') from error
+    return revert_sync_batchnorm(model)
+
+
+def load_captured_state(model: nn.Module, capture: dict[str, Any]) -> None:
+    """Give a model the weights, buffers and attributes of the captured one.
+
+    Raises:
+        UsageError: The model that the config describes has other tensors.
+    """
+    for part, tensors in (('parameters', model.named_parameters()), ('buffers', model.named_buffers())):
+        own, captured = dict(tensors), capture['model'][part]
+        different = sorted({*own} ^ {*captured}) or [name for name in own if own[name].shape != captured[name].shape]
+        if different:
+            raise UsageError(
+                f'the model that the config of the capture describes has other {part} than the captured one '
+                f'({len(different)}, among them {different[0]}); a hook has changed it, or the installed packages have '
+                f'other versions than those of the capture: {capture["versions"]}'
+            )
+        for name, tensor in own.items():
+            tensor.data = captured[name].to(tensor.device, copy=True)
+    for name, module in model.named_modules():
+        for key, value in capture['attributes'].get(name, {}).items():
+            if type(vars(module).get(key)) in (bool, int, float):
+                setattr(module, key, value)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in capture['frozen'])
+
+
+@contextmanager
+def numeric_settings_of(capture: dict[str, Any]) -> Iterator[None]:
+    """Apply the settings of PyTorch that change rounding, inside the block."""
+    settings = capture['settings']
+    environment = {} if settings['operator_backend'] is None else {'MMDEFOCUS_BACKEND': settings['operator_backend']}
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    flags = torch.backends.cudnn.flags(
+        enabled=torch.backends.cudnn.enabled,
+        benchmark=settings['cudnn_benchmark'],
+        deterministic=settings['cudnn_deterministic'],
+        allow_tf32=settings['cudnn_allow_tf32'],
+    )
+    torch.set_num_threads(settings['threads'])
+    torch.set_float32_matmul_precision(settings['float32_matmul_precision'])
+    torch.use_deterministic_algorithms(settings['deterministic_algorithms'])
+    try:
+        with flags, mock.patch.dict('os.environ', environment):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(precision)
+        torch.use_deterministic_algorithms(deterministic)
+
+
+@contextmanager
+def _lookup_by_path(allowed: bool) -> Iterator[None]:
+    """Without permission, keep registries from importing a ``type`` that is not registered but an import path."""
+    if allowed:
+        yield
+        return
+    with mock.patch.object(mmengine.registry.registry, 'get_object_from_string', return_value=None):
+        yield

@@ -1,0 +1,281 @@
+"""Search for the operator that makes the first non-finite value of a training step.
+
+Masks hold infinities on purpose, and an infinity that is masked out does no harm. So the search follows the non-finite
+values of every tensor back to the operator that made them, and the result of the step selects one of these origins.
+"""
+
+import bisect
+import itertools
+import math
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from .magnitudes import Magnitudes, is_finite, is_float, magnitudes
+from .module_calls import observed_modules
+from .plain_batch import tensors_of
+from .random_draws import RandomDraws
+
+# Their results hold whatever was in memory.
+_UNINITIALISED = {'empty', 'empty_like', 'empty_strided', 'empty_permuted', 'new_empty', 'new_empty_strided', 'resize_'}
+# They write a given constant, of which an infinity is meant.
+_CONSTANTS = {'full', 'full_like', 'new_full', 'fill', 'fill_', 'masked_fill', 'masked_fill_', 'scalar_tensor'}
+_CONSTANTS |= {'constant_pad_nd', 'lift_fresh', 'lift_fresh_copy'}
+
+OperatorKey = tuple[str, str, str, int]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where non-finite values come from.
+
+    Attributes:
+        kind: ``operator`` made them of finite inputs; ``constant``: they were written on purpose; ``weights`` or
+            ``data``: they were there before the step; ``outside``: code other than PyTorch operators made them;
+            ``uninitialised``: memory that nothing has written yet.
+        module: Name of the module that ran, or of the parameter, or ``''`` for the model itself.
+        operator: Name of the operator, such as ``aten::exp`` or ``mmdefocus::defocus_scan``.
+        node: Name of the step of the backward pass, such as ``SqrtBackward0``, or ``''`` in the forward pass.
+        key: Identifies the call in a repetition of the step.
+        inputs: Numbers of the floating-point arguments, counted from 0, and their values.
+        output: Values of the first non-finite output.
+        samples: Numbers of the images of the batch with non-finite values, where the output tells.
+        order: Number of the operator in the step.
+        calls: Number of calls of modules that had begun.
+    """
+
+    kind: str
+    module: str
+    operator: str
+    node: str = ''
+    key: OperatorKey | None = None
+    inputs: tuple[tuple[int, Magnitudes], ...] = ()
+    output: Magnitudes | None = None
+    samples: tuple[int, ...] = ()
+    order: int = -1
+    calls: int = 0
+
+    @property
+    def harmless(self) -> bool:
+        """Return True if infinities of this origin are no fault by themselves."""
+        return self.kind in ('constant', 'uninitialised')
+
+
+@dataclass
+class ModuleCall:
+    """One call of a module: its name, class, and the magnitudes of the largest input and output with numbers."""
+
+    name: str
+    kind: str
+    number: int
+    inner_calls: int = 0
+    input: Magnitudes | None = None
+    output: Magnitudes | None = None
+
+
+@dataclass
+class _Running:
+    call: ModuleCall
+    is_in_backward: bool = field(default_factory=lambda: _node() is not None)
+
+
+class OperatorWatch(TorchDispatchMode):
+    """Context in which a model runs forward and backward.
+
+    Every operator waits for the GPU: this is for the repetition of a single step.
+
+    Args:
+        model: Model.
+        batch: Arguments of its call.
+        draws: Random numbers that another watch has recorded, to be used again in another floating-point type; None
+            records them.
+        look_at: Operator of another watch whose inputs and output are summarised here too.
+
+    Attributes:
+        calls: Calls of modules in the order of their beginning.
+        latest: Origin of the newest non-finite result that was not made on purpose.
+        seen: Inputs and output of ``look_at``.
+        draws: Random numbers of the step.
+    """
+
+    def __init__(
+        self, model: nn.Module, batch: Any, draws: RandomDraws | None = None, look_at: OperatorKey | None = None
+    ) -> None:
+        super().__init__()
+        self.calls: list[ModuleCall] = []
+        self.latest: Origin | None = None
+        self.seen: tuple[tuple[tuple[int, Magnitudes], ...], Magnitudes] | None = None
+        self.draws = RandomDraws() if draws is None else draws.again()
+        self._look_at = look_at
+        self._model = model
+        self._batch_size = next((len(tensor) for tensor in tensors_of(batch) if tensor.dim() > 1), 0)
+        self._running: list[_Running] = []
+        self._numbers: Counter[Any] = Counter()
+        self._order = itertools.count()
+        self._observation: AbstractContextManager[None] | None = None
+        self._is_observing = False
+        # A step of the backward pass belongs to the module that ran when autograd recorded it.
+        self._recorded: list[tuple[int, str]] = [(0, '')]
+        self._origins: dict[int, Origin] = {}  # by storage
+        for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
+            self._mark(tensor, Origin('weights', name, ''))
+        for tensor in tensors_of(batch):
+            self._mark(tensor, Origin('data', '', ''))
+
+    def __enter__(self) -> 'OperatorWatch':
+        self._observation = observed_modules(self._model, self._enter_module, self._leave_module)
+        self._observation.__enter__()
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        assert self._observation is not None
+        self._observation.__exit__(*error)
+
+    def origin_of(self, tensor: Tensor) -> Origin | None:
+        """Return the origin of the non-finite values of a result; None if it is finite."""
+        if not is_float(tensor) or is_finite(tensor):
+            return None
+        return self._origins.get(_storage(tensor)) or Origin('outside', self._module(), '')
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        if self._is_observing:
+            return function(*args, **kwargs)
+        with torch._C.DisableTorchFunction():  # a mode around this one may convert types
+            return self._call(function, args, kwargs)
+
+    def _call(self, function: Any, args: Any, kwargs: dict) -> Any:
+        inputs = [(number, x) for number, x in enumerate(tree_leaves((args, kwargs))) if is_float(x)]
+        key = self._key(function)
+        # An operator that works in place overwrites its input.
+        looks = key == self._look_at
+        before = _summarised(inputs) if looks or function._schema.is_mutable else None
+        bad = [x for _, x in inputs if not is_finite(x)]
+        parents = [self._origins.get(_storage(x)) or Origin('outside', self._module(), '') for x in bad]
+        had_nan = any(bool(x.isnan().any()) for x in bad)
+        shared = {_storage(x) for _, x in inputs}
+        result = self.draws.call(function, args, kwargs)
+        outputs = [x for x in tree_leaves(result) if is_float(x)]
+        if looks and outputs:
+            self.seen = (before or (), magnitudes(outputs[0]))
+        order = next(self._order)
+        for output in outputs:
+            storage = _storage(output)
+            if is_finite(output):
+                if storage not in shared or output.nbytes == output.untyped_storage().nbytes():
+                    self._origins.pop(storage, None)
+                continue
+            origin = self._inherited(parents, had_nan, output)
+            if origin is None:
+                summaries = _summarised(inputs) if before is None else before
+                origin = self._new_origin(function, args, key, summaries, output, order)
+            self._origins[storage] = origin
+            if not origin.harmless:
+                self.latest = origin
+        return result
+
+    @staticmethod
+    def _inherited(parents: list[Origin], had_nan: bool, output: Tensor) -> Origin | None:
+        faults = [origin for origin in parents if not origin.harmless]
+        if faults:
+            return min(faults, key=lambda origin: origin.order)
+        makes_nan = bool(output.isnan().any()) and not had_nan
+        return parents[0] if parents and not makes_nan else None
+
+    def _new_origin(
+        self,
+        function: Any,
+        args: Any,
+        key: OperatorKey,
+        inputs: tuple[tuple[int, Magnitudes], ...],
+        output: Tensor,
+        order: int,
+    ) -> Origin:
+        short = function._schema.name.removeprefix('aten::')
+        constants = [x for x in tree_leaves(args) if isinstance(x, float) and not math.isfinite(x)]
+        if short in _UNINITIALISED:
+            kind = 'uninitialised'
+        elif short in _CONSTANTS and (constants or short.startswith('lift')):
+            kind = 'constant'
+        else:
+            kind = 'operator'
+        samples: Sequence[int] = ()
+        if output.dim() > 1 and len(output) == self._batch_size:
+            samples = (~output.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+        return Origin(
+            kind=kind,
+            module=key[0],
+            operator=function._schema.name,
+            node=key[1],
+            key=key,
+            inputs=inputs,
+            output=magnitudes(output),
+            samples=tuple(samples),
+            order=order,
+            calls=len(self.calls),
+        )
+
+    def _mark(self, tensor: Tensor, origin: Origin) -> None:
+        if is_float(tensor) and not is_finite(tensor):
+            self._origins[_storage(tensor)] = origin
+
+    def _key(self, function: Any) -> OperatorKey:
+        node = _node()
+        name = (self._module(), '' if node is None else node.name(), function._schema.name)
+        self._numbers[name] += 1
+        return *name, self._numbers[name]
+
+    def _module(self) -> str:
+        """Return the name of the module to which the present operator belongs."""
+        node = _node()
+        if self._running and (node is None or self._running[-1].is_in_backward):
+            return self._running[-1].call.name
+        if node is None:
+            return ''
+        number = node._sequence_nr()
+        return self._recorded[bisect.bisect_right(self._recorded, number, key=lambda entry: entry[0]) - 1][1]
+
+    def _enter_module(self, name: str, inputs: Any) -> None:
+        self._numbers[name] += 1
+        call = ModuleCall(name, type(self._model.get_submodule(name)).__name__, self._numbers[name])
+        call.input = self._largest(inputs)
+        for running in self._running:
+            running.call.inner_calls += 1
+        self.calls.append(call)
+        self._running.append(_Running(call))
+        self._recorded.append((torch._C._autograd._get_sequence_nr(), name))
+
+    def _leave_module(self, name: str, output: Any) -> None:
+        self._running.pop().call.output = self._largest(output)
+        self._recorded.append((torch._C._autograd._get_sequence_nr(), self._module()))
+
+    def _largest(self, values: Any) -> Magnitudes | None:
+        """Summarise the tensor with the largest magnitude; NaN is the largest."""
+        self._is_observing = True
+        try:
+            with torch._C.DisableTorchFunction():
+                found = [magnitudes(x) for x in tensors_of(values) if is_float(x)]
+        finally:
+            self._is_observing = False
+        return max(found, key=lambda x: math.inf if math.isnan(x.largest) else x.largest, default=None)
+
+
+def _summarised(inputs: list[tuple[int, Tensor]]) -> tuple[tuple[int, Magnitudes], ...]:
+    return tuple((number, magnitudes(x)) for number, x in inputs)
+
+
+def _node() -> Any:
+    return torch._C._current_autograd_node()
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
