@@ -15,14 +15,15 @@ WITHIN_MODEL = '(between the modules)'
 def place(origin: Origin) -> str:
     """Return where the first non-finite value arises: its module, pass and operator."""
     module = origin.module or WITHIN_MODEL
-    if origin.kind == 'weights':
-        return f'{module}, a weight or buffer that was not finite before the step'
-    if origin.kind == 'data':
-        return 'the micro-batch, which was not finite before the step'
-    if origin.kind == 'outside':
-        return f'{module}, in code that does not run as an operator of PyTorch'
     step = f'backward pass ({origin.node})' if origin.node else 'forward pass'
-    return f'{module}, {step}, operator {origin.operator}'
+    operator = f'{module}, {step}, operator {origin.operator}'
+    if origin.kind == 'weights':
+        return f'{origin.tensor}, which was not finite before the step; first read by {operator}'
+    if origin.kind == 'data':
+        return f'the micro-batch, which was not finite before the step; first read by {operator}'
+    if origin.kind == 'outside':
+        return f'code that does not run as an operator of PyTorch; first read by {operator}'
+    return operator
 
 
 def cause(replay: Replay) -> str:
@@ -36,8 +37,8 @@ def cause(replay: Replay) -> str:
         return 'data: see the images below, and their annotations'
     if origin.kind == 'constant':
         return 'the model writes an infinity here, and does not mask it out'
-    if origin.output is None:
-        return 'unknown: run the code of this module by itself'
+    if origin.kind == 'outside' or origin.output is None:
+        return 'unknown: look at the code of the module before this operator'
     others = [run for run in replay.runs[1:] if run.operator is not None]
     finite = next((run for run in others if run.operator is not None and run.operator[1].finite), None)
     if finite is not None:

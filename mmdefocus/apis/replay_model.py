@@ -39,8 +39,8 @@ def build_captured_model(capture: dict[str, Any], import_code: bool = False) -> 
     foreign = [name for name in imports if name.partition('.')[0] not in TRUSTED]
     if foreign and not import_code:
         raise UsageError(
-            f'the config of the capture imports {", ".join(foreign)}, which may run any code. If you trust the file and '
-            'these modules, add --import-code'
+            f'the config of the capture imports {", ".join(foreign)}, which may run any code. If you trust the '
+            'file and these modules, add --import-code'
         )
     import_quietly('mmdet.datasets', 'mmpretrain.datasets')
     try:

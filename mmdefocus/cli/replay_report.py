@@ -86,11 +86,11 @@ def _result(replay: Replay) -> str:
     run = replay.original
     if run.error is not None:
         return run.error
-    values = ', '.join(f'{name}={value:g}' for name, value in run.losses.items() if 'loss' in name)
+    total = f'loss={run.losses["loss"]:g}'
     differing = replay.different_losses
     if not differing:
-        return f'{values}, equal to the recorded losses'
-    return f'{values}; different from the recorded losses: {", ".join(differing)}'
+        return f'{total}; all {len(run.losses)} losses equal those of the training bit by bit'
+    return f'{total}; losses that differ from those of the training: {", ".join(differing)}'
 
 
 def _layers(replay: Replay, all_layers: bool) -> Table:
@@ -116,9 +116,8 @@ def _layers(replay: Replay, all_layers: bool) -> Table:
     for call in before if all_layers else before[-BEFORE:]:
         add(call)
     if origin is not None:
-        kinds = [call.kind for call in calls if call.name == origin.module]
-        kind = kinds[0] if kinds else origin.kind
-        operator = f'{origin.operator or origin.kind}{" (backward)" if origin.node else ""}'
+        kind = next(call.kind for call in calls if call.name == origin.module)
+        operator = f'{origin.operator}{" (backward)" if origin.node else ""}'
         table.add_row(f'> {origin.module or WITHIN_MODEL}', kind, operator, *map(_operator_cell, replay.runs))
     for call in after if all_layers else after[:AFTER]:
         add(call)

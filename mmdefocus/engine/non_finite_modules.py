@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from .module_calls import observed_modules
-from .operator_watch import Origin, OperatorWatch
+from .operator_watch import OperatorWatch, Origin
 from .plain_batch import tensors_of
 
 
@@ -48,7 +48,8 @@ def first_non_finite_output(model: nn.Module, args: tuple, kwargs: dict[str, Any
         where = f'Its origin is between the modules of {type(model).__name__}, or in the loss itself'
     else:
         (name,) = origins
-        where = f'The first module with finite inputs and an output that is not is {name} ({_kind(model, name)})'
+        kind = type(model.get_submodule(name)).__name__
+        where = f'The first module with finite inputs and an output that is not is {name} ({kind})'
         broken.sort(key=lambda parameter: not parameter.startswith(f'{name}.'))
     if broken:
         where += f'; {len(broken)} parameters are not finite since an earlier step, among them {broken[0]}'
@@ -89,22 +90,18 @@ def origin_of_gradients(model: nn.Module, watch: OperatorWatch) -> Origin | None
 
 def describe_gradient_origin(model: nn.Module, origin: Origin) -> str:
     """Return a sentence about the origin of a non-finite gradient, without its full stop."""
-    name = f'{origin.module} ({_kind(model, origin.module)})' if origin.module else type(model).__name__
-    if origin.kind != 'operator':
-        return f'It begins with values of {name} that are not finite ({origin.kind})'
+    kind = type(model.get_submodule(origin.module)).__name__
+    name = f'{origin.module} ({kind})' if origin.module else kind
+    if origin.kind == 'weights':
+        return f'The parameter or buffer {origin.tensor} is not finite since an earlier step; {name} reads it first'
+    if origin.kind == 'data':
+        return f'The micro-batch holds values that are not finite; {name} reads them first'
     if not origin.node:
-        return f'It begins in the forward pass of {name}, whose {origin.operator} makes values that are not finite'
+        return f'It begins in the forward pass of {name}, where {origin.operator} makes values that are not finite'
     return (
-        f'The first module in the backward pass with a finite gradient of its output and one of its input or '
+        'The first module in the backward pass with a finite gradient of its output and one of its input or '
         f'parameters that is not is {name}: {origin.operator} in {origin.node}'
     )
-
-
-def _kind(model: nn.Module, name: str) -> str:
-    try:
-        return type(model.get_submodule(name)).__name__
-    except AttributeError:  # a parameter or a buffer
-        return 'parameter'
 
 
 def _is_finite(value: Any, in_samples: bool = True) -> bool:

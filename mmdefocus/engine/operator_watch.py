@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ _CONSTANTS = {'full', 'full_like', 'new_full', 'fill', 'fill_', 'masked_fill', '
 _CONSTANTS |= {'constant_pad_nd', 'lift_fresh', 'lift_fresh_copy'}
 
 OperatorKey = tuple[str, str, str, int]
+Summaries = tuple[tuple[int, Magnitudes], ...]  # numbers of arguments and their values
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,9 @@ class Origin:
         kind: ``operator`` made them of finite inputs; ``constant``: they were written on purpose; ``weights`` or
             ``data``: they were there before the step; ``outside``: code other than PyTorch operators made them;
             ``uninitialised``: memory that nothing has written yet.
-        module: Name of the module that ran, or of the parameter, or ``''`` for the model itself.
+        tensor: Name of the parameter or buffer, for the kind ``weights``.
+        module: Name of the module that ran; ``''`` is the model itself. This and the following attributes describe the
+            operator that made the values or, for the other kinds, that read them first.
         operator: Name of the operator, such as ``aten::exp`` or ``mmdefocus::defocus_scan``.
         node: Name of the step of the backward pass, such as ``SqrtBackward0``, or ``''`` in the forward pass.
         key: Identifies the call in a repetition of the step.
@@ -52,11 +55,12 @@ class Origin:
     """
 
     kind: str
-    module: str
-    operator: str
+    tensor: str = ''
+    module: str = ''
+    operator: str = ''
     node: str = ''
     key: OperatorKey | None = None
-    inputs: tuple[tuple[int, Magnitudes], ...] = ()
+    inputs: Summaries = ()
     output: Magnitudes | None = None
     samples: tuple[int, ...] = ()
     order: int = -1
@@ -111,7 +115,7 @@ class OperatorWatch(TorchDispatchMode):
         super().__init__()
         self.calls: list[ModuleCall] = []
         self.latest: Origin | None = None
-        self.seen: tuple[tuple[tuple[int, Magnitudes], ...], Magnitudes] | None = None
+        self.seen: tuple[Summaries, Magnitudes] | None = None
         self.draws = RandomDraws() if draws is None else draws.again()
         self._look_at = look_at
         self._model = model
@@ -124,10 +128,13 @@ class OperatorWatch(TorchDispatchMode):
         # A step of the backward pass belongs to the module that ran when autograd recorded it.
         self._recorded: list[tuple[int, str]] = [(0, '')]
         self._origins: dict[int, Origin] = {}  # by storage
-        for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
-            self._mark(tensor, Origin('weights', name, ''))
+        for name, tensor in model.named_parameters():
+            self._mark(tensor, Origin('weights', name))
+        for name, tensor in model.named_buffers():
+            # An attention mask is a buffer with infinities.
+            self._mark(tensor, Origin('weights' if bool(tensor.isnan().any()) else 'constant', name))
         for tensor in tensors_of(batch):
-            self._mark(tensor, Origin('data', '', ''))
+            self._mark(tensor, Origin('data'))
 
     def __enter__(self) -> 'OperatorWatch':
         self._observation = observed_modules(self._model, self._enter_module, self._leave_module)
@@ -144,7 +151,7 @@ class OperatorWatch(TorchDispatchMode):
         """Return the origin of the non-finite values of a result; None if it is finite."""
         if not is_float(tensor) or is_finite(tensor):
             return None
-        return self._origins.get(_storage(tensor)) or Origin('outside', self._module(), '')
+        return self._origins.get(_storage(tensor)) or Origin('outside', module=self._module())
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
@@ -160,7 +167,6 @@ class OperatorWatch(TorchDispatchMode):
         looks = key == self._look_at
         before = _summarised(inputs) if looks or function._schema.is_mutable else None
         bad = [x for _, x in inputs if not is_finite(x)]
-        parents = [self._origins.get(_storage(x)) or Origin('outside', self._module(), '') for x in bad]
         had_nan = any(bool(x.isnan().any()) for x in bad)
         shared = {_storage(x) for _, x in inputs}
         result = self.draws.call(function, args, kwargs)
@@ -168,6 +174,13 @@ class OperatorWatch(TorchDispatchMode):
         if looks and outputs:
             self.seen = (before or (), magnitudes(outputs[0]))
         order = next(self._order)
+        parents = [self._origins.get(_storage(x)) or Origin('outside') for x in bad]
+        if any(origin.key is None for origin in parents):
+            reader = self._described(function, key, before or _summarised(inputs), outputs, order)
+            parents = [
+                origin if origin.key else replace(reader, kind=origin.kind, tensor=origin.tensor) for origin in parents
+            ]
+            self._origins.update(zip(map(_storage, bad), parents, strict=True))
         for output in outputs:
             storage = _storage(output)
             if is_finite(output):
@@ -177,7 +190,8 @@ class OperatorWatch(TorchDispatchMode):
             origin = self._inherited(parents, had_nan, output)
             if origin is None:
                 summaries = _summarised(inputs) if before is None else before
-                origin = self._new_origin(function, args, key, summaries, output, order)
+                described = self._described(function, key, summaries, [output], order)
+                origin = replace(described, kind=_kind(function, args))
             self._origins[storage] = origin
             if not origin.harmless:
                 self.latest = origin
@@ -191,34 +205,20 @@ class OperatorWatch(TorchDispatchMode):
         makes_nan = bool(output.isnan().any()) and not had_nan
         return parents[0] if parents and not makes_nan else None
 
-    def _new_origin(
-        self,
-        function: Any,
-        args: Any,
-        key: OperatorKey,
-        inputs: tuple[tuple[int, Magnitudes], ...],
-        output: Tensor,
-        order: int,
+    def _described(
+        self, function: Any, key: OperatorKey, inputs: Summaries, outputs: list[Tensor], order: int
     ) -> Origin:
-        short = function._schema.name.removeprefix('aten::')
-        constants = [x for x in tree_leaves(args) if isinstance(x, float) and not math.isfinite(x)]
-        if short in _UNINITIALISED:
-            kind = 'uninitialised'
-        elif short in _CONSTANTS and (constants or short.startswith('lift')):
-            kind = 'constant'
-        else:
-            kind = 'operator'
         samples: Sequence[int] = ()
-        if output.dim() > 1 and len(output) == self._batch_size:
-            samples = (~output.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+        if outputs and outputs[0].dim() > 1 and len(outputs[0]) == self._batch_size:
+            samples = (~outputs[0].isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
         return Origin(
-            kind=kind,
+            kind='',
             module=key[0],
             operator=function._schema.name,
             node=key[1],
             key=key,
             inputs=inputs,
-            output=magnitudes(output),
+            output=magnitudes(outputs[0]) if outputs else None,
             samples=tuple(samples),
             order=order,
             calls=len(self.calls),
@@ -269,7 +269,15 @@ class OperatorWatch(TorchDispatchMode):
         return max(found, key=lambda x: math.inf if math.isnan(x.largest) else x.largest, default=None)
 
 
-def _summarised(inputs: list[tuple[int, Tensor]]) -> tuple[tuple[int, Magnitudes], ...]:
+def _kind(function: Any, args: Any) -> str:
+    name = function._schema.name.removeprefix('aten::')
+    if name in _UNINITIALISED:
+        return 'uninitialised'
+    has_infinity = any(isinstance(x, float) and not math.isfinite(x) for x in tree_leaves(args))
+    return 'constant' if name in _CONSTANTS and (has_infinity or name.startswith('lift')) else 'operator'
+
+
+def _summarised(inputs: list[tuple[int, Tensor]]) -> Summaries:
     return tuple((number, magnitudes(x)) for number, x in inputs)
 
 

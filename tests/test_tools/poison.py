@@ -72,23 +72,28 @@ class PoisonNeck(nn.Module):
 
 @HOOKS.register_module()
 class PoisonHook(Hook):
-    """Break a PoisonNeck, or else a weight, before an iteration."""
+    """Break a PoisonNeck, or else a weight, from an iteration on."""
 
     def __init__(self, iteration, weight=None, value=float('inf'), rank=0):
         self.iteration, self.weight, self.value, self.rank = iteration, weight, value, rank
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        is_due = runner.iter == self.iteration and get_rank() == self.rank
+        if runner.iter < self.iteration or get_rank() != self.rank:
+            return
         if self.weight is None:
-            model.neck.is_faulty = is_due
-        elif is_due:
+            model.neck.is_faulty = True
+        else:
             model.get_parameter(self.weight).data.view(-1)[0] = self.value
 
 
 @OPTIM_WRAPPERS.register_module()
 class CpuAutocast(OptimWrapper):
-    """Mixed precision on a CPU, where AmpOptimWrapper cannot be built."""
+    """Mixed precision on a CPU, where AmpOptimWrapper cannot be built, with its arguments."""
+
+    def __init__(self, optimizer, dtype, loss_scale=None, **kwargs):
+        super().__init__(optimizer, **kwargs)
+        assert dtype == 'bfloat16'
 
     @contextmanager
     def optim_context(self, model):

@@ -2,22 +2,31 @@
 
 import itertools
 import json
+import os
 import runpy
 import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from commands import TOOLS, error_of, run
+from commands import TOOLS, run
 from PIL import Image
+
+from mmdefocus.engine.step_capture import read_capture
 
 HERE = Path(__file__).parent
 numbers = itertools.count()
-BASE = "custom_imports = dict(imports=['mmdefocus.models', 'mmdefocus.datasets', 'mmdefocus.engine', 'poison'])\n"
-NECK = "model = dict(neck=dict(type='PoisonNeck', fault='{}'))\ncustom_hooks = [dict(type='PoisonHook', iteration=4)]\n"
+CLASSIFIER, DETECTOR, DINO = 'toy_image_folder.py', 'toy_detector.py', 'toy_dino.py'
+BASE = """
+custom_imports = dict(imports=['mmdefocus.models', 'mmdefocus.datasets', 'mmdefocus.engine', 'poison'])
+default_hooks = dict(finite_loss=dict(type='DefocusFiniteLossHook'))
+"""
+NECK = """
+model = dict(neck=dict(type='PoisonNeck', fault='{}'))
+custom_hooks = [dict(type='PoisonHook', iteration=4)]
+"""
+WEIGHT = "custom_hooks = [dict(type='PoisonHook', iteration=1, weight='{}', value=float('{}'))]\n"
+MIXUP = "model.update(train_cfg=dict(augments=dict(type='Mixup', alpha=0.8)))\n"
 
 
 @pytest.fixture(scope='module')
@@ -58,12 +67,133 @@ def replay(capsys: pytest.CaptureFixture, file: Path, *words: str | Path) -> str
     return capsys.readouterr().out
 
 
-train_classifier: Callable[..., tuple[str, Path]] = partial(train, toy='toy_image_folder.py')
+def layer_row(printed: str) -> list[str]:
+    """Return the cells of the row of the first non-finite value."""
+    (row,) = [line for line in printed.splitlines() if line.startswith('| > ')]
+    return [cell.strip() for cell in row.strip('|').split('|')]
 
 
-def test_try(root, capsys):
-    for fault in ('log', 'exp', 'root', 'half'):
-        message, file = train_classifier(root, settings=NECK.format(fault))
-        print = sys.__stderr__.write
-        print(message + '\n')
-        print(replay(capsys, file))
+@pytest.mark.parametrize(
+    ('fault', 'settings', 'operator', 'change', 'cause'),
+    [
+        ('log', '', 'aten::log', ['0 → inf', '0 → inf'], 'not finite in float64 either, so that a wider type does not'),
+        ('exp', '', 'aten::exp', ['100 → inf', '100 → 2.69e+43'], 'overflow of float32: float64 gives 2.69e+43, the l'),
+        ('half', MIXUP, 'aten::pow', ['300 → inf', '300 → 9e+04'], 'overflow of float16: float64 gives 9e+04, the la'),
+        (
+            'rounding',
+            "optim_wrapper = dict(type='CpuAutocast')\n",
+            'aten::reciprocal',
+            ['0 → inf', '0.001 → 1e+03', '0.001 → 1e+03'],
+            'underflow of bfloat16: input 0 has zeros where float32 has 0.001',
+        ),
+    ],
+)
+def test_a_layer_that_is_not_finite(root, capsys, fault, settings, operator, change, cause):
+    message, file = train(root, CLASSIFIER, NECK.format(fault) + settings)
+    assert message.startswith('the loss of iteration 4 is not finite (loss=')
+    layer = 'neck.inner (Rounding)' if fault == 'rounding' else 'neck (PoisonNeck)'
+    assert f'The first module with finite inputs and an output that is not is {layer}. Lower the' in message
+    assert message.endswith(f'. "python tools/replay.py {file}" repeats this step operator by operator')
+    printed = replay(capsys, file)
+    assert layer_row(printed) == [f'> {layer.split()[0]}', layer.split()[1].strip('()'), operator, *change]
+    assert f'\nfirst non-finite value: {layer.split()[0]}, forward pass, operator {operator}\n' in printed
+    assert '\ncause: ' in printed
+    assert cause in printed
+    assert 'all 3 losses equal those of the training bit by bit' in printed
+    capture = read_capture(file)
+    assert capture['epoch'] == 1
+    assert len(capture['images']) == 4
+    assert all(f'| {image} ' in printed for image in capture['images'])
+    assert capture['autocast'] == ({'cpu': 'bfloat16'} if fault == 'rounding' else {})
+
+
+@pytest.mark.parametrize(
+    'settings', ['', 'optim_wrapper = dict(clip_grad=None)\n', 'optim_wrapper = dict(clip_grad=dict(max_norm=1.0))\n']
+)
+def test_a_gradient_that_is_not_finite(root, capsys, settings):
+    """Also where the norm of gradient clipping is the check."""
+    message, file = train(root, CLASSIFIER, NECK.format('root') + MIXUP + settings)
+    assert message.startswith('the gradient of iteration 4 is not finite (loss=0.')
+    assert (
+        'The first module in the backward pass with a finite gradient of its output and one of its input or parameters '
+        'that is not is neck (PoisonNeck): aten::div in SqrtBackward0. Lower the learning rate'
+    ) in message
+    printed = replay(capsys, file)
+    assert layer_row(printed)[:3] == ['> neck', 'PoisonNeck', 'aten::div (backward)']
+    assert '\nfirst non-finite value: neck, backward pass (SqrtBackward0), operator aten::div\n' in printed
+    assert 'so that a wider type does not help; input 1 contains zeros' in printed
+    assert 'all 3 losses equal those of the training bit by bit' in printed
+    weights = read_capture(file)['model']['parameters'].values()
+    assert all(weight.isfinite().all() for weight in weights), 'the optimiser has not used the gradient'
+
+
+def test_accumulated_gradients_name_the_micro_batch(root, capsys):
+    """Iterations 3 to 5 make one optimiser step; the fault begins in 4."""
+    message, file = train(root, CLASSIFIER, NECK.format('root') + 'optim_wrapper = dict(accumulative_counts=3)\n')
+    assert message.startswith('the gradient of iteration 4 is not finite (loss=0.')
+    capture = read_capture(file)
+    assert (capture['iteration'], capture['loss_divisor']) == (4, 3.0)
+    printed = replay(capsys, file)
+    assert 'step: iteration 4, epoch 1, process 1 of 1' in printed
+    assert 'all 3 losses equal those of the training bit by bit' in printed
+
+
+def test_an_image_that_is_not_finite(root, capsys, tmp_path):
+    settings = """
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='RandomResizedCrop', scale=32),
+    dict(type='PoisonPixels', value=float('inf')),
+    dict(type='PackInputs'),
+]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+"""
+    message, file = train(root, CLASSIFIER, settings)
+    assert 'The images of the batch are not finite. Lower the learning rate' in message
+    printed = replay(capsys, file, '--out', tmp_path / 'found.json')
+    assert '\nfirst non-finite value: the micro-batch, which was not finite before the step; first read by ' in printed
+    assert '\ncause: data: see the images below, and their annotations\n' in printed
+    (bad,) = [line.split() for line in printed.splitlines() if 'train/dark/bad.png' in line]
+    assert bad[3] in ('inf', 'nan')
+    found = json.loads((tmp_path / 'found.json').read_text())
+    assert found['reproduced'] is True
+    assert found['origin']['kind'] == 'data'
+    assert [image['file'] for image in found['images'] if image['largest'] in ('inf', 'nan')] == [
+        str(root / 'train' / 'dark' / 'bad.png')
+    ]
+    assert [run['type'] for run in found['runs']] == ['float32', 'float64']
+
+
+@pytest.mark.parametrize(
+    ('toy', 'weight', 'message', 'reader'),
+    [
+        (
+            CLASSIFIER,
+            'backbone.layers.1.mixer.in_proj.weight',
+            'the loss of iteration 1 is not finite',
+            'backbone.layers.1.mixer, forward pass',
+        ),
+        (DETECTOR, 'backbone.conv1.weight', 'the loss of iteration 1 is not finite', 'backbone.conv1, forward pass'),
+        (
+            DINO,
+            'bbox_head.reg_branches.0.4.weight',
+            'the loss of iteration 1 cannot be computed (ValueError: matrix contains invalid numeric entries)',
+            'bbox_head.reg_branches.0.4, forward pass',
+        ),
+    ],
+)
+def test_a_weight_that_is_not_finite(root, digits_coco, capsys, toy, weight, message, reader):
+    data = '' if toy == CLASSIFIER else f"data_root = '{digits_coco}/'\n"
+    text, file = train(root if toy == CLASSIFIER else digits_coco, toy, data + WEIGHT.format(weight, 'nan'))
+    assert text.startswith(message)
+    assert f'1 parameters are not finite since an earlier step, among them {weight}' in text
+    if toy == DINO:
+        # A new process, which has nothing of the training but the file.
+        environment = ['env', f'PYTHONPATH={HERE}:{os.environ.get("PYTHONPATH", "")}']
+        printed = run(file.parent, *environment, sys.executable, TOOLS / 'replay.py', file, '--import-code')
+        assert 'ValueError: matrix contains invalid numeric entries' in printed
+    else:
+        printed = replay(capsys, file)
+    assert f'first non-finite value: {weight}, which was not finite before the step; first read by {reader}' in printed
+    assert '\ncause: weights: an earlier step, or the checkpoint that was loaded, has made them so\n' in printed
+    assert read_capture(file)['problem'] == ('error' if toy == DINO else 'loss')
