@@ -3,13 +3,17 @@
 import itertools
 import json
 import os
+import re
 import runpy
+import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import TOOLS, run
+import torch
+from commands import TOOLS, error_of, run
 from PIL import Image
 
 from mmdefocus.engine.step_capture import read_capture
@@ -65,6 +69,12 @@ def replay(capsys: pytest.CaptureFixture, file: Path, *words: str | Path) -> str
     capsys.readouterr()
     tool('replay.py', file, '--import-code', *words)
     return capsys.readouterr().out
+
+
+def replay_in_new_process(file: Path, *words: str | Path, code: int = 0) -> str:
+    """Replay with nothing of the training but the file."""
+    environment = ['env', f'PYTHONPATH={HERE}:{os.environ.get("PYTHONPATH", "")}']
+    return run(file.parent, *environment, sys.executable, TOOLS / 'replay.py', file, '--import-code', *words, code=code)
 
 
 def layer_row(printed: str) -> list[str]:
@@ -187,13 +197,121 @@ def test_a_weight_that_is_not_finite(root, digits_coco, capsys, toy, weight, mes
     text, file = train(root if toy == CLASSIFIER else digits_coco, toy, data + WEIGHT.format(weight, 'nan'))
     assert text.startswith(message)
     assert f'1 parameters are not finite since an earlier step, among them {weight}' in text
+    printed = replay(capsys, file)
     if toy == DINO:
-        # A new process, which has nothing of the training but the file.
-        environment = ['env', f'PYTHONPATH={HERE}:{os.environ.get("PYTHONPATH", "")}']
-        printed = run(file.parent, *environment, sys.executable, TOOLS / 'replay.py', file, '--import-code')
         assert 'ValueError: matrix contains invalid numeric entries' in printed
-    else:
-        printed = replay(capsys, file)
     assert f'first non-finite value: {weight}, which was not finite before the step; first read by {reader}' in printed
     assert '\ncause: weights: an earlier step, or the checkpoint that was loaded, has made them so\n' in printed
     assert read_capture(file)['problem'] == ('error' if toy == DINO else 'loss')
+
+
+@pytest.mark.parametrize(
+    ('toy', 'settings', 'losses'),
+    [(CLASSIFIER, NECK.format('root') + MIXUP, 3), (DINO, WEIGHT.format('backbone.layers.1.mixer.A_log', 'inf'), 16)],
+)
+def test_a_new_process_repeats_the_losses_bit_by_bit(root, digits_coco, toy, settings, losses):
+    """With drop path, mixup and DINO's noise: the losses are finite, the gradients are not."""
+    data = '' if toy == CLASSIFIER else f"data_root = '{digits_coco}/'\n"
+    message, file = train(root if toy == CLASSIFIER else digits_coco, toy, data + settings)
+    assert message.startswith('the gradient of iteration')
+    replay_in_new_process(file, '--out', file.parent / 'found.json')
+    found = json.loads((file.parent / 'found.json').read_text())
+    recorded = {name: value.item() for name, value in read_capture(file)['losses'].items()}
+    assert len(recorded) == losses
+    assert found['runs'][0]['losses'] == recorded
+    assert found['different_losses'] == []
+    assert found['reproduced'] is True
+    assert recorded != pytest.approx(found['runs'][1]['losses'], rel=1e-12), 'float64 rounds otherwise'
+    assert recorded == pytest.approx(found['runs'][1]['losses'], rel=1e-4), 'and has the same random numbers'
+
+
+def rewritten(file: Path, name: str, change: Callable[[dict], None]) -> Path:
+    capture = read_capture(file)
+    change(capture)
+    torch.save(capture, file.with_name(name))
+    return file.with_name(name)
+
+
+@pytest.fixture(scope='module')
+def captured(root) -> Path:
+    return train(root, CLASSIFIER, NECK.format('log'))[1]
+
+
+def test_a_step_that_is_finite_on_replay(captured, capsys):
+    file = rewritten(captured, 'healed.pt', lambda capture: capture['attributes']['neck'].update(is_faulty=False))
+    with pytest.raises(SystemExit) as end:
+        replay(capsys, file)
+    assert end.value.code == 1
+    printed = capsys.readouterr()
+    assert printed.err == 'the step is finite on replay: loss and all gradients\n'
+    assert 'losses that differ from those of the training: loss, loss_cls, loss_aux' in printed.out
+    assert 'first non-finite value' not in printed.out
+
+
+@pytest.mark.parametrize(
+    ('change', 'words', 'message'),
+    [
+        (None, [], r"the capture '.*' does not exist"),
+        (b'', [], r"'.*' cannot be read as a capture \(EOFError: "),
+        (b'no capture', [], r"'.*' cannot be read as a capture \(UnpicklingError: "),
+        (
+            lambda capture: capture.pop('batch'),
+            [],
+            'is not a capture of DefocusFiniteLossHook; expected a file <work_d',
+        ),
+        (lambda capture: capture.update(format=9), [], r'has the format 9 and this version of mmdefocus reads 1; repl'),
+        (
+            lambda capture: capture.update(left_out=['the model (9 bytes)'], model=None),
+            [],
+            r'holds no the model \(9 bytes\), which exceeded max_capture_bytes of the hook',
+        ),
+        (lambda capture: None, [], 'the config of the capture imports poison, which may run any code. If you trust'),
+        (lambda capture: capture.update(config={}), [], 'the capture has no config of a model: the training was not'),
+        (
+            lambda capture: capture['config']['model']['backbone'].update(drop_path_rate=2.0),
+            ['--import-code'],
+            r'the model of the capture cannot be built \(\w+',
+        ),
+        (
+            lambda capture: capture['model']['parameters'].pop('head.fc.weight'),
+            ['--import-code'],
+            r'describes has other parameters than the captured one \(1, among them head.fc.weight\)',
+        ),
+        (lambda capture: None, ['--import-code', '--device', 'cuda'], 'device cuda: PyTorch finds no such device here'),
+        (lambda capture: None, ['--import-code', '--device', 'tape'], "--device takes cpu, cuda or cuda:1, got 'tape'"),
+    ],
+)
+def test_a_step_that_cannot_be_repeated(captured, capsys, change, words, message):
+    file = captured.with_name(f'changed_{next(numbers)}.pt')
+    if isinstance(change, bytes):
+        file.write_bytes(change)
+    elif change is not None:
+        rewritten(captured, file.name, change)
+    assert re.search(message, error_of(capsys, tool, 'replay.py', file, *words))
+
+
+def test_a_capture_runs_no_code_of_its_sender(captured, capsys, tmp_path):
+    def attack(capture):
+        capture['config']['custom_imports']['imports'].remove('poison')
+        capture['config']['model'] = dict(type='os.mkdir', path=str(tmp_path / 'made'))
+
+    file = rewritten(captured, 'attack.pt', attack)
+    assert 'the model of the capture cannot be built' in error_of(capsys, tool, 'replay.py', file)
+    assert not (tmp_path / 'made').exists()
+
+
+def test_a_gradient_of_one_of_two_processes(root):
+    settings = NECK.format('root').replace('iteration=4', 'iteration=1, rank=1')
+    config = root / 'parallel.py'
+    config.write_text(f'_base_ = {str(HERE / CLASSIFIER)!r}\n{BASE}{settings}')
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    paths = {'PATH': Path(sys.executable).parent, 'PYTHONPATH': HERE}
+    extended = [f'{name}={first}:{os.environ.get(name, "")}' for name, first in paths.items()]
+    command = ['bash', TOOLS / 'dist_train.sh', config, '2', '--work-dir', 'parallel']
+    log = run(root, 'env', f'PORT={port}', *extended, *command, '--cfg-options', f'data_root={root}', code=1)
+    assert [path.name for path in (root / 'parallel' / 'non_finite').iterdir()] == ['iter_1_rank_1.pt']
+    assert 'that is not is neck (PoisonNeck): aten::div in SqrtBackward0. Lower the learning rate' in log
+    assert 'The micro-batch of this process gives finite gradients, that of rank 1 does not. Lower the learnin' in log
+    assert 'process 2 of 2' in replay_in_new_process(root / 'parallel' / 'non_finite' / 'iter_1_rank_1.pt')
