@@ -27,7 +27,7 @@ from .random_draws import RandomDraws
 _UNINITIALISED = {'empty', 'empty_like', 'empty_strided', 'empty_permuted', 'new_empty', 'new_empty_strided', 'resize_'}
 # They write a given constant, of which an infinity is meant.
 _CONSTANTS = {'full', 'full_like', 'new_full', 'fill', 'fill_', 'masked_fill', 'masked_fill_', 'scalar_tensor'}
-_CONSTANTS |= {'constant_pad_nd', 'lift_fresh', 'lift_fresh_copy'}
+_CONSTANTS.add('constant_pad_nd')
 
 OperatorKey = tuple[str, str, str, int]
 Summaries = tuple[tuple[int, Magnitudes], ...]  # numbers of arguments and their values
@@ -167,14 +167,14 @@ class OperatorWatch(TorchDispatchMode):
         looks = key == self._look_at
         before = _summarised(inputs) if looks or function._schema.is_mutable else None
         bad = [x for _, x in inputs if not is_finite(x)]
-        had_nan = any(bool(x.isnan().any()) for x in bad)
+        have_nan = [bool(x.isnan().any()) for x in bad]
         shared = {_storage(x) for _, x in inputs}
         result = self.draws.call(function, args, kwargs)
         outputs = [x for x in tree_leaves(result) if is_float(x)]
         if looks and outputs:
             self.seen = (before or (), magnitudes(outputs[0]))
         order = next(self._order)
-        parents = [self._origins.get(_storage(x)) or Origin('outside') for x in bad]
+        parents = [self._origins.get(_storage(x)) or Origin(_kind_of_unknown(function, x)) for x in bad]
         if any(origin.key is None for origin in parents):
             reader = self._described(function, key, before or _summarised(inputs), outputs, order)
             parents = [
@@ -187,7 +187,7 @@ class OperatorWatch(TorchDispatchMode):
                 if storage not in shared or output.nbytes == output.untyped_storage().nbytes():
                     self._origins.pop(storage, None)
                 continue
-            origin = self._inherited(parents, had_nan, output)
+            origin = _inherited(parents, have_nan, output)
             if origin is None:
                 summaries = _summarised(inputs) if before is None else before
                 described = self._described(function, key, summaries, [output], order)
@@ -196,14 +196,6 @@ class OperatorWatch(TorchDispatchMode):
             if not origin.harmless:
                 self.latest = origin
         return result
-
-    @staticmethod
-    def _inherited(parents: list[Origin], had_nan: bool, output: Tensor) -> Origin | None:
-        faults = [origin for origin in parents if not origin.harmless]
-        if faults:
-            return min(faults, key=lambda origin: origin.order)
-        makes_nan = bool(output.isnan().any()) and not had_nan
-        return parents[0] if parents and not makes_nan else None
 
     def _described(
         self, function: Any, key: OperatorKey, inputs: Summaries, outputs: list[Tensor], order: int
@@ -269,12 +261,31 @@ class OperatorWatch(TorchDispatchMode):
         return max(found, key=lambda x: math.inf if math.isnan(x.largest) else x.largest, default=None)
 
 
+def _inherited(parents: list[Origin], have_nan: list[bool], output: Tensor) -> Origin | None:
+    """Return the origin of an output of non-finite inputs, or None if the operator itself is the origin."""
+    has_nan = bool(output.isnan().any())
+    # An infinity beside a NaN may be one that the operator does not select.
+    passed_on = (
+        [x for x, is_nan in zip(parents, have_nan, strict=True) if is_nan] if has_nan and any(have_nan) else parents
+    )
+    faults = [origin for origin in passed_on if not origin.harmless]
+    if faults:
+        return min(faults, key=lambda origin: origin.order)
+    return parents[0] if parents and not (has_nan and not any(have_nan)) else None
+
+
 def _kind(function: Any, args: Any) -> str:
     name = function._schema.name.removeprefix('aten::')
     if name in _UNINITIALISED:
         return 'uninitialised'
     has_infinity = any(isinstance(x, float) and not math.isfinite(x) for x in tree_leaves(args))
-    return 'constant' if name in _CONSTANTS and (has_infinity or name.startswith('lift')) else 'operator'
+    return 'constant' if name in _CONSTANTS and has_infinity else 'operator'
+
+
+def _kind_of_unknown(function: Any, tensor: Tensor) -> str:
+    """Return the kind of values that no operator has made; ``torch.tensor(math.inf)`` makes them by ``lift_fresh``."""
+    is_new = function._schema.name in ('aten::lift_fresh', 'aten::lift_fresh_copy')
+    return 'constant' if is_new and not tensor.isnan().any() else 'outside'
 
 
 def _summarised(inputs: list[tuple[int, Tensor]]) -> Summaries:
