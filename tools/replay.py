@@ -20,6 +20,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('file', help='capture: <work_dir>/non_finite/iter_<iteration>_rank_<rank>.pt')
     parser.add_argument('--device', help='cpu, cuda or cuda:1; default: the kind of device of the training')
+    parser.add_argument('--checkpoint', help='checkpoint whose weights replace those of the capture')
     parser.add_argument('--all-layers', action='store_true', help='list all layers, not only those around the first')
     parser.add_argument('--out', type=Path, metavar='FILE.json', help='write all numbers to this file')
     parser.add_argument(
@@ -32,7 +33,7 @@ def main() -> None:
 
     def replay() -> None:
         nonlocal finite
-        result = replay_step(args.file, args.device, args.import_code)
+        result = replay_step(args.file, args.device, args.import_code, args.checkpoint)
         print(format_replay(result, args.all_layers), end='')
         if args.out is not None:
             try:

@@ -12,15 +12,17 @@ from torch import Tensor, nn
 from mmdefocus.engine.errors import SetupError
 from mmdefocus.engine.magnitudes import Magnitudes
 from mmdefocus.engine.non_finite_modules import origin_of_gradients
-from mmdefocus.engine.operator_watch import ModuleCall, OperatorKey, OperatorWatch, Origin
+from mmdefocus.engine.non_finite_origin import OperatorKey, Origin, Summaries
+from mmdefocus.engine.operator_watch import ModuleCall, OperatorWatch
 from mmdefocus.engine.plain_batch import from_plain
 from mmdefocus.engine.random_draws import RandomDraws
 from mmdefocus.engine.random_states import random_state, restore_random_state
 from mmdefocus.engine.step_capture import read_capture
 from mmdefocus.engine.training_step import autocast_as
+from mmdefocus.models.checkpoint import CheckpointError
 
 from .errors import UsageError
-from .replay_model import build_captured_model, load_captured_state, numeric_settings_of
+from .replay_model import build_captured_model, load_captured_state, numeric_settings_of, use_checkpoint
 from .replay_types import FloatsAs
 
 TYPES = (torch.float32, torch.float64)
@@ -46,7 +48,7 @@ class Run:
     error: str | None
     origin: Origin | None
     calls: Sequence[ModuleCall]
-    operator: tuple[tuple[tuple[int, Magnitudes], ...], Magnitudes] | None
+    operator: tuple[Summaries, Magnitudes] | None
 
     @property
     def is_finite(self) -> bool:
@@ -83,13 +85,16 @@ class Replay:
         return [name for name, value in recorded.items() if not _equal(value, losses.get(name))]
 
 
-def replay_step(path: str | Path, device: str | None = None, import_code: bool = False) -> Replay:
+def replay_step(
+    path: str | Path, device: str | None = None, import_code: bool = False, checkpoint: str | Path | None = None
+) -> Replay:
     """Repeat a captured step in its original type, in float32 and in float64.
 
     Args:
         path: File of :class:`~mmdefocus.engine.DefocusFiniteLossHook`.
         device: Device; by default that of the training if this machine has one of its kind, else the CPU.
         import_code: Import the modules that the captured config names.
+        checkpoint: Checkpoint whose weights replace the captured ones.
 
     Returns:
         The repetitions.
@@ -101,18 +106,23 @@ def replay_step(path: str | Path, device: str | None = None, import_code: bool =
         capture = read_capture(Path(path))
     except SetupError as error:
         raise UsageError(str(error)) from error
-    if capture['left_out']:
+    if capture['batch'] is None or (capture['model'] is None and checkpoint is None):
         left_out = ' and '.join(capture['left_out'])
-        raise UsageError(
-            f"'{path}' holds no {left_out}, which exceeded max_capture_bytes of the hook; the step cannot be repeated"
+        remedy = (
+            'give a checkpoint of the training with --checkpoint'
+            if capture['batch'] is not None
+            else ('raise max_capture_bytes of DefocusFiniteLossHook in the next training')
         )
+        raise UsageError(f"'{path}' was saved without {left_out}, which was too large; {remedy}")
     place = _device(capture, device)
     state = random_state()
     try:
         model = build_captured_model(capture, import_code).to(place)
         try:
+            if checkpoint is not None:
+                use_checkpoint(model, capture, checkpoint)
             batch = from_plain(capture['batch'], place)
-        except ValueError as error:
+        except (ValueError, CheckpointError) as error:
             raise UsageError(str(error)) from error
         with numeric_settings_of(capture):
             original, draws = _run(model, capture, batch, None, place)

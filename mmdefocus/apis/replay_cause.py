@@ -5,7 +5,7 @@ import math
 import torch
 
 from mmdefocus.engine.magnitudes import Magnitudes
-from mmdefocus.engine.operator_watch import Origin
+from mmdefocus.engine.non_finite_origin import Origin
 
 from .replay import Replay, Run
 
@@ -34,7 +34,7 @@ def cause(replay: Replay) -> str:
     if origin.kind == 'weights':
         return 'weights: an earlier step, or the checkpoint that was loaded, has made them so'
     if origin.kind == 'data':
-        return 'data: see the images below, and their annotations'
+        return 'data: see the images above, and their annotations'
     if origin.kind == 'constant':
         return 'the model writes an infinity here, and does not mask it out'
     if origin.kind == 'outside' or origin.output is None:

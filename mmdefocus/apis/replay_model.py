@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -13,6 +14,7 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.utils import import_modules_from_strings
 from torch import nn
 
+from mmdefocus.models.checkpoint import read_checkpoint
 from mmdefocus.openmmlab import import_quietly
 
 from .errors import UsageError
@@ -52,6 +54,28 @@ def build_captured_model(capture: dict[str, Any], import_code: bool = False) -> 
     except Exception as error:  # code of the user builds the model
         raise UsageError(f'the model of the capture cannot be built ({type(error).__name__}: {error})') from error
     return revert_sync_batchnorm(model)
+
+
+def use_checkpoint(model: nn.Module, capture: dict[str, Any], checkpoint: str | Path) -> None:
+    """Replace the captured weights and buffers by those of a checkpoint, as far as it has them.
+
+    Raises:
+        CheckpointError: The file cannot be read.
+        UsageError: There is no such file, or it lacks a parameter of the model.
+    """
+    if not Path(checkpoint).is_file():
+        raise UsageError(f"checkpoint '{checkpoint}' does not exist")
+    weights = read_checkpoint(checkpoint).get('state_dict', {})
+    missing = [name for name, _ in model.named_parameters() if name not in weights]
+    if missing:
+        raise UsageError(
+            f"'{checkpoint}' is no checkpoint of the captured model: {len(missing)} parameters are missing, among them "
+            f'{missing[0]}'
+        )
+    capture['model'] = dict(
+        parameters={name: weights[name] for name, _ in model.named_parameters()},
+        buffers={name: weights.get(name, buffer) for name, buffer in model.named_buffers()},
+    )
 
 
 def load_captured_state(model: nn.Module, capture: dict[str, Any]) -> None:

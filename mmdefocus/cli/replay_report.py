@@ -36,6 +36,7 @@ def format_replay(replay: Replay, all_layers: bool = False) -> str:
         print_line(f'step: iteration {capture["iteration"]}, epoch {capture["epoch"]}, {processes}')
         print_line(f'in the training: {capture["message"]}')
         print_line(f'in this replay, on {replay.device}: {_result(replay)}')
+        console.print(_images(replay))
         if not replay.original.is_finite:
             console.print(_layers(replay, all_layers))
         if origin is not None:
@@ -44,8 +45,8 @@ def format_replay(replay: Replay, all_layers: bool = False) -> str:
                 print_line(f'  input {number}: {_described(values)}')
             if origin.output is not None:
                 print_line(f'  output: {_described(origin.output)}')
+        if not replay.original.is_finite:
             print_line(f'cause: {cause(replay)}')
-        console.print(_images(replay))
     return '\n'.join(line.rstrip() for line in text.get().splitlines()) + '\n'
 
 

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from .module_calls import observed_modules
-from .operator_watch import OperatorWatch, Origin
+from .non_finite_origin import Origin
+from .operator_watch import OperatorWatch
 from .plain_batch import tensors_of
 
 

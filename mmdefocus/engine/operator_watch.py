@@ -8,7 +8,6 @@ import bisect
 import itertools
 import math
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,56 +19,9 @@ from torch.utils._pytree import tree_leaves
 
 from .magnitudes import Magnitudes, is_finite, is_float, magnitudes
 from .module_calls import observed_modules
+from .non_finite_origin import OperatorKey, Origin, Summaries, inherited, kind_of_new, kind_of_unknown
 from .plain_batch import tensors_of
 from .random_draws import RandomDraws
-
-# Their results hold whatever was in memory.
-_UNINITIALISED = {'empty', 'empty_like', 'empty_strided', 'empty_permuted', 'new_empty', 'new_empty_strided', 'resize_'}
-# They write a given constant, of which an infinity is meant.
-_CONSTANTS = {'full', 'full_like', 'new_full', 'fill', 'fill_', 'masked_fill', 'masked_fill_', 'scalar_tensor'}
-_CONSTANTS.add('constant_pad_nd')
-
-OperatorKey = tuple[str, str, str, int]
-Summaries = tuple[tuple[int, Magnitudes], ...]  # numbers of arguments and their values
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where non-finite values come from.
-
-    Attributes:
-        kind: ``operator`` made them of finite inputs; ``constant``: they were written on purpose; ``weights`` or
-            ``data``: they were there before the step; ``outside``: code other than PyTorch operators made them;
-            ``uninitialised``: memory that nothing has written yet.
-        tensor: Name of the parameter or buffer, for the kind ``weights``.
-        module: Name of the module that ran; ``''`` is the model itself. This and the following attributes describe the
-            operator that made the values or, for the other kinds, that read them first.
-        operator: Name of the operator, such as ``aten::exp`` or ``mmdefocus::defocus_scan``.
-        node: Name of the step of the backward pass, such as ``SqrtBackward0``, or ``''`` in the forward pass.
-        key: Identifies the call in a repetition of the step.
-        inputs: Numbers of the floating-point arguments, counted from 0, and their values.
-        output: Values of the first non-finite output.
-        samples: Numbers of the images of the batch with non-finite values, where the output tells.
-        order: Number of the operator in the step.
-        calls: Number of calls of modules that had begun.
-    """
-
-    kind: str
-    tensor: str = ''
-    module: str = ''
-    operator: str = ''
-    node: str = ''
-    key: OperatorKey | None = None
-    inputs: Summaries = ()
-    output: Magnitudes | None = None
-    samples: tuple[int, ...] = ()
-    order: int = -1
-    calls: int = 0
-
-    @property
-    def harmless(self) -> bool:
-        """Return True if infinities of this origin are no fault by themselves."""
-        return self.kind in ('constant', 'uninitialised')
 
 
 @dataclass
@@ -120,6 +72,7 @@ class OperatorWatch(TorchDispatchMode):
         self._look_at = look_at
         self._model = model
         self._batch_size = next((len(tensor) for tensor in tensors_of(batch) if tensor.dim() > 1), 0)
+        self._weight_shapes = {parameter.shape for parameter in model.parameters()}
         self._running: list[_Running] = []
         self._numbers: Counter[Any] = Counter()
         self._order = itertools.count()
@@ -128,11 +81,11 @@ class OperatorWatch(TorchDispatchMode):
         # A step of the backward pass belongs to the module that ran when autograd recorded it.
         self._recorded: list[tuple[int, str]] = [(0, '')]
         self._origins: dict[int, Origin] = {}  # by storage
-        for name, tensor in model.named_parameters():
-            self._mark(tensor, Origin('weights', name))
-        for name, tensor in model.named_buffers():
+        for name, parameter in model.named_parameters():
+            self._mark(parameter, Origin('weights', name))
+        for name, buffer in model.named_buffers():
             # An attention mask is a buffer with infinities.
-            self._mark(tensor, Origin('weights' if bool(tensor.isnan().any()) else 'constant', name))
+            self._mark(buffer, Origin('weights' if bool(buffer.isnan().any()) else 'constant', name))
         for tensor in tensors_of(batch):
             self._mark(tensor, Origin('data'))
 
@@ -174,7 +127,7 @@ class OperatorWatch(TorchDispatchMode):
         if looks and outputs:
             self.seen = (before or (), magnitudes(outputs[0]))
         order = next(self._order)
-        parents = [self._origins.get(_storage(x)) or Origin(_kind_of_unknown(function, x)) for x in bad]
+        parents = [self._origins.get(_storage(x)) or Origin(kind_of_unknown(function, x)) for x in bad]
         if any(origin.key is None for origin in parents):
             reader = self._described(function, key, before or _summarised(inputs), outputs, order)
             parents = [
@@ -187,11 +140,13 @@ class OperatorWatch(TorchDispatchMode):
                 if storage not in shared or output.nbytes == output.untyped_storage().nbytes():
                     self._origins.pop(storage, None)
                 continue
-            origin = _inherited(parents, have_nan, output)
+            origin = inherited(parents, have_nan, output)
             if origin is None:
                 summaries = _summarised(inputs) if before is None else before
                 described = self._described(function, key, summaries, [output], order)
-                origin = replace(described, kind=_kind(function, args))
+                origin = replace(described, kind=kind_of_new(function, args))
+            elif not origin.samples and storage in shared:  # a view that may separate the images
+                origin = replace(origin, samples=self._samples(output))
             self._origins[storage] = origin
             if not origin.harmless:
                 self.latest = origin
@@ -200,9 +155,6 @@ class OperatorWatch(TorchDispatchMode):
     def _described(
         self, function: Any, key: OperatorKey, inputs: Summaries, outputs: list[Tensor], order: int
     ) -> Origin:
-        samples: Sequence[int] = ()
-        if outputs and outputs[0].dim() > 1 and len(outputs[0]) == self._batch_size:
-            samples = (~outputs[0].isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
         return Origin(
             kind='',
             module=key[0],
@@ -211,10 +163,16 @@ class OperatorWatch(TorchDispatchMode):
             key=key,
             inputs=inputs,
             output=magnitudes(outputs[0]) if outputs else None,
-            samples=tuple(samples),
+            samples=self._samples(outputs[0]) if outputs else (),
             order=order,
             calls=len(self.calls),
         )
+
+    def _samples(self, output: Tensor) -> tuple[int, ...]:
+        """Return the numbers of the images with non-finite values; none if the output has no dimension of images."""
+        if output.dim() < 2 or len(output) != self._batch_size or output.shape in self._weight_shapes:
+            return ()
+        return tuple((~output.isfinite()).flatten(1).any(1).nonzero().flatten().tolist())
 
     def _mark(self, tensor: Tensor, origin: Origin) -> None:
         if is_float(tensor) and not is_finite(tensor):
@@ -259,33 +217,6 @@ class OperatorWatch(TorchDispatchMode):
         finally:
             self._is_observing = False
         return max(found, key=lambda x: math.inf if math.isnan(x.largest) else x.largest, default=None)
-
-
-def _inherited(parents: list[Origin], have_nan: list[bool], output: Tensor) -> Origin | None:
-    """Return the origin of an output of non-finite inputs, or None if the operator itself is the origin."""
-    has_nan = bool(output.isnan().any())
-    # An infinity beside a NaN may be one that the operator does not select.
-    passed_on = (
-        [x for x, is_nan in zip(parents, have_nan, strict=True) if is_nan] if has_nan and any(have_nan) else parents
-    )
-    faults = [origin for origin in passed_on if not origin.harmless]
-    if faults:
-        return min(faults, key=lambda origin: origin.order)
-    return parents[0] if parents and not (has_nan and not any(have_nan)) else None
-
-
-def _kind(function: Any, args: Any) -> str:
-    name = function._schema.name.removeprefix('aten::')
-    if name in _UNINITIALISED:
-        return 'uninitialised'
-    has_infinity = any(isinstance(x, float) and not math.isfinite(x) for x in tree_leaves(args))
-    return 'constant' if name in _CONSTANTS and has_infinity else 'operator'
-
-
-def _kind_of_unknown(function: Any, tensor: Tensor) -> str:
-    """Return the kind of values that no operator has made; ``torch.tensor(math.inf)`` makes them by ``lift_fresh``."""
-    is_new = function._schema.name in ('aten::lift_fresh', 'aten::lift_fresh_copy')
-    return 'constant' if is_new and not tensor.isnan().any() else 'outside'
 
 
 def _summarised(inputs: list[tuple[int, Tensor]]) -> Summaries:

@@ -110,11 +110,26 @@ def test_values_in_place_and_in_views(function, operator):
     assert all(values.finite for _, values in origin.inputs)
 
 
-def test_the_image_that_is_at_fault():
+@pytest.mark.parametrize(
+    'function',
+    [
+        lambda y, x: y / x.sum((1, 2), keepdim=True),
+        lambda y, x: (y.flatten(0, 1) / x.sum((1, 2)).repeat_interleave(3)[:, None]).unflatten(0, (2, 3)),
+    ],
+)
+def test_the_image_that_is_at_fault(function):
+    """Also of an operator whose output has the tokens of all images in a row."""
     x = torch.ones(2, 3, 4)
     x[1] = 0
-    origin = watch(lambda y: y / x.sum((1, 2), keepdim=True), x=x)
-    assert origin.samples == (1,)
+    assert watch(lambda y: function(y, x), x=x).samples == (1,)
+
+
+def test_the_gradient_of_a_weight_has_no_images():
+    x = torch.ones(4, 4)  # as many as the weight has rows
+    x[1] = 3e38
+    origin = watch(lambda y: y * 1e38, backward=True, x=x)
+    assert origin.output.shape == (4, 4)
+    assert origin.samples == ()
 
 
 def test_numpy_makes_it():

@@ -19,6 +19,7 @@ from PIL import Image
 from mmdefocus.engine.step_capture import read_capture
 
 HERE = Path(__file__).parent
+GOLDEN = HERE.parent / 'golden'
 numbers = itertools.count()
 CLASSIFIER, DETECTOR, DINO = 'toy_image_folder.py', 'toy_detector.py', 'toy_dino.py'
 BASE = """
@@ -162,7 +163,7 @@ train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
     assert 'The images of the batch are not finite. Lower the learning rate' in message
     printed = replay(capsys, file, '--out', tmp_path / 'found.json')
     assert '\nfirst non-finite value: the micro-batch, which was not finite before the step; first read by ' in printed
-    assert '\ncause: data: see the images below, and their annotations\n' in printed
+    assert '\ncause: data: see the images above, and their annotations\n' in printed
     (bad,) = [line.split() for line in printed.splitlines() if 'train/dark/bad.png' in line]
     assert bad[3] in ('inf', 'nan')
     found = json.loads((tmp_path / 'found.json').read_text())
@@ -248,6 +249,13 @@ def test_a_step_that_is_finite_on_replay(captured, capsys):
     assert 'first non-finite value' not in printed.out
 
 
+def test_a_capture_without_the_model_and_a_checkpoint(captured, capsys):
+    """The checkpoint of the first epoch has other weights, and so other losses."""
+    file = rewritten(captured, 'small.pt', lambda capture: capture.update(model=None, left_out=['the model (9 bytes)']))
+    printed = replay(capsys, file, '--checkpoint', captured.parents[1] / 'epoch_1.pth')
+    assert layer_row(printed)[:3] == ['> neck', 'PoisonNeck', 'aten::log']
+
+
 @pytest.mark.parametrize(
     ('change', 'words', 'message'),
     [
@@ -263,7 +271,17 @@ def test_a_step_that_is_finite_on_replay(captured, capsys):
         (
             lambda capture: capture.update(left_out=['the model (9 bytes)'], model=None),
             [],
-            r'holds no the model \(9 bytes\), which exceeded max_capture_bytes of the hook',
+            r'saved without the model \(9 bytes\), which was too large; give a checkpoint of the training',
+        ),
+        (
+            lambda capture: capture.update(left_out=['the micro-batch (9 bytes)'], batch=None),
+            [],
+            r'saved without the micro-batch \(9 bytes\), which was too large; raise max_capture_bytes of DefocusFin',
+        ),
+        (
+            lambda capture: None,
+            ['--import-code', '--checkpoint', GOLDEN / 'cls_rope_official_cls.pth'],
+            'parameters are m',
         ),
         (lambda capture: None, [], 'the config of the capture imports poison, which may run any code. If you trust'),
         (lambda capture: capture.update(config={}), [], 'the capture has no config of a model: the training was not'),
