@@ -156,7 +156,7 @@ def _run(
     watch = OperatorWatch(model, batch, draws, key)
     with ExitStack() as stack:
         if dtype is None:
-            stack.enter_context(autocast_as(capture['autocast']))
+            stack.enter_context(autocast_as(_autocast_on(device, capture)))
         else:
             stack.enter_context(FloatsAs(dtype, device))
         stack.enter_context(watch)
@@ -185,6 +185,12 @@ def _device(capture: dict[str, Any], name: str | None) -> torch.device:
     if device.type not in ('cpu', 'cuda') or (device.type == 'cuda' and not torch.cuda.is_available()):
         raise UsageError(f'--device {name}: PyTorch finds no such device here')
     return device
+
+
+def _autocast_on(device: torch.device, capture: dict[str, Any]) -> dict[str, str]:
+    """Return the autocast types of the training, for a step that moves from its device to another."""
+    kind = torch.device(capture['device']).type
+    return {device.type if name == kind else name: dtype for name, dtype in capture['autocast'].items()}
 
 
 def _images(capture: dict[str, Any], batch: dict[str, Any]) -> list[tuple[str, float]]:

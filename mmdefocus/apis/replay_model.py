@@ -1,21 +1,21 @@
 """Build the model of a captured training step."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
-import mmengine.registry.registry
 import torch
 from mmengine.config import ConfigDict
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import MODELS, DefaultScope, registry
 from mmengine.utils import import_modules_from_strings
 from torch import nn
 
 from mmdefocus.models.checkpoint import read_checkpoint
 from mmdefocus.openmmlab import import_quietly
+from mmdefocus.ops.backends import ENVIRONMENT_VARIABLE
 
 from .errors import UsageError
 
@@ -107,7 +107,6 @@ def load_captured_state(model: nn.Module, capture: dict[str, Any]) -> None:
 def numeric_settings_of(capture: dict[str, Any]) -> Iterator[None]:
     """Apply the settings of PyTorch that change rounding, inside the block."""
     settings = capture['settings']
-    environment = {} if settings['operator_backend'] is None else {'MMDEFOCUS_BACKEND': settings['operator_backend']}
     threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
     deterministic = torch.are_deterministic_algorithms_enabled()
     flags = torch.backends.cudnn.flags(
@@ -120,7 +119,7 @@ def numeric_settings_of(capture: dict[str, Any]) -> Iterator[None]:
     torch.set_float32_matmul_precision(settings['float32_matmul_precision'])
     torch.use_deterministic_algorithms(settings['deterministic_algorithms'])
     try:
-        with flags, mock.patch.dict('os.environ', environment):
+        with flags, _operator_backend(settings['operator_backend']):
             yield
     finally:
         torch.set_num_threads(threads)
@@ -129,10 +128,28 @@ def numeric_settings_of(capture: dict[str, Any]) -> Iterator[None]:
 
 
 @contextmanager
+def _operator_backend(name: str | None) -> Iterator[None]:
+    before = os.environ.get(ENVIRONMENT_VARIABLE)
+    if name is not None:
+        os.environ[ENVIRONMENT_VARIABLE] = name
+    try:
+        yield
+    finally:
+        if name is not None:
+            del os.environ[ENVIRONMENT_VARIABLE]
+        if before is not None:
+            os.environ[ENVIRONMENT_VARIABLE] = before
+
+
+@contextmanager
 def _lookup_by_path(allowed: bool) -> Iterator[None]:
     """Without permission, keep registries from importing a ``type`` that is not registered but an import path."""
     if allowed:
         yield
         return
-    with mock.patch.object(mmengine.registry.registry, 'get_object_from_string', return_value=None):
+    lookup = registry.get_object_from_string
+    registry.get_object_from_string = lambda path: None
+    try:
         yield
+    finally:
+        registry.get_object_from_string = lookup

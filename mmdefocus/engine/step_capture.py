@@ -11,6 +11,8 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
+from mmdefocus.ops.backends import ENVIRONMENT_VARIABLE
+
 from .errors import SetupError
 from .plain_batch import stored, tensors_of, to_plain
 from .training_step import TrainingStep
@@ -147,7 +149,7 @@ def numeric_settings() -> dict[str, Any]:
         cudnn_benchmark=torch.backends.cudnn.benchmark,
         cudnn_deterministic=torch.backends.cudnn.deterministic,
         deterministic_algorithms=torch.are_deterministic_algorithms_enabled(),
-        operator_backend=os.environ.get('MMDEFOCUS_BACKEND'),
+        operator_backend=os.environ.get(ENVIRONMENT_VARIABLE),
     )
 
 

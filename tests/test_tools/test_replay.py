@@ -118,6 +118,12 @@ def test_a_layer_that_is_not_finite(root, capsys, fault, settings, operator, cha
     assert capture['autocast'] == ({'cpu': 'bfloat16'} if fault == 'rounding' else {})
 
 
+def test_mixed_precision_of_a_gpu_on_a_cpu(root, capsys):
+    _, file = train(root, CLASSIFIER, NECK.format('rounding') + "optim_wrapper = dict(type='CpuAutocast')\n")
+    on_gpu = rewritten(file, 'gpu.pt', lambda capture: capture.update(device='cuda:0', autocast={'cuda': 'bfloat16'}))
+    assert 'underflow of bfloat16: input 0 has zeros' in replay(capsys, on_gpu, '--device', 'cpu')
+
+
 @pytest.mark.parametrize(
     'settings', ['', 'optim_wrapper = dict(clip_grad=None)\n', 'optim_wrapper = dict(clip_grad=dict(max_norm=1.0))\n']
 )
