@@ -126,6 +126,8 @@ def replay_step(
             raise UsageError(str(error)) from error
         with numeric_settings_of(capture):
             original, draws = _run(model, capture, batch, None, place)
+            if original.error is not None and original.origin is None:
+                raise UsageError(f'the step ends with an error that non-finite values do not explain: {original.error}')
             runs = [original]
             key = None if original.origin is None else original.origin.key
             for dtype in TYPES:

@@ -16,7 +16,7 @@ def place(origin: Origin) -> str:
     """Return where the first non-finite value arises: its module, pass and operator."""
     module = origin.module or WITHIN_MODEL
     step = f'backward pass ({origin.node})' if origin.node else 'forward pass'
-    operator = f'{module}, {step}, operator {origin.operator}'
+    operator = f'{module}, {step}, operator {origin.operator or "unknown"}'
     if origin.kind == 'weights':
         return f'{origin.tensor}, which was not finite before the step; first read by {operator}'
     if origin.kind == 'data':
@@ -26,11 +26,8 @@ def place(origin: Origin) -> str:
     return operator
 
 
-def cause(replay: Replay) -> str:
+def cause(replay: Replay, origin: Origin) -> str:
     """Return the reason for the first non-finite value, as far as the repetitions tell."""
-    origin = replay.original.origin
-    if origin is None:
-        return 'unknown: loss and gradients are finite, but the step ended with an error'
     if origin.kind == 'weights':
         return 'weights: an earlier step, or the checkpoint that was loaded, has made them so'
     if origin.kind == 'data':

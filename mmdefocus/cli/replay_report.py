@@ -11,7 +11,8 @@ from rich.table import Table
 
 from mmdefocus.apis.replay import Replay, Run
 from mmdefocus.apis.replay_cause import WITHIN_MODEL, cause, place
-from mmdefocus.engine.magnitudes import Magnitudes
+from mmdefocus.engine.magnitudes import Magnitudes, largest_of
+from mmdefocus.engine.non_finite_origin import Origin
 from mmdefocus.engine.operator_watch import ModuleCall
 
 BEFORE, AFTER = 6, 2
@@ -37,16 +38,14 @@ def format_replay(replay: Replay, all_layers: bool = False) -> str:
         print_line(f'in the training: {capture["message"]}')
         print_line(f'in this replay, on {replay.device}: {_result(replay)}')
         console.print(_images(replay))
-        if not replay.original.is_finite:
-            console.print(_layers(replay, all_layers))
         if origin is not None:
+            console.print(_layers(replay, origin, all_layers))
             print_line(f'first non-finite value: {place(origin)}')
             for number, values in origin.inputs:
                 print_line(f'  input {number}: {_described(values)}')
             if origin.output is not None:
                 print_line(f'  output: {_described(origin.output)}')
-        if not replay.original.is_finite:
-            print_line(f'cause: {cause(replay)}')
+            print_line(f'cause: {cause(replay, origin)}')
     return '\n'.join(line.rstrip() for line in text.get().splitlines()) + '\n'
 
 
@@ -72,7 +71,7 @@ def replay_as_data(replay: Replay) -> dict[str, Any]:
             reproduced=not replay.original.is_finite,
             different_losses=replay.different_losses,
             origin=None if origin is None else dataclasses.asdict(origin),
-            cause=cause(replay) if not replay.original.is_finite else None,
+            cause=None if origin is None else cause(replay, origin),
             images=[dict(file=name, largest=largest) for name, largest in replay.images],
             runs=runs,
         )
@@ -94,7 +93,7 @@ def _result(replay: Replay) -> str:
     return f'{total}; losses that differ from those of the training: {", ".join(differing)}'
 
 
-def _layers(replay: Replay, all_layers: bool) -> Table:
+def _layers(replay: Replay, origin: Origin, all_layers: bool) -> Table:
     table = Table(box=box.ASCII2)
     for column in ('layer', 'type', 'operator'):
         table.add_column(column, overflow='fold')
@@ -108,18 +107,16 @@ def _layers(replay: Replay, all_layers: bool) -> Table:
         cells = ['-' if call is None else _change(call.input, call.output) for call in found]
         table.add_row(call.name or WITHIN_MODEL, call.kind, '', *cells)
 
-    calls, origin = replay.original.calls, replay.original.origin
-    begun = len(calls) if origin is None or not origin.calls else origin.calls
-    before = [call for call in calls[:begun] if not call.inner_calls]
-    after = [call for call in calls[begun:] if not call.inner_calls]
-    if origin is not None and not origin.node and before and before[-1].name == origin.module:
+    calls = replay.original.calls
+    before = [call for call in calls[: origin.calls] if not call.inner_calls]
+    after = [call for call in calls[origin.calls :] if not call.inner_calls]
+    if not origin.node and before and before[-1].name == origin.module:
         before.pop()  # its row is that of the operator
     for call in before if all_layers else before[-BEFORE:]:
         add(call)
-    if origin is not None:
-        kind = next(call.kind for call in calls if call.name == origin.module)
-        operator = f'{origin.operator}{" (backward)" if origin.node else ""}'
-        table.add_row(f'> {origin.module or WITHIN_MODEL}', kind, operator, *map(_operator_cell, replay.runs))
+    kind = next(call.kind for call in calls if call.name == origin.module)
+    operator = f'{origin.operator}{" (backward)" if origin.node else ""}'
+    table.add_row(f'> {origin.module or WITHIN_MODEL}', kind, operator, *map(_operator_cell, replay.runs))
     for call in after if all_layers else after[:AFTER]:
         add(call)
     return table
@@ -133,7 +130,7 @@ def _operator_cell(run: Run) -> str:
         inputs, output = run.operator
     else:
         return '-' if run.error is None else run.error.partition(':')[0]
-    return _change(max((x for _, x in inputs), key=lambda x: x.largest, default=None), output)
+    return _change(largest_of(x for _, x in inputs), output)
 
 
 def _change(first: Magnitudes | None, second: Magnitudes | None) -> str:

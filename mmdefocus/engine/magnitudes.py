@@ -1,6 +1,7 @@
 """What a search for non-finite values needs to know of a tensor."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -39,6 +40,11 @@ def is_float(value: object) -> bool:
 def is_finite(tensor: Tensor) -> bool:
     """Return True if no value is infinite or NaN; wait for the GPU."""
     return bool(tensor.isfinite().all())
+
+
+def largest_of(summaries: Iterable[Magnitudes]) -> Magnitudes | None:
+    """Return the summary with the largest magnitude, of which NaN is the largest; None if there is none."""
+    return max(summaries, key=lambda x: math.inf if math.isnan(x.largest) else x.largest, default=None)
 
 
 @torch.no_grad()

@@ -6,7 +6,6 @@ values of every tensor back to the operator that made them, and the result of th
 
 import bisect
 import itertools
-import math
 from collections import Counter
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from .magnitudes import Magnitudes, is_finite, is_float, magnitudes
+from .magnitudes import Magnitudes, is_finite, is_float, largest_of, magnitudes
 from .module_calls import observed_modules
 from .non_finite_origin import OperatorKey, Origin, Summaries, inherited, kind_of_new, kind_of_unknown
 from .plain_batch import tensors_of
@@ -213,10 +212,9 @@ class OperatorWatch(TorchDispatchMode):
         self._is_observing = True
         try:
             with torch._C.DisableTorchFunction():
-                found = [magnitudes(x) for x in tensors_of(values) if is_float(x)]
+                return largest_of(magnitudes(x) for x in tensors_of(values) if is_float(x))
         finally:
             self._is_observing = False
-        return max(found, key=lambda x: math.inf if math.isnan(x.largest) else x.largest, default=None)
 
 
 def _summarised(inputs: list[tuple[int, Tensor]]) -> Summaries:

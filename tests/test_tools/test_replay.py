@@ -301,6 +301,11 @@ def test_a_capture_without_the_model_and_a_checkpoint(captured, capsys):
             ['--import-code'],
             r'describes has other parameters than the captured one \(1, among them head.fc.weight\)',
         ),
+        (
+            lambda capture: capture['batch']['kwargs'].update(inputs=torch.ones(1)),
+            ['--import-code'],
+            'the step ends with an error that non-finite values do not explain: ',
+        ),
         (lambda capture: None, ['--import-code', '--device', 'cuda'], 'device cuda: PyTorch finds no such device here'),
         (lambda capture: None, ['--import-code', '--device', 'tape'], "--device takes cpu, cuda or cuda:1, got 'tape'"),
     ],
@@ -324,7 +329,7 @@ def test_a_capture_runs_no_code_of_its_sender(captured, capsys, tmp_path):
     assert not (tmp_path / 'made').exists()
 
 
-def test_a_gradient_of_one_of_two_processes(root):
+def test_a_gradient_of_one_of_two_processes(root, capsys):
     settings = NECK.format('root').replace('iteration=4', 'iteration=1, rank=1')
     config = root / 'parallel.py'
     config.write_text(f'_base_ = {str(HERE / CLASSIFIER)!r}\n{BASE}{settings}')
@@ -338,4 +343,4 @@ def test_a_gradient_of_one_of_two_processes(root):
     assert [path.name for path in (root / 'parallel' / 'non_finite').iterdir()] == ['iter_1_rank_1.pt']
     assert 'that is not is neck (PoisonNeck): aten::div in SqrtBackward0. Lower the learning rate' in log
     assert 'The micro-batch of this process gives finite gradients, that of rank 1 does not. Lower the learnin' in log
-    assert 'process 2 of 2' in replay_in_new_process(root / 'parallel' / 'non_finite' / 'iter_1_rank_1.pt')
+    assert 'process 2 of 2' in replay(capsys, root / 'parallel' / 'non_finite' / 'iter_1_rank_1.pt')
