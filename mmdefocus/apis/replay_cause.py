@@ -62,4 +62,4 @@ def _too_narrow(origin: Origin, output: Magnitudes, wide: Run) -> str:
             return f'overflow of {narrow} in input {number}, which is {wide_values.largest:.3g} in {wide.name}'
         if values.smallest == 0 < wide_values.smallest:
             return f'underflow of {narrow}: input {number} has zeros where {wide.name} has {wide_values.smallest:.3g}'
-    return f'rounding or range of {narrow}: the operator is finite in {wide.name}'
+    return f'range or rounding of {narrow} inside the operator, which is finite in {wide.name}'

@@ -15,13 +15,13 @@ from torch import nn
 
 @TRANSFORMS.register_module()
 class PoisonPixels(BaseTransform):
-    """Set one pixel of the images whose file name contains 'bad'."""
+    """Set one pixel of the images whose file name contains a word."""
 
-    def __init__(self, value):
-        self.value = value
+    def __init__(self, value, word='bad'):
+        self.value, self.word = value, word
 
     def transform(self, results):
-        if 'bad' in results['img_path']:
+        if self.word in results['img_path']:
             results['img'] = results['img'].astype(np.float32)
             results['img'][3, 3] = self.value
         return results

@@ -181,6 +181,35 @@ train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
     assert [run['type'] for run in found['runs']] == ['float32', 'float64']
 
 
+def test_an_image_of_a_detector(digits_coco, capsys):
+    settings = f"""
+data_root = '{digits_coco}/'
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='PoisonPixels', value=float('inf'), word='000001'),
+    dict(type='PackDetInputs'),
+]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+"""
+    message, file = train(digits_coco, DETECTOR, settings)
+    assert 'The images of the batch are not finite. Lower the learning rate' in message
+    printed = replay(capsys, file)
+    rows = [line.split() for line in printed.splitlines() if '.jpg ' in line]
+    states = {Path(row[1]).name: ' '.join(row[3:-1]) for row in rows}
+    assert states.pop('000001.jpg') == 'inf | not finite'
+    assert [state.partition(' | ')[2] for state in states.values()] == ['finite']
+    assert '; first read by backbone.conv1, forward pass, operator aten::convolution\n' in printed
+
+
+def test_an_operator_of_this_package(root, capsys):
+    message, file = train(root, CLASSIFIER, WEIGHT.format('backbone.layers.1.mixer.in_proj.weight', 1e25))
+    assert 'an output that is not is backbone.layers.1.mixer (MambaMixer). Lower the learning rate' in message
+    printed = replay(capsys, file)
+    assert layer_row(printed)[:3] == ['> backbone.layers.1.mixer', 'MambaMixer', 'mmdefocus::defocus_scan']
+    assert 'cause: range or rounding of float32 inside the operator, which is finite in float64\n' in printed
+
+
 @pytest.mark.parametrize(
     ('toy', 'weight', 'message', 'reader'),
     [
