@@ -13,7 +13,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor
 
-from .gradient_check import SMALLEST_LOSS_SCALE, GradientCheck
+from .gradient_check import UNSCALED, GradientCheck
 from .non_finite_modules import first_non_finite_gradient, first_non_finite_output
 from .step_capture import capture_step, write_capture
 from .training_step import TrainingStep, as_it_began, begin_step
@@ -35,7 +35,7 @@ class DefocusFiniteLossHook(Hook):
     modules or parameters is raised unchanged.
 
     With a gradient scaler (``AmpOptimWrapper``), which skips steps with non-finite gradients and lowers its scale, such
-    a gradient is an error only if the scale has fallen below 1. With accumulated gradients, the micro-batch that made
+    a gradient is an error only at a scale of at most 1. With accumulated gradients, the micro-batch that made
     the first non-finite one is reported, when the optimiser step is due.
 
     The model, the micro-batch and the random states are written to
@@ -121,7 +121,7 @@ class DefocusFiniteLossHook(Hook):
             if not is_finite and self._suspect is None:
                 self._suspect = previous
         if step.loss_scale is not None:
-            self._checks[0].scale_is_exhausted = rest[-1] < SMALLEST_LOSS_SCALE
+            self._checks[0].is_unscaled = rest[-1] <= UNSCALED
         return bool(finite)
 
     def _trace(self, step: TrainingStep) -> tuple[bool, str]:

@@ -8,8 +8,8 @@ import torch
 from mmengine.optim import OptimWrapper
 from torch import Tensor
 
-# GradScaler halves the scale for non-finite gradients. Below one, it is not the scale that makes them so.
-SMALLEST_LOSS_SCALE = 1.0
+# GradScaler lowers the scale for non-finite gradients. At one or below, it is not the scale that makes them so.
+UNSCALED = 1.0
 
 
 class GradientCheck:
@@ -17,7 +17,7 @@ class GradientCheck:
 
     The check uses the norm that the wrapper computes to clip gradients, for which the wrapper waits for the GPU anyway.
     Without such a norm, it is one fused check per optimiser step. With a gradient scaler, which skips steps with
-    non-finite gradients, there is no check until :attr:`scale_is_exhausted` is set.
+    non-finite gradients, there is no check unless :attr:`is_unscaled` is set.
 
     Args:
         wrapper: Optimiser wrapper.
@@ -25,12 +25,12 @@ class GradientCheck:
 
     Attributes:
         unread: Largest magnitude of the gradients accumulated so far, still on its device, until someone reads it.
-        scale_is_exhausted: Gradients are not finite although the loss scale is small.
+        is_unscaled: The loss scale is at most 1.
     """
 
     def __init__(self, wrapper: OptimWrapper, stop: Callable[[], None]) -> None:
         self.unread: Tensor | None = None
-        self.scale_is_exhausted = False
+        self.is_unscaled = False
         self._wrapper, self._stop = wrapper, stop
         self._has_scaler = getattr(wrapper, 'loss_scaler', None) is not None
         self._clips_norm = bool(wrapper.clip_grad_kwargs) and wrapper.grad_name == 'grad_norm'
@@ -50,7 +50,7 @@ class GradientCheck:
 
     @property
     def _is_on(self) -> bool:
-        return not self._has_scaler or self.scale_is_exhausted
+        return not self._has_scaler or self.is_unscaled
 
     def _backward(self, loss: Tensor, **kwargs: Any) -> None:
         self._originals['backward'](loss, **kwargs)

@@ -65,7 +65,7 @@ def begin_step(
         for device in _DEVICES
         if torch.is_autocast_enabled(device)
     }
-    divisor = 1 / wrapper.scale_loss(1.0)
+    divisor = float(round(1 / wrapper.scale_loss(1.0)))
     return TrainingStep(args, kwargs, iteration, epoch, copies, random_state(), autocast, divisor, scale)
 
 
