@@ -1,87 +1,36 @@
 """Trainings with a loss or a gradient that is not finite, through the tool, and the replay of the captured step."""
 
-import itertools
 import json
 import os
-import re
-import runpy
 import socket
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from commands import TOOLS, error_of, run
-from PIL import Image
+from commands import TOOLS, run
+from replays import (
+    BASE,
+    CLASSIFIER,
+    DETECTOR,
+    DINO,
+    HERE,
+    MIXUP,
+    NECK,
+    WEIGHT,
+    layer_row,
+    make_images,
+    replay,
+    replay_in_new_process,
+    rewritten,
+    train,
+)
 
 from mmdefocus.engine.step_capture import read_capture
-
-HERE = Path(__file__).parent
-GOLDEN = HERE.parent / 'golden'
-numbers = itertools.count()
-CLASSIFIER, DETECTOR, DINO = 'toy_image_folder.py', 'toy_detector.py', 'toy_dino.py'
-BASE = """
-custom_imports = dict(imports=['mmdefocus.models', 'mmdefocus.datasets', 'mmdefocus.engine', 'poison'])
-default_hooks = dict(finite_loss=dict(type='DefocusFiniteLossHook'))
-"""
-NECK = """
-model = dict(neck=dict(type='PoisonNeck', fault='{}'))
-custom_hooks = [dict(type='PoisonHook', iteration=4)]
-"""
-WEIGHT = "custom_hooks = [dict(type='PoisonHook', iteration=1, weight='{}', value=float('{}'))]\n"
-MIXUP = "model.update(train_cfg=dict(augments=dict(type='Mixup', alpha=0.8)))\n"
 
 
 @pytest.fixture(scope='module')
 def root(tmp_path_factory) -> Path:
-    """A directory with six training images of each of two classes, one of them named bad, and toy digits for COCO."""
-    root = tmp_path_factory.mktemp('replay')
-    for split, name in itertools.product(('train', 'val'), ('bright', 'dark')):
-        (root / split / name).mkdir(parents=True)
-        for number in range(6):
-            file = 'bad' if (split, name, number) == ('train', 'dark', 3) else str(number)
-            pixels = np.full((40, 40, 3), 20 * number + 100 * (name == 'bright'), np.uint8)
-            Image.fromarray(pixels).save(root / split / name / f'{file}.png')
-    return root
-
-
-def tool(name: str, *words: str | Path) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, 'argv', [name, *map(str, words)])
-        runpy.run_path(str(TOOLS / name), run_name='__main__')
-
-
-def train(root: Path, toy: str, settings: str, **options: object) -> tuple[str, Path]:
-    """Train until the error; return its message and the captured step."""
-    number = next(numbers)
-    config, work = root / f'config_{number}.py', root / f'work_{number}'
-    config.write_text(f'_base_ = {str(HERE / toy)!r}\n{BASE}{settings}')
-    words = [f'{key}={value}' for key, value in options.items()]
-    words += [f'experiment_name=replay_{number}', f'data_root={root}']
-    with pytest.raises(RuntimeError) as error:
-        tool('train.py', config, '--work-dir', work, '--cfg-options', *words)
-    (file,) = (work / 'non_finite').iterdir()
-    return str(error.value), file
-
-
-def replay(capsys: pytest.CaptureFixture, file: Path, *words: str | Path) -> str:
-    capsys.readouterr()
-    tool('replay.py', file, '--import-code', *words)
-    return capsys.readouterr().out
-
-
-def replay_in_new_process(file: Path, *words: str | Path, code: int = 0) -> str:
-    """Replay with nothing of the training but the file."""
-    environment = ['env', f'PYTHONPATH={HERE}:{os.environ.get("PYTHONPATH", "")}']
-    return run(file.parent, *environment, sys.executable, TOOLS / 'replay.py', file, '--import-code', *words, code=code)
-
-
-def layer_row(printed: str) -> list[str]:
-    """Return the cells of the row of the first non-finite value."""
-    (row,) = [line for line in printed.splitlines() if line.startswith('| > ')]
-    return [cell.strip() for cell in row.strip('|').split('|')]
+    return make_images(tmp_path_factory.mktemp('replay'))
 
 
 @pytest.mark.parametrize(
@@ -259,103 +208,6 @@ def test_a_new_process_repeats_the_losses_bit_by_bit(root, digits_coco, toy, set
     assert found['reproduced'] is True
     assert recorded != pytest.approx(found['runs'][1]['losses'], rel=1e-12), 'float64 rounds otherwise'
     assert recorded == pytest.approx(found['runs'][1]['losses'], rel=1e-4), 'and has the same random numbers'
-
-
-def rewritten(file: Path, name: str, change: Callable[[dict], None]) -> Path:
-    capture = read_capture(file)
-    change(capture)
-    torch.save(capture, file.with_name(name))
-    return file.with_name(name)
-
-
-@pytest.fixture(scope='module')
-def captured(root) -> Path:
-    return train(root, CLASSIFIER, NECK.format('log'))[1]
-
-
-def test_a_step_that_is_finite_on_replay(captured, capsys):
-    file = rewritten(captured, 'healed.pt', lambda capture: capture['attributes']['neck'].update(is_faulty=False))
-    with pytest.raises(SystemExit) as end:
-        replay(capsys, file)
-    assert end.value.code == 1
-    printed = capsys.readouterr()
-    assert printed.err == 'the step is finite on replay: loss and all gradients\n'
-    assert 'losses that differ from those of the training: loss, loss_cls, loss_aux' in printed.out
-    assert 'first non-finite value' not in printed.out
-
-
-def test_a_capture_without_the_model_and_a_checkpoint(captured, capsys):
-    """The checkpoint of the first epoch has other weights, and so other losses."""
-    file = rewritten(captured, 'small.pt', lambda capture: capture.update(model=None, left_out=['the model (9 bytes)']))
-    printed = replay(capsys, file, '--checkpoint', captured.parents[1] / 'epoch_1.pth')
-    assert layer_row(printed)[:3] == ['> neck', 'PoisonNeck', 'aten::log']
-
-
-@pytest.mark.parametrize(
-    ('change', 'words', 'message'),
-    [
-        (None, [], r"the capture '.*' does not exist"),
-        (b'', [], r"'.*' cannot be read as a capture \(EOFError: "),
-        (b'no capture', [], r"'.*' cannot be read as a capture \(UnpicklingError: "),
-        (
-            lambda capture: capture.pop('batch'),
-            [],
-            'is not a capture of DefocusFiniteLossHook; expected a file <work_d',
-        ),
-        (lambda capture: capture.update(format=9), [], r'has the format 9 and this version of mmdefocus reads 1; repl'),
-        (
-            lambda capture: capture.update(left_out=['the model (9 bytes)'], model=None),
-            [],
-            r'saved without the model \(9 bytes\), which was too large; give a checkpoint of the training',
-        ),
-        (
-            lambda capture: capture.update(left_out=['the micro-batch (9 bytes)'], batch=None),
-            [],
-            r'saved without the micro-batch \(9 bytes\), which was too large; raise max_capture_bytes of DefocusFin',
-        ),
-        (
-            lambda capture: None,
-            ['--import-code', '--checkpoint', GOLDEN / 'cls_rope_official_cls.pth'],
-            'parameters are m',
-        ),
-        (lambda capture: None, [], 'the config of the capture imports poison, which may run any code. If you trust'),
-        (lambda capture: capture.update(config={}), [], 'the capture has no config of a model: the training was not'),
-        (
-            lambda capture: capture['config']['model']['backbone'].update(drop_path_rate=2.0),
-            ['--import-code'],
-            r'the model of the capture cannot be built \(\w+',
-        ),
-        (
-            lambda capture: capture['model']['parameters'].pop('head.fc.weight'),
-            ['--import-code'],
-            r'describes has other parameters than the captured one \(1, among them head.fc.weight\)',
-        ),
-        (
-            lambda capture: capture['batch']['kwargs'].update(inputs=torch.ones(1)),
-            ['--import-code'],
-            'the step ends with an error that non-finite values do not explain: ',
-        ),
-        (lambda capture: None, ['--import-code', '--device', 'cuda'], 'device cuda: PyTorch finds no such device here'),
-        (lambda capture: None, ['--import-code', '--device', 'tape'], "--device takes cpu, cuda or cuda:1, got 'tape'"),
-    ],
-)
-def test_a_step_that_cannot_be_repeated(captured, capsys, change, words, message):
-    file = captured.with_name(f'changed_{next(numbers)}.pt')
-    if isinstance(change, bytes):
-        file.write_bytes(change)
-    elif change is not None:
-        rewritten(captured, file.name, change)
-    assert re.search(message, error_of(capsys, tool, 'replay.py', file, *words))
-
-
-def test_a_capture_runs_no_code_of_its_sender(captured, capsys, tmp_path):
-    def attack(capture):
-        capture['config']['custom_imports']['imports'].remove('poison')
-        capture['config']['model'] = dict(type='os.mkdir', path=str(tmp_path / 'made'))
-
-    file = rewritten(captured, 'attack.pt', attack)
-    assert 'the model of the capture cannot be built' in error_of(capsys, tool, 'replay.py', file)
-    assert not (tmp_path / 'made').exists()
 
 
 def test_a_gradient_of_one_of_two_processes(root, capsys):
