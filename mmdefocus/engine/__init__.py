@@ -1,4 +1,4 @@
-"""Hooks and a learning-rate schedule. Importing this package registers all whose requirements are installed."""
+"""Hooks, a learning-rate schedule and optimiser constructors; importing this registers those whose needs are met."""
 
 from mmdefocus.openmmlab import are_installed, without_onedl_note
 
@@ -8,6 +8,7 @@ from .class_count_hook import DefocusClassCountHook
 from .epoch_seed_hook import DefocusEpochSeedHook
 from .errors import SetupError
 from .finite_loss_hook import DefocusFiniteLossHook
+from .merged_groups_constructor import DefocusOptimWrapperConstructor
 from .optimizer_step_ema_hook import DefocusOptimizerStepEMAHook
 from .scheduled_drop_path_hook import DefocusScheduledDropPathHook
 from .warmup_cosine_lr import DefocusWarmupCosineLR
@@ -18,6 +19,7 @@ __all__ = [
     'DefocusClassCountHook',
     'DefocusEpochSeedHook',
     'DefocusFiniteLossHook',
+    'DefocusOptimWrapperConstructor',
     'DefocusOptimizerStepEMAHook',
     'DefocusScheduledDropPathHook',
     'DefocusWarmupCosineLR',

@@ -16,6 +16,7 @@ from mmdefocus.models.checkpoint.fit import load_and_describe_misfit
 
 from .errors import SetupError
 from .resume_check import missing_for_resuming, optimizer_differences, scheduler_differences
+from .saved_groups import convert_groups
 
 _SHOWN = 4
 
@@ -130,7 +131,7 @@ def _check_initial(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
     )
 
 
-def _check_resumed(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
+def _check_resumed(runner: Runner, checkpoint: dict[str, Any]) -> None:
     missing = ' and '.join(missing_for_resuming(checkpoint))
     if missing:
         raise SetupError(
@@ -146,6 +147,7 @@ def _check_resumed(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
     differences = [
         *([f'the model: {misfit}'] if misfit else []),
         *([classes] if classes else []),
+        *convert_groups(runner, checkpoint),
         *optimizer_differences(runner, checkpoint),
         *scheduler_differences(runner, checkpoint),
     ]
