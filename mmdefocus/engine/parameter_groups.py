@@ -56,7 +56,7 @@ def describe_groups(groups: Sequence[Mapping[str, Any]]) -> str:
     lines = [f'The optimiser has {len(groups)} parameter groups:']
     for number, group in enumerate(groups):
         others = [name for other in groups if other is not group for name in other['param_names']]
-        settings = ', '.join(f'{key}={_show(value)}' for key, value in settings_of(group).items())
+        settings = ', '.join(f'{key}={_show(value)}' for key, value in sorted(settings_of(group).items()))
         count = len(group['param_names'])
         names = ', '.join(abbreviate_names(group['param_names'], others))
         lines.append(f'group {number} ({settings}), {count} parameters: {names}')
