@@ -43,7 +43,8 @@ class Network:
         with DefaultScope.overwrite_default_scope(self.cfg.get('default_scope')):
             with torch.device('meta'):
                 self.model: nn.Module = MODELS.build(self.cfg.model)
-            self.merged = OPTIM_WRAPPER_CONSTRUCTORS.get((self.cfg.get('optim_wrapper') or {}).get('constructor', ''))
+            settings = self.cfg.get('optim_wrapper') or {}
+            self.merged = OPTIM_WRAPPER_CONSTRUCTORS.get(settings.get('constructor', 'DefaultOptimWrapperConstructor'))
         if not (isinstance(self.merged, type) and issubclass(self.merged, MergedGroupsMixin)):
             raise UsageError(f"the optim_wrapper of '{path}' has no constructor that merges parameter groups")
         self.stock = self.merged.__mro__[2]  # the class itself, the mixin, what the mixin precedes
