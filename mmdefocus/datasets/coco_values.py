@@ -2,6 +2,7 @@
 
 import math
 import posixpath
+import reprlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -69,7 +70,7 @@ def check_boxes(name: str, annotations: Sequence[dict[str, Any]]) -> None:
         if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
             raise DataError(
                 f'{name}: the bbox of annotation {ann["id"]!r} must be [x, y, width, height] in pixels, four finite '
-                f'numbers, got {box!r}'
+                f'numbers, got {reprlib.repr(box)}'
             )
         if max(map(abs, box)) > _LONGEST_SIDE:
             raise DataError(

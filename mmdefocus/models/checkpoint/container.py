@@ -1,6 +1,8 @@
 """Checks of a checkpoint file that need no unpickling: its format, completeness and checksums."""
 
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -44,11 +46,8 @@ def check_container(path: Path) -> None:
 
 
 def _check_zip(path: Path) -> None:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        raise CheckpointError(f'{path} is truncated or damaged ({error}); download or copy it again') from error
+    with _damage_named(path), zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
     names = [entry.filename for entry in entries]
     if len(set(names)) < len(names) or not any(name.endswith('/data.pkl') for name in names):
         raise CheckpointError(f'expected an archive written by torch.save, but {path} is another zip archive')
@@ -61,11 +60,20 @@ def _check_zip(path: Path) -> None:
             'is not a checkpoint'
         )
     status = path.stat()
-    damaged = _damaged_entry(path, status.st_size, status.st_mtime_ns)
+    with _damage_named(path):
+        damaged = _damaged_entry(path, status.st_size, status.st_mtime_ns)
     if damaged is not None:
         raise CheckpointError(
             f'{path} is damaged: the content of {damaged} does not match its checksum; download or copy it again'
         )
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # zipfile trusts the directory of an archive and can fail in any way.
+        raise CheckpointError(f'{path} is truncated or damaged ({error}); download or copy it again') from error
 
 
 @lru_cache

@@ -1,0 +1,86 @@
+"""``--cfg-options`` of any text: the config changes as asked and can be saved, or UsageError says why not."""
+
+import argparse
+import copy
+
+import pytest
+from fuzzing import FUZZ, watched
+from hypothesis import given
+from hypothesis import strategies as st
+from mmengine.config import Config
+
+from mmdefocus.apis.errors import UsageError
+from mmdefocus.cli.arguments import add_common_arguments, parse_arguments
+from mmdefocus.cli.config_file import load_config
+
+TEXT = """
+data_root = 'data/digits/'
+helper = 3
+model = dict(type='ImageClassifier', backbone=dict(type='ResNet', depth=18), head=dict(num_classes=3, topk=(1, 5)))
+train_dataloader = dict(batch_size=3, dataset=dict(data_root=data_root, pipeline=[dict(type='Resize', scale=(8, 8))]))
+val_dataloader = None
+default_hooks = dict(logger=dict(type='LoggerHook', interval=1))
+custom_hooks = []
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.01), clip_grad=None)
+work_dir = 'runs'
+"""
+PARTS = (
+    'model', 'backbone', 'depth', 'type', 'head', 'topk', 'train_dataloader', 'dataset', 'pipeline', '0', '1', '-1', '٣',
+    'scale', 'val_dataloader', 'default_hooks', 'logger', 'custom_hooks', 'optim_wrapper', 'clip_grad', 'work_dir', '',
+    'data_root', 'helper', 'randomness', 'seed', 'load_from', 'resume', 'visualizer', '_delete_', '_base_', 'no name',
+    'modle', 'param_scheduler', 'class', 'é', "it's", 'a"b', '__class__', 'filename', '_cfg_dict', 'pop', 'None', '\n',
+)  # fmt: skip
+PIECES = (
+    '1', '0.5', '-1e-3', '1e999', 'nan', 'inf', '9' * 5000, '0x10', '1_000', '05', 'true', 'None', 'False', 'word', 'a b',
+    '(', ')', '[', ']', '{', '}', ',', ':', "'", '"', ' ', '=', '\\', '\n', '#', '_delete_', '"_delete_": True', '"type"',
+    '{"a": 1}', '[1, 2]', '(1,)', 'b"x"', '1j', '...', '{1, 2}', 'lambda: 0', 'é', '\ud800', '\0', '[' * 2000, '{{', '$x',
+)  # fmt: skip
+KEYS = st.lists(st.sampled_from(PARTS), min_size=1, max_size=4).map('.'.join) | st.text(max_size=6)
+VALUES = st.lists(st.sampled_from(PIECES), max_size=6).map(''.join) | st.text(max_size=8)
+
+
+@pytest.fixture(scope='module')
+def load(tmp_path_factory):
+    """Apply what is typed behind ``--cfg-options``; return the config, or None if it is refused."""
+    path = tmp_path_factory.mktemp('options') / 'config.py'
+    path.write_text(TEXT)
+    parser = argparse.ArgumentParser()
+    add_common_arguments(parser)
+
+    def load(*words):
+        with watched():
+            try:
+                return load_config(path, parse_arguments(parser, ['--cfg-options', *words]).cfg_options)
+            except UsageError as error:
+                message = str(error)
+            except SystemExit as error:
+                assert error.code == 2  # argparse: a word that is no KEY=VALUE
+                return None
+        assert len(message) < 12_000
+        return None
+
+    return load
+
+
+def test_the_config_is_read(load):
+    assert load('model.backbone.depth=34').model.backbone.depth == 34
+    assert load('helper=1') is None
+
+
+@given(st.lists(st.tuples(KEYS, VALUES).map('='.join), min_size=1, max_size=3))
+@FUZZ
+def test_options(load, words):
+    cfg = load(*words)
+    if cfg is not None:
+        text = cfg.pretty_text
+        again = Config.fromstring(text, '.py')
+        assert again.to_dict().keys() == cfg.to_dict().keys()
+
+
+@given(st.sampled_from(('optim_wrapper.clip_grad.max_norm', 'model.new', 'val_dataloader', 'work_dir')), VALUES)
+@FUZZ
+def test_values(load, key, value):
+    cfg = load(f'{key}={value}')
+    if cfg is not None:
+        before = copy.deepcopy(cfg.to_dict())
+        assert repr(Config.fromstring(cfg.pretty_text, '.py').to_dict()) == repr(before)
