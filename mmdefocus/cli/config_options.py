@@ -1,5 +1,6 @@
 """Settings that the command line changes in a config, checked against the settings that the config has."""
 
+import ast
 import copy
 import difflib
 import inspect
@@ -52,12 +53,26 @@ def apply_options(cfg: Config, options: Mapping[str, Any]) -> None:
         present = _present(cfg, key, options)
         if present is None and key in _TEXTS:
             present = ''
-        values[key] = parse_value(value, present) if isinstance(value, OptionText) else value
+        values[key] = _parse(key, value, present) if isinstance(value, OptionText) else value
         if isinstance(present, Mapping) and isinstance(values[key], str):
             raise UsageError(f"--cfg-options {key}: expected a dictionary or None in place of one, got '{value}'")
     for key, value in values.items():
         first, *rest = key.split('.')
         cfg[first] = _replaced(cfg.get(first), rest, value)
+
+
+def _parse(key: str, text: OptionText, present: Any) -> Any:
+    try:
+        value = parse_value(text, present)
+        ast.literal_eval(repr(value))
+    except RecursionError:
+        raise UsageError(f'--cfg-options {key}: the value has too many nested brackets') from None
+    except ValueError:  # MMEngine would save it by a name that Python does not know
+        raise UsageError(
+            f"--cfg-options {key}: '{text}' has infinity, NaN or another value that no saved config can hold; for "
+            'infinity give a large number, such as 1e30'
+        ) from None
+    return value
 
 
 def _move_data_root(cfg: Config, data_root: str) -> bool:

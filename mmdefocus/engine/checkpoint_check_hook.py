@@ -96,6 +96,9 @@ def check_weights_are_there(checkpoint: Any, name: str) -> None:
     if not isinstance(checkpoint.get('state_dict', {}), Mapping):
         kind = type(checkpoint['state_dict']).__name__
         raise CheckpointError(f'{name} has a state_dict of type {kind}, expected a dict of tensors')
+    for key in checkpoint.get('state_dict', checkpoint):
+        if not isinstance(key, str):
+            raise CheckpointError(f'{name} has the key {key!r} of type {type(key).__name__}, expected names of tensors')
 
 
 def _load_and_describe_misfit(model: nn.Module, checkpoint: Mapping[str, Any]) -> str | None:

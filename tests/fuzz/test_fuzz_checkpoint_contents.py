@@ -15,14 +15,17 @@ from mmdefocus.models.checkpoint import CheckpointError, read_checkpoint
 from mmdefocus.models.checkpoint.conversion import HEADS, TARGETS, convert_official, convert_to_official
 from mmdefocus.models.checkpoint.loaders import load_from_local
 
-OFFICIAL = {
-    kind: read_checkpoint(GOLDEN / f'{kind}.pth') for kind in ('cls_norope_official_cls', 'det_raster_official_det')
-}
-OFFICIAL = {
-    kind: {key: value for key, value in content.items() if key != 'model_ema'} for kind, content in OFFICIAL.items()
-}
+FILES = ('cls_norope_official_cls', 'det_raster_official_det')
+
+
+def without_average(content):
+    return {key: value for key, value in content.items() if key != 'model_ema'}
+
+
+OFFICIAL = {kind: without_average(read_checkpoint(GOLDEN / f'{kind}.pth')) for kind in FILES}
 OURS = {kind: convert_official(content) for kind, content in OFFICIAL.items()}
 ENTRIES = ('model', 'state_dict', 'model_ema', 'meta', 'config', 'optimizer', 'message_hub', 'param_schedulers')
+SETTINGS = ('DATA', 'IMG_SIZE', 'MODEL', 'MAMBA', 'rope_scale_factor', 'delta_scale_factor', 'epoch', 'iter')
 NAMES = sorted(
     {
         name
@@ -36,11 +39,7 @@ TENSORS = st.builds(
     st.sampled_from((torch.float32, torch.bfloat16, torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn)),
 )
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | st.binary(max_size=4) | TENSORS
-KEYS = (
-    st.sampled_from((*ENTRIES, 'DATA', 'IMG_SIZE', 'MODEL', 'MAMBA', 'epoch', 'iter'))
-    | st.sampled_from(NAMES)
-    | st.integers(0, 3)
-)
+KEYS = st.sampled_from((*ENTRIES, *SETTINGS)) | st.sampled_from(NAMES) | st.integers(0, 3)
 CONTENTS = st.recursive(
     LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=5), max_leaves=20
 )

@@ -51,9 +51,9 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> Any:
         with torch.serialization.safe_globals(stubs):
             content = torch.load(path, map_location=map_location, weights_only=True)
         content = _Finisher(path.stat().st_size).finish(content)
+        broken = find_non_finite(content)
     except Exception as error:  # A damaged pickle can fail in any way.
         raise CheckpointError(_explain(path, error)) from error
-    broken = find_non_finite(content)
     if broken is not None:
         raise CheckpointError(
             f'{path}: {broken} has NaN or infinite elements; the training diverged or the file is damaged'
@@ -80,6 +80,8 @@ def find_non_finite(content: Any) -> str | None:
 def _is_broken(tensor: Tensor) -> bool:
     if tensor.is_meta or tensor.layout != torch.strided or not (tensor.is_floating_point() or tensor.is_complex()):
         return False
+    if tensor.dtype.itemsize == 1:  # torch does not look for NaN in 8 bits
+        tensor = tensor.float()
     if torch.isfinite(tensor).all():
         return False
     return tensor.is_complex() or bool((torch.isnan(tensor) | torch.isposinf(tensor)).any())
