@@ -1,6 +1,7 @@
 """Config files, with the changes that the command line makes to them."""
 
 import importlib
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,10 +48,21 @@ def load_config(
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / path.stem)
-    for folder in (Path(cfg.work_dir), *Path(cfg.work_dir).parents):
-        if folder.exists() and not folder.is_dir():
-            raise UsageError(f"the work directory '{cfg.work_dir}' cannot be made: '{folder}' is a file")
+    _check_work_dir(cfg.work_dir)
     return cfg
+
+
+def _check_work_dir(work_dir: Any) -> None:
+    if not isinstance(work_dir, (str, Path)):
+        raise UsageError(f'work_dir must be a path, got {work_dir!r}')
+    try:
+        file = next(
+            (path for path in (Path(work_dir), *Path(work_dir).parents) if path.exists() and not path.is_dir()), None
+        )
+    except OSError as error:
+        raise UsageError(f'the work directory {reprlib.repr(work_dir)} cannot be made: {error.strerror}') from error
+    if file is not None:
+        raise UsageError(f"the work directory '{work_dir}' cannot be made: '{file}' is a file")
 
 
 def _check_custom_hooks(cfg: Config) -> None:

@@ -1,9 +1,9 @@
 """Settings that the command line changes in a config, checked against the settings that the config has."""
 
-import ast
 import copy
 import difflib
 import inspect
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -62,17 +62,28 @@ def apply_options(cfg: Config, options: Mapping[str, Any]) -> None:
 
 
 def _parse(key: str, text: OptionText, present: Any) -> Any:
+    """Parse a value; raise ``UsageError`` if MMEngine could not save it or would read something else back."""
     try:
         value = parse_value(text, present)
-        ast.literal_eval(repr(value))
-    except RecursionError:
-        raise UsageError(f'--cfg-options {key}: the value has too many nested brackets') from None
-    except ValueError:  # MMEngine would save it by a name that Python does not know
-        raise UsageError(
-            f"--cfg-options {key}: '{text}' has infinity, NaN or another value that no saved config can hold; for "
-            'infinity give a large number, such as 1e30'
-        ) from None
+    except RecursionError as error:
+        raise UsageError(f'--cfg-options {key}: the value has too many nested brackets') from error
+    nested = value
+    for part in reversed(key.split('.')[1:]):
+        nested = {part: nested}
+    try:
+        saved = Config.fromstring(Config(dict(value=nested)).pretty_text, '.py').to_dict()['value']
+    except Exception as error:  # A saved config is a program and can fail in any way.
+        raise _unsavable(key, text) from error
+    if saved != nested:
+        raise _unsavable(key, text)
     return value
+
+
+def _unsavable(key: str, text: str) -> UsageError:
+    return UsageError(
+        f'--cfg-options {key}: a saved config cannot hold {reprlib.repr(str(text))}; expected keys that are no '
+        'keywords of Python, finite numbers (for infinity a large one, such as 1e30) and texts without {{ }}'
+    )
 
 
 def _move_data_root(cfg: Config, data_root: str) -> bool:

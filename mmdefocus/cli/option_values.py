@@ -47,7 +47,7 @@ def _literal(text: str) -> tuple[bool, Any]:
         return False, None
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return False, None
     return isinstance(value, _LITERALS), value
 

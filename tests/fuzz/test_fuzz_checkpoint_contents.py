@@ -26,13 +26,8 @@ OFFICIAL = {kind: without_average(read_checkpoint(GOLDEN / f'{kind}.pth')) for k
 OURS = {kind: convert_official(content) for kind, content in OFFICIAL.items()}
 ENTRIES = ('model', 'state_dict', 'model_ema', 'meta', 'config', 'optimizer', 'message_hub', 'param_schedulers')
 SETTINGS = ('DATA', 'IMG_SIZE', 'MODEL', 'MAMBA', 'rope_scale_factor', 'delta_scale_factor', 'epoch', 'iter')
-NAMES = sorted(
-    {
-        name
-        for content in (*OFFICIAL.values(), *OURS.values())
-        for name in content.get('model', content.get('state_dict'))
-    }
-)
+WEIGHTS = [content.get('model') or content['state_dict'] for content in (*OFFICIAL.values(), *OURS.values())]
+NAMES = sorted({name for weights in WEIGHTS for name in weights})
 TENSORS = st.builds(
     lambda shape, dtype: torch.zeros(shape, dtype=dtype),
     st.lists(st.integers(0, 3), max_size=4),
