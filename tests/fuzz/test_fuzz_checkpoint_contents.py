@@ -6,7 +6,7 @@ from collections import OrderedDict
 import torch
 from checkpoint_files import GOLDEN
 from fuzzing import FUZZ, watched
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mmdefocus.engine.checkpoint_check_hook import check_weights_are_there
@@ -57,6 +57,9 @@ def use(content):
 
 
 @given(CONTENTS)
+@example({'state_dict': {0: 1}})
+@example({'state_dict': {'backbone.layers.0.mixer.A_log': torch.ones(1), 0: 1}})
+@example({'model': {'layers.0.mixer.A_log': torch.ones(1), 0: 1}})
 @FUZZ
 def test_any_content(content):
     use(content)
@@ -85,6 +88,8 @@ def test_changed_content(kind, official, changes):
 
 
 @given(CONTENTS)
+@example({'weight': torch.ones(2).to(torch.float8_e4m3fn)})
+@example({'state_dict': {0: torch.ones(1)}})
 @FUZZ
 def test_saved_content(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / 'content.pth'

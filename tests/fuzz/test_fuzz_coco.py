@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 from fuzzing import FUZZ, SEEDS, mutate, mutations, watched
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -144,6 +144,7 @@ def test_annotations_that_were_found(load, path, test_mode):
 
 
 @given(st.lists(st.tuples(KINDS, st.sampled_from(PLACES), VALUES), min_size=1, max_size=3), st.booleans())
+@example([('replace', ('annotations', 0, 'bbox'), [0.125] * 2000)], False)
 @FUZZ
 def test_changed_values(load, changes, test_mode):
     load(json.dumps(change(CONTENT, changes)).encode(), test_mode)

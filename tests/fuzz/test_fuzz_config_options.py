@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 from fuzzing import FUZZ, watched
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from mmengine.config import Config
 
@@ -68,6 +68,10 @@ def test_the_config_is_read(load):
 
 
 @given(st.lists(st.tuples(KEYS, VALUES).map('='.join), min_size=1, max_size=3))
+@example(['model.None=1'])
+@example(['model.backbone.class=1'])
+@example(['work_dir=' + '9' * 5000])
+@example(['work_dir=5'])
 @FUZZ
 def test_options(load, words):
     cfg = load(*words)
@@ -78,6 +82,11 @@ def test_options(load, words):
 
 
 @given(st.sampled_from(('optim_wrapper.clip_grad.max_norm', 'model.new', 'val_dataloader', 'work_dir')), VALUES)
+@example('model.new', '{{}}')
+@example('model.new', 'inf')
+@example('model.new', '[1, nan]')
+@example('model.new', '{"class": 1}')
+@example('model.new', '[' * 2000 + ']' * 2000)
 @FUZZ
 def test_values(load, key, value):
     cfg = load(f'{key}={value}')

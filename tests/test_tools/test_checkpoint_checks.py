@@ -245,6 +245,7 @@ def test_a_validation_set_of_other_classes(refused, root):
     [
         ([1, 2], 'holds a list, expected a dict with a state_dict'),
         ({'state_dict': None}, 'has a state_dict of type NoneType, expected a dict of tensors'),
+        ({'state_dict': {0: torch.ones(1)}}, 'has the key 0 of type int, expected names of tensors'),
     ],
 )
 def test_files_that_hold_no_weights(refused, root, content, expected):
