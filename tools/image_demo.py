@@ -54,13 +54,13 @@ def detect(args: argparse.Namespace, config: Config, images: list[str]) -> float
     )
     inferencer.forward = watch = Stopwatch(inferencer.forward)
     results = inferencer(images, batch_size=args.batch_size, pred_score_thr=args.score_thr, out_dir=args.out_dir or '')
-    classes = inferencer.model.dataset_meta['classes']
+    classes = inferencer.model.dataset_meta.get('classes')
     for image, found in zip(images, results['predictions'], strict=True):
         print(image)
         for label, score, box in zip(found['labels'], found['scores'], found['bboxes'], strict=True):
             if score >= args.score_thr:
                 corners = ' '.join(f'{corner:.1f}' for corner in box)
-                print(f'  {score:.4f}  {label}  {classes[label]}  {corners}')
+                print('  '.join((f'  {score:.4f}', str(label), *([classes[label]] if classes else []), corners)))
     return watch.seconds
 
 
@@ -85,7 +85,8 @@ def main() -> None:
         '--no-strict',
         dest='strict',
         action='store_false',
-        help='accept weights that do not fit the model; missing tensors keep random values',
+        help='accept weights that do not fit the model (missing tensors keep random values) or have other classes than '
+        'the config',
     )
     args = parser.parse_args()
     try:

@@ -13,6 +13,7 @@ from mmengine.runner import CheckpointLoader
 
 from mmdefocus.openmmlab import without_onedl_note
 
+from .class_names import find_dataset_meta
 from .images import check_batch_size, list_images, read_image
 from .weights import load_all_weights
 
@@ -33,6 +34,8 @@ class ClassificationInferencer(ImageClassificationInferencer):
     - A folder stands for all images in it, sorted by name.
     - Pictures show the best ``topk`` classes.
     - The weights must fit the model.
+    - Names of classes are those of the checkpoint, or of the config's data set if the checkpoint has none; names that
+      do not fit the model raise an error. For a head with ``predict_classes``, they are the names of these classes.
     - MMDetection's inferencer may run in the same process before it.
 
     Args:
@@ -40,12 +43,12 @@ class ClassificationInferencer(ImageClassificationInferencer):
         pretrained: As for MMPreTrain's inferencer. With False, the weights are random.
         *args: As for MMPreTrain's inferencer.
         topk: Number of classes in a picture; fewer if the model has fewer.
-        strict: Raise an error if the checkpoint lacks tensors of the model, has additional ones, or has them in other
-            shapes.
+        strict: Raise an error if the checkpoint lacks tensors of the model, has additional ones, has them in other
+            shapes, or names other classes than the config.
         **kwargs: As for MMPreTrain's inferencer.
 
     Raises:
-        ValueError: ``topk`` is not positive, or the weights do not fit.
+        ValueError: ``topk`` is not positive, or the weights or the names of the classes do not fit.
     """
 
     def __init__(
@@ -61,14 +64,19 @@ class ClassificationInferencer(ImageClassificationInferencer):
             raise ValueError(f'topk must be positive, got {topk}')
         super().__init__(model, pretrained, *args, **kwargs)
         self.topk = topk
-        # A model instance has its weights already.
-        if strict and (isinstance(pretrained, str) or (pretrained and not isinstance(model, BaseModel))):
+        # A model instance may have its weights already, and then knows the classes of its checkpoint.
+        checkpoint = dict(meta=dict(dataset_meta=getattr(self.model, '_dataset_meta', None)))
+        if isinstance(pretrained, str) or (pretrained and not isinstance(model, BaseModel)):
             source = pretrained if isinstance(pretrained, str) else _published(self.model)
             if source is not None and kwargs.get('url_mapping'):
                 pattern, replacement = kwargs['url_mapping']
                 source = re.sub(pattern, replacement, source)
             checkpoint = None if source is None else CheckpointLoader.load_checkpoint(source, map_location='cpu')
-            load_all_weights(self.model, checkpoint, source)
+            if strict:
+                load_all_weights(self.model, checkpoint, source)
+        if kwargs.get('classes') is None:
+            meta = find_dataset_meta(self.model, checkpoint, getattr(self.model, '_config', Config()), strict)
+            self.classes = meta.get('classes')
 
     def _init_pipeline(self, cfg: Config) -> Callable[[dict], dict]:
         # MMDetection's inferencer leaves its scope as the default scope of the process.

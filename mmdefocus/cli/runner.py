@@ -4,6 +4,8 @@
 """
 
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -14,7 +16,9 @@ from mmengine.runner import Runner
 
 from mmdefocus.apis.errors import UsageError
 from mmdefocus.apis.num_classes import resolve_num_classes
+from mmdefocus.datasets.concat import DefocusConcatDataset
 from mmdefocus.engine.checkpoint_check_hook import DefocusCheckpointCheckHook
+from mmdefocus.engine.class_count_hook import DefocusClassCountHook
 
 from .launcher import prepare_launcher
 
@@ -23,8 +27,9 @@ def build_runner(cfg: Config, strict: bool = True, compare_classes: bool = True)
     """Build the runner for the distributed backend and the precision that this machine supports.
 
     The runner always gets the hooks that compare config, data and checkpoint:
-    :class:`~mmdefocus.engine.DefocusCheckpointCheckHook` and, for detectors,
-    :class:`~mmdefocus.engine.DefocusGroundTruthCheckHook`. Hooks of these types in the config take precedence.
+    :class:`~mmdefocus.engine.DefocusCheckpointCheckHook`, :class:`~mmdefocus.engine.DefocusClassCountHook` and, for
+    detectors, :class:`~mmdefocus.engine.DefocusGroundTruthCheckHook`. Hooks of these types in the config take
+    precedence.
 
     Args:
         cfg: Config from :func:`~mmdefocus.cli.config_file.load_config`. ``default_hooks.NAME = None`` removes the hook
@@ -44,6 +49,8 @@ def build_runner(cfg: Config, strict: bool = True, compare_classes: bool = True)
         _train_in_float32(cfg)
     if cfg.get('default_scope') == 'mmpretrain':
         _complete_dataloaders(cfg)
+    for split in ('train', 'val', 'test'):
+        _compare_parts(cfg.get(f'{split}_dataloader'))
     _remove_hooks(cfg)
     try:
         classes = resolve_num_classes(cfg)
@@ -53,7 +60,7 @@ def build_runner(cfg: Config, strict: bool = True, compare_classes: bool = True)
     if classes is not None:
         runner.logger.info(f"num_classes='auto': the training set has {len(classes)} classes")
     _scale_lr_by_accumulation(runner)
-    hooks: list[Hook] = [DefocusCheckpointCheckHook(strict, compare_classes)]
+    hooks: list[Hook] = [DefocusCheckpointCheckHook(strict, compare_classes), DefocusClassCountHook()]
     if cfg.get('default_scope') == 'mmdet':
         from mmdefocus.engine.ground_truth_check_hook import DefocusGroundTruthCheckHook  # needs mmdet
 
@@ -73,10 +80,13 @@ def dump_predictions(runner: Runner, out: str) -> None:
     if not out.endswith(('.pkl', '.pickle')):
         raise UsageError(f"--out takes a file that ends in .pkl or .pickle, got '{out}'")
     if runner.cfg.get('default_scope') == 'mmdet':
-        from mmdet.evaluation import DumpDetResults as Dump
+        from mmdefocus.evaluation.dump_det_results import DefocusDumpDetResults as Dump  # needs mmdet
     else:
-        from mmengine.evaluator import DumpResults as Dump
-    runner.test_evaluator.metrics.append(Dump(out_file_path=out))
+        from mmdefocus.evaluation.dump_results import DefocusDumpResults as Dump
+    evaluator = runner.test_evaluator
+    metric = Dump(out_file_path=out)
+    metric.dataset_meta = evaluator.dataset_meta
+    evaluator.metrics.append(metric)
 
 
 def _train_in_float32(cfg: Config) -> None:
@@ -97,6 +107,18 @@ def _complete_dataloaders(cfg: Config) -> None:
             dataloader.setdefault('collate_fn', dict(type='default_collate'))
             dataloader.setdefault('pin_memory', torch.cuda.is_available())
             dataloader.setdefault('persistent_workers', dataloader.get('num_workers', 0) > 0)
+
+
+def _compare_parts(node: Any) -> None:
+    """Make concatenated data sets compare the classes of their parts."""
+    if isinstance(node, Mapping):
+        if isinstance(node.get('type'), str) and node['type'].rpartition('.')[2] == 'ConcatDataset':
+            node['type'] = DefocusConcatDataset.__name__
+        for child in node.values():
+            _compare_parts(child)
+    elif isinstance(node, list | tuple):
+        for child in node:
+            _compare_parts(child)
 
 
 def _remove_hooks(cfg: Config) -> None:

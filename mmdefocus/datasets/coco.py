@@ -10,7 +10,7 @@ from mmengine import fileio
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 
-from mmdefocus.datasets.coco_checks import check_classes, read_coco
+from mmdefocus.datasets.coco_checks import check_category_ids, check_classes, read_coco
 from mmdefocus.datasets.coco_values import check_box_format, is_degenerate
 from mmdefocus.datasets.errors import DataError, MissingFileError
 from mmdefocus.datasets.image_files import ErrorsNameImages, check_files_exist
@@ -20,6 +20,10 @@ from mmdefocus.datasets.loading import strict_loading
 @DATASETS.register_module()
 class DefocusCocoDataset(ErrorsNameImages, CocoDataset):
     """MMDetection's ``CocoDataset`` with checks; the base class drops data silently.
+
+    A label is a position in ``metainfo['classes']``: categories are found by name, in whatever order the file lists
+    them. (The labels of the base class are positions among the categories of the file.) The original ids, in the order
+    of the labels, are ``metainfo['category_ids']``, and so part of the checkpoints.
 
     The annotations (see :mod:`mmdefocus.datasets.coco_checks`) and the existence of the images are checked once, when
     the file is read. Images are checked when they are loaded: ``LoadImageFromFile`` in the pipeline acts as
@@ -58,10 +62,13 @@ class DefocusCocoDataset(ErrorsNameImages, CocoDataset):
             )
         with fileio.get_local_path(self.ann_file, backend_args=self.backend_args) as path:
             content = read_coco(path, name, self.test_mode)
-        categories = content['categories']
         classes = self.metainfo['classes']
-        check_classes(name, [entry['name'] for entry in categories], classes, self.allow_missing_categories)
-        self.cat_ids = [entry['id'] for entry in categories if entry['name'] in classes]
+        ids = {entry['name']: entry['id'] for entry in content['categories']}
+        check_classes(name, list(ids), classes, self.allow_missing_categories, optional=self.test_mode)
+        self.cat_ids = [ids[entry] for entry in classes] if ids else self.metainfo.get('category_ids', [])
+        check_category_ids(name, classes, self.cat_ids, self.metainfo.get('category_ids'))
+        if self.cat_ids:
+            self._metainfo['category_ids'] = list(self.cat_ids)
         self.cat2label = {cat_id: label for label, cat_id in enumerate(self.cat_ids)}
 
         self.cat_img_map = defaultdict(list)

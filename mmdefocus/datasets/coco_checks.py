@@ -1,6 +1,7 @@
 """Checks of COCO-format annotations. Messages name the expected form, the value found and the remedy."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ def read_coco(path: str | Path, name: str, test_mode: bool) -> dict[str, Any]:
     Args:
         path: Local file.
         name: Name of the file in messages.
-        test_mode: The file is for testing. It may then lack annotations (as COCO's ``image_info`` files), and present
-            ones need ``iscrowd``, which the evaluation reads.
+        test_mode: The file is for testing. It may then lack annotations (as COCO's ``image_info`` files) and with them
+            categories; present annotations need ``iscrowd``, which the evaluation reads.
 
     Returns:
         The content with the lists ``images``, ``annotations`` and ``categories``.
@@ -39,6 +40,8 @@ def read_coco(path: str | Path, name: str, test_mode: bool) -> dict[str, Any]:
         )
     if test_mode:
         content.setdefault('annotations', [])
+        if not content['annotations']:
+            content.setdefault('categories', [])
     keys = ('images', 'annotations', 'categories')
     missing = [key for key in keys if not isinstance(content.get(key), list)]
     if missing:
@@ -109,45 +112,85 @@ def check_references(name: str, content: dict[str, Any]) -> None:
             )
 
 
-def check_classes(name: str, file_classes: Sequence[str], classes: Any, allow_missing: bool) -> None:
+def check_classes(
+    name: str, file_classes: Sequence[str], classes: Any, allow_missing: bool, optional: bool = False
+) -> None:
     """Compare a file's categories with a config's classes.
-
-    Labels are positions among the file's categories, in training and in evaluation. Therefore the classes must be these
-    categories in the same order, or with ``allow_missing`` a part of them.
 
     Args:
         name: Name of the file in messages.
         file_classes: Names of the categories in the order of the file.
-        classes: ``classes`` of the data set's ``metainfo``.
+        classes: ``classes`` of the data set's ``metainfo``, in any order.
         allow_missing: Accept categories that are not in ``classes``.
+        optional: Accept a file without categories.
 
     Raises:
-        DataError: ``classes`` is not a list or tuple of names, or does not match the categories.
+        DataError: ``classes`` is not a list or tuple of distinct names, or does not match the categories.
     """
     if not isinstance(classes, (list, tuple)) or not all(isinstance(entry, str) for entry in classes):
         hint = f"; for a single class write classes=('{classes}',)" if isinstance(classes, str) else ''
         raise DataError(f'metainfo: classes must be a tuple of names, got {classes!r}{hint}')
+    check_distinct(classes)
+    if optional and not file_classes:
+        return
     only_file = [entry for entry in file_classes if entry not in classes]
     only_config = [entry for entry in classes if entry not in file_classes]
-    wrong_order = [entry for entry in file_classes if entry in classes] != list(classes)
     if only_config:
         problem = f'the config has classes that the file does not: {abbreviate(only_config)}'
     elif only_file and not allow_missing:
         problem = (
             f'the file has categories that the config does not, and their boxes would be lost: {abbreviate(only_file)}'
         )
-    elif wrong_order:
-        problem = 'the classes of the config are not in the order of the file, and names would be mixed up'
     else:
         return
     line = ', '.join(repr(entry) for entry in file_classes) + (',' if len(file_classes) == 1 else '')
-    optional = '' if only_config else ', or allow_missing_categories=True to ignore the other categories'
+    ignore = '' if only_config else ', or allow_missing_categories=True to ignore the other categories'
     raise DataError(
         f'{name}: the categories do not match the classes of the config: {problem}.\n'
         f'  in the file ({len(file_classes)}): {abbreviate(file_classes)}\n'
         f'  in the config ({len(classes)}): {abbreviate(classes)}\n'
-        f'Give the data set\n  metainfo=dict(classes=({line}))\nand the head num_classes={len(file_classes)}{optional}.'
+        f'Give the data set\n  metainfo=dict(classes=({line}))\nand the head num_classes={len(file_classes)}{ignore}.'
     )
+
+
+def check_distinct(classes: Sequence[str]) -> None:
+    """Raise ``DataError`` if a class is listed twice."""
+    twice = [entry for entry, count in Counter(classes).items() if count > 1]
+    if twice:
+        raise DataError(
+            f'classes must be distinct names, got more than once: {abbreviate(twice)}; list each class once'
+        )
+
+
+def check_category_ids(name: str, classes: Sequence[str], ids: Sequence[Any], configured: Any) -> None:
+    """Compare the ids of a file's categories with ``category_ids`` of the config.
+
+    Args:
+        name: Name of the file in messages.
+        classes: Names of the classes.
+        ids: Ids in the file, or in the config if the file has no categories; one per class, or none at all.
+        configured: ``category_ids`` of the data set's ``metainfo``; None without.
+
+    Raises:
+        DataError: They differ, or ``category_ids`` are not one distinct id per class.
+    """
+    if configured is None:
+        return
+    if len(set(configured)) != len(classes) or len(configured) != len(classes):
+        raise DataError(
+            f'metainfo: category_ids must have a distinct id for each of the {len(classes)} classes, in their order, '
+            f'got {configured!r}'
+        )
+    differing = [
+        f'{entry} ({json.dumps(own)} in the file, {json.dumps(other)} in the config)'
+        for entry, own, other in zip(classes, ids, configured, strict=True)
+        if own != other
+    ]
+    if differing:
+        raise DataError(
+            f'{name}: the ids of the categories are not those of metainfo.category_ids: {abbreviate(differing)}; '
+            'remove category_ids from metainfo, as the file has ids'
+        )
 
 
 def abbreviate(values: Iterable[Any], most: int = 20) -> str:
