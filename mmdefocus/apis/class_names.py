@@ -1,6 +1,7 @@
 """Names of the classes that an inferencer predicts."""
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine import fileio
@@ -78,20 +79,29 @@ def find_dataset_meta(model: nn.Module, checkpoint: Any, cfg: Config, strict: bo
     return {'classes': classes} | {key: value for key, value in optional.items() if value is not None}
 
 
+def default_metainfo(cfg: Config) -> dict[str, Any]:
+    """Return what the type of the config's data set says about its classes if the config says nothing."""
+    kind = _dataset_config(cfg).get('type')
+    with DATASETS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
+        kind = registry.get(kind) if isinstance(kind, str) else kind
+    return {**getattr(kind, 'METAINFO', {})}
+
+
 def _read_config(cfg: Config) -> tuple[dict[str, Any], bool]:
     """Return the metainfo of the config's data set, and whether the config itself names the classes."""
+    dataset = _dataset_config(cfg)
+    given = {'classes': dataset.get('classes'), **(dataset.get('metainfo') or {})}
+    explicit = given['classes'] is not None
+    if isinstance(given['classes'], str) and fileio.exists(given['classes']):
+        given['classes'] = fileio.list_from_file(given['classes'])
+    metainfo = default_metainfo(cfg) | {key: value for key, value in given.items() if value is not None}
+    if 'classes' in metainfo:
+        metainfo['classes'] = tuple(metainfo['classes'])
+    return metainfo, explicit
+
+
+def _dataset_config(cfg: Config) -> Mapping[str, Any]:
     dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
     while 'dataset' in dataset:  # wrappers such as RepeatDataset
         dataset = dataset['dataset']
-    if 'type' not in dataset:
-        return {}, False
-    given = {'classes': dataset.get('classes'), **(dataset.get('metainfo') or {})}
-    if given['classes'] is None:
-        del given['classes']
-    elif isinstance(given['classes'], str) and fileio.exists(given['classes']):
-        given['classes'] = fileio.list_from_file(given['classes'])
-    with DATASETS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
-        kind = registry.get(dataset['type']) if isinstance(dataset['type'], str) else dataset['type']
-    metainfo = {**getattr(kind, 'METAINFO', {}), **given}
-    names = metainfo.get('classes')
-    return metainfo | ({} if names is None else {'classes': tuple(names)}), 'classes' in given
+    return dataset

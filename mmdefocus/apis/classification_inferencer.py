@@ -13,7 +13,7 @@ from mmengine.runner import CheckpointLoader
 
 from mmdefocus.openmmlab import without_onedl_note
 
-from .class_names import find_dataset_meta
+from .class_names import default_metainfo, find_dataset_meta
 from .images import check_batch_size, list_images, read_image
 from .weights import load_all_weights
 
@@ -64,8 +64,11 @@ class ClassificationInferencer(ImageClassificationInferencer):
             raise ValueError(f'topk must be positive, got {topk}')
         super().__init__(model, pretrained, *args, **kwargs)
         self.topk = topk
-        # A model instance may have its weights already, and then knows the classes of its checkpoint.
-        checkpoint = dict(meta=dict(dataset_meta=getattr(self.model, '_dataset_meta', None)))
+        cfg = getattr(self.model, '_config', Config())
+        # A model instance may have its weights already, and then MMPreTrain stored the names of its checkpoint, or, if
+        # there are none, the default names of the type of its data set.
+        stored = getattr(self.model, '_dataset_meta', None)
+        checkpoint: Any = None if stored == default_metainfo(cfg) else dict(meta=dict(dataset_meta=stored))
         if isinstance(pretrained, str) or (pretrained and not isinstance(model, BaseModel)):
             source = pretrained if isinstance(pretrained, str) else _published(self.model)
             if source is not None and kwargs.get('url_mapping'):
@@ -75,8 +78,7 @@ class ClassificationInferencer(ImageClassificationInferencer):
             if strict:
                 load_all_weights(self.model, checkpoint, source)
         if kwargs.get('classes') is None:
-            meta = find_dataset_meta(self.model, checkpoint, getattr(self.model, '_config', Config()), strict)
-            self.classes = meta.get('classes')
+            self.classes = find_dataset_meta(self.model, checkpoint, cfg, strict).get('classes')
 
     def _init_pipeline(self, cfg: Config) -> Callable[[dict], dict]:
         # MMDetection's inferencer leaves its scope as the default scope of the process.

@@ -53,15 +53,13 @@ class DetectionInferencer(DetInferencer):
         self._weights = weights
         return super()._init_model(cfg, weights, device)
 
-    def _load_weights_to_model(self, model: nn.Module, checkpoint: dict | None, cfg: Config | None) -> None:
+    def _load_weights_to_model(self, model: Any, checkpoint: dict | None, cfg: Config | None) -> None:
         if self.strict:
             load_all_weights(model, checkpoint, self._weights)
         elif checkpoint is not None:
             _load_checkpoint_to_model(model, checkpoint)
-        model.dataset_meta = find_dataset_meta(model, checkpoint, cfg or Config(), self.strict)
-        model.dataset_meta['palette'] = (
-            model.dataset_meta.get('palette', 'random') if self.palette == 'none' else self.palette
-        )
+        meta = {'palette': 'random', **find_dataset_meta(model, checkpoint, cfg or Config(), self.strict)}
+        model.dataset_meta = meta if self.palette == 'none' else {**meta, 'palette': self.palette}
 
     def _init_pipeline(self, cfg: Config) -> Compose:
         pipeline = super()._init_pipeline(cfg)

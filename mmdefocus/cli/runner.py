@@ -4,7 +4,6 @@
 """
 
 import logging
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -111,7 +110,7 @@ def _complete_dataloaders(cfg: Config) -> None:
 
 def _compare_parts(node: Any) -> None:
     """Make concatenated data sets compare the classes of their parts."""
-    if isinstance(node, Mapping):
+    if isinstance(node, dict):
         if isinstance(node.get('type'), str) and node['type'].rpartition('.')[2] == 'ConcatDataset':
             node['type'] = DefocusConcatDataset.__name__
         for child in node.values():

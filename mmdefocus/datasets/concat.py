@@ -15,8 +15,8 @@ class DefocusConcatDataset(ConcatDataset):
     """MMEngine's ``ConcatDataset`` for data sets with the same classes in the same order.
 
     MMDetection's ``ConcatDataset`` joins data sets whose labels mean different things, with a list in place of the
-    metainfo. Here the metainfo is that of the first part. It has ``category_ids`` only if all parts have the same: equal
-    classes may have other ids in another annotation file. The tools replace ``ConcatDataset`` by this class.
+    metainfo. Here the metainfo is that of the first part. It has ``category_ids`` only if all parts have the same ones:
+    equal classes may have other ids in another annotation file. The tools replace ``ConcatDataset`` by this class.
 
     Args:
         datasets: Data sets or their configs.

@@ -84,7 +84,7 @@ def predicted_counts(model: nn.Module) -> dict[str, int]:
 def _heads(model: nn.Module) -> list[tuple[str, Any]]:
     """Return names and modules of the heads; cascades and models with masks have several."""
     while hasattr(model, 'module'):  # distributed, or test-time augmentation
-        model = model.module
+        model = model.get_submodule('module')
     return [
         (name, module)
         for name, module in model.named_modules()

@@ -77,8 +77,7 @@ def check_label_order(dataset: Any) -> None:
             raise ValueError(
                 f'CocoDataset labels the classes in the order of {one.ann_file!r}, {abbreviate(listed)}, but the '
                 f'config names them {abbreviate(classes)}, so that names would be wrong; use '
-                "type='DefocusCocoDataset', which finds the categories by name, or list all classes in the order of the "
-                'file'
+                "type='DefocusCocoDataset', which finds the categories by name, or give all classes in that order"
             )
 
 

@@ -20,6 +20,8 @@ class DefocusDumpResults(DumpResults):
         first = len(self.results)
         super().process(data_batch, predictions)
         classes = (self.dataset_meta or {}).get('classes')
-        for sample in self.results[first:] if classes else []:
+        if classes is None:
+            return
+        for sample in self.results[first:]:
             names = [classes[label] for label in sample['pred_label'].tolist()]
             sample['pred_class'] = names[0] if len(names) == 1 else names

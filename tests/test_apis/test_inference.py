@@ -47,7 +47,7 @@ def weights(tmp_path_factory):
         model = MODELS.build(cfg.model)
     model.init_weights()
     path = tmp_path_factory.mktemp('weights') / 'detector.pth'
-    torch.save(dict(meta=dict(dataset_meta=dict(classes=tuple('abcdefghij'))), state_dict=model.state_dict()), path)
+    torch.save(dict(meta=dict(dataset_meta=dict(classes=tuple('0123456789'))), state_dict=model.state_dict()), path)
     return str(path)
 
 

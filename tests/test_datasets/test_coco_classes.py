@@ -46,8 +46,17 @@ def test_default_classes_on_own_data(tmp_path, content):
 
 def test_classes_in_another_order(tmp_path, content):
     write(tmp_path, content)
-    with pytest.raises(ValueError, match='not in the order of the file, and names would be mixed up'):
-        build(tmp_path, classes=('dog', 'cat'))
+    labels = {
+        classes: [
+            [one['bbox_label'] for one in dataset.get_data_info(i)['instances']]
+            for dataset in [build(tmp_path, classes=classes)]
+            for i in range(2)
+        ]
+        for classes in (('cat', 'dog'), ('dog', 'cat'))
+    }
+    assert labels['dog', 'cat'] == [[1 - label for label in image] for image in labels['cat', 'dog']]
+    ids = {category['name']: category['id'] for category in content['categories']}
+    assert build(tmp_path, classes=('dog', 'cat')).metainfo['category_ids'] == [ids['dog'], ids['cat']]
 
 
 def test_single_class_without_a_comma(tmp_path, content):
