@@ -48,6 +48,19 @@ class DefocusCocoDataset(ErrorsNameImages, CocoDataset):
             kwargs['pipeline'] = strict_loading(kwargs['pipeline'])
         super().__init__(*args, **kwargs)
 
+    @classmethod
+    def _load_metainfo(cls, metainfo: Any = None) -> dict[str, Any]:
+        loaded = super()._load_metainfo(metainfo)
+        classes, palette = loaded.get('classes'), loaded.get('palette')
+        if isinstance(classes, list | tuple) and isinstance(palette, list) and len(palette) < len(classes):
+            if 'palette' in (metainfo or {}):
+                raise DataError(
+                    f'metainfo: palette must have a colour for each of the {len(classes)} classes, got {len(palette)}'
+                    "; add colours, or write palette='random'"
+                )
+            loaded['palette'] = 'random'  # COCO's has 80 colours
+        return loaded
+
     def load_data_list(self) -> list[dict]:
         """Read, check and parse the annotation file.
 

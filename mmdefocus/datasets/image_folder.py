@@ -8,7 +8,7 @@ from mmengine import fileio
 from mmengine.registry import DATASETS
 from mmpretrain.datasets.custom import CustomDataset, find_folders, get_samples
 
-from mmdefocus.datasets.coco_checks import abbreviate
+from mmdefocus.datasets.coco_checks import abbreviate, check_distinct
 from mmdefocus.datasets.errors import DataError, MissingFileError
 from mmdefocus.datasets.image_files import ErrorsNameImages, check_files_exist
 from mmdefocus.datasets.loading import strict_loading
@@ -32,8 +32,8 @@ class DefocusImageFolder(ErrorsNameImages, CustomDataset):
 
     Raises:
         MissingFileError: The folder, or an image in ``ann_file``, does not exist.
-        DataError: There are fewer than two classes, a class without images, folders other than ``classes``, or a label
-            outside their range.
+        DataError: There are fewer than two classes, a class is listed twice or has no images, there are folders other
+            than ``classes``, or a label is outside their range.
     """
 
     def __init__(self, *args: Any, extensions: Sequence[str] = EXTENSIONS, **kwargs: Any) -> None:
@@ -69,6 +69,7 @@ class DefocusImageFolder(ErrorsNameImages, CustomDataset):
             return super()._find_samples()
         folders = [name for name in find_folders(self.img_prefix)[0] if not name.startswith('.')]
         classes = list(folders if self.CLASSES is None else self.CLASSES)
+        check_distinct(classes)
         if set(folders) != set(classes):
             raise DataError(
                 f'{self.img_prefix!r} has folders other than the classes (those of the training set, or of the '
@@ -93,6 +94,7 @@ class DefocusImageFolder(ErrorsNameImages, CustomDataset):
     def _check_labels(self, data_list: list[dict]) -> None:
         if self.CLASSES is None:
             raise DataError(f'{self.ann_file!r} gives labels as numbers; name them with classes=[...] of the data set')
+        check_distinct(self.CLASSES)
         for entry in data_list:
             if not 0 <= entry['gt_label'] < len(self.CLASSES):
                 raise DataError(

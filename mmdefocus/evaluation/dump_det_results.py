@@ -21,7 +21,7 @@ class DefocusDumpDetResults(DumpDetResults):
         super().process(data_batch, data_samples)
         meta = self.dataset_meta or {}
         for sample in self.results[first:]:
-            found: dict[str, Any] = sample['pred_instances']
+            found: dict[str, Any] = sample.get('pred_instances', {})
             for key, source in (('label_names', 'classes'), ('category_ids', 'category_ids')):
-                if meta.get(source) is not None:
+                if 'labels' in found and meta.get(source) is not None:
                     found[key] = [meta[source][label] for label in found['labels'].tolist()]

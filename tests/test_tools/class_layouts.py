@@ -51,7 +51,7 @@ def coco(categories: Categories, drawn: Iterable[str], first_image: int = 1) -> 
     for number, name in enumerate(drawn):
         images.append(dict(id=first_image + number, file_name=f'{name}.png', width=32, height=32))
         box = dict(bbox=[4, 6, 20, 16], area=320, iscrowd=0)
-        annotations.append(dict(box, id=number, image_id=first_image + number, category_id=ids[name]))
+        annotations.append(dict(box, id=1 + number, image_id=first_image + number, category_id=ids[name]))
     listed = [dict(id=number, name=name) for number, name in categories]
     return dict(images=images, annotations=annotations, categories=listed)
 
