@@ -1,7 +1,7 @@
 """Names of the classes that an inferencer predicts."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine import fileio
@@ -38,11 +38,15 @@ def find_dataset_meta(model: nn.Module, checkpoint: Any, cfg: Config, strict: bo
     Raises:
         UsageError: The names contradict each other, or their number is not that of the predicted classes.
     """
-    counts = predicted_counts(model)
     saved, (configured, explicit) = dataset_meta_of(checkpoint), _read_config(cfg)
     chosen = getattr(getattr(model, 'head', None), 'predict_classes', None)
     trained, named = predicted_classes(classes_of_checkpoint(checkpoint), chosen), configured.get('classes')
-    if trained is not None and named is not None and not explicit and len(named) not in counts.values():
+    if (
+        trained is not None
+        and named is not None
+        and not explicit
+        and len(named) not in predicted_counts(model).values()
+    ):
         named = None  # The config does not name classes; these are the default of the type of its data set.
     if chosen is not None and named is not None and not set(trained or ()) & set(named):
         trained = None  # Names of another kind: ImageNet-21k has synset ids, ImageNet-1k words.
@@ -57,26 +61,39 @@ def find_dataset_meta(model: nn.Module, checkpoint: Any, cfg: Config, strict: bo
     classes = named if trained is None else trained
     if classes is None:
         return {}
-    for setting, count in counts.items():
+    if trained is None:
+        owner = 'the data set of the config'
+        remedy = 'the checkpoint names none: give test_dataloader.dataset those of its training, metainfo.classes'
+    else:
+        owner, remedy = 'the checkpoint', 'use the config and the checkpoint of the same training'
+    check_number(classes, model, owner, remedy)
+    own = configured if trained is None else saved
+    ids = own.get('category_ids') or coco_category_ids(classes)
+    if ids is not None and len(ids) != len(classes):
+        raise UsageError(f'{owner} has {len(ids)} category_ids for {len(classes)} classes; {remedy}')
+    palette = saved.get('palette') or configured.get('palette')
+    optional = {'category_ids': ids, 'palette': palette}
+    return {'classes': classes} | {key: value for key, value in optional.items() if value is not None}
+
+
+def check_number(classes: Sequence[str], model: nn.Module, owner: str, remedy: str) -> None:
+    """Check that there is a name for every class that a model predicts.
+
+    Args:
+        classes: Names.
+        model: Classifier or detector.
+        owner: Whose names they are, for the message.
+        remedy: What to do, for the message.
+
+    Raises:
+        UsageError: There are more or fewer.
+    """
+    for setting, count in predicted_counts(model).items():
         if count != len(classes):
-            owner, remedy = (
-                ('the checkpoint', 'use the config and the checkpoint of the same training')
-                if trained is not None
-                else (
-                    'the data set of the config',
-                    'the checkpoint names none: give test_dataloader.dataset those of its training, '
-                    'metainfo=dict(classes=[...])',
-                )
-            )
             raise UsageError(
                 f'{owner} names {len(classes)} classes, but the model predicts {count} (model.{setting}), and names '
                 f'would be wrong; {remedy}'
             )
-    own = configured if trained is None else saved
-    ids = own.get('category_ids') or coco_category_ids(classes)
-    palette = saved.get('palette') or configured.get('palette')
-    optional = {'category_ids': ids, 'palette': palette}
-    return {'classes': classes} | {key: value for key, value in optional.items() if value is not None}
 
 
 def default_metainfo(cfg: Config) -> dict[str, Any]:

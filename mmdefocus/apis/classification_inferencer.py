@@ -13,7 +13,7 @@ from mmengine.runner import CheckpointLoader
 
 from mmdefocus.openmmlab import without_onedl_note
 
-from .class_names import default_metainfo, find_dataset_meta
+from .class_names import check_number, default_metainfo, find_dataset_meta
 from .images import check_batch_size, list_images, read_image
 from .weights import load_all_weights
 
@@ -41,7 +41,8 @@ class ClassificationInferencer(ImageClassificationInferencer):
     Args:
         model: As for MMPreTrain's inferencer.
         pretrained: As for MMPreTrain's inferencer. With False, the weights are random.
-        *args: As for MMPreTrain's inferencer.
+        device: As for MMPreTrain's inferencer.
+        classes: Names of the classes that the model predicts, in place of those of the checkpoint.
         topk: Number of classes in a picture; fewer if the model has fewer.
         strict: Raise an error if the checkpoint lacks tensors of the model, has additional ones, has them in other
             shapes, or names other classes than the config.
@@ -55,14 +56,16 @@ class ClassificationInferencer(ImageClassificationInferencer):
         self,
         model: str | Path | Config | BaseModel,
         pretrained: bool | str = True,
-        *args: Any,
+        device: Any = None,
+        classes: Sequence[str] | None = None,
+        *,
         topk: int = 5,
         strict: bool = True,
         **kwargs: Any,
     ) -> None:
         if topk < 1:
             raise ValueError(f'topk must be positive, got {topk}')
-        super().__init__(model, pretrained, *args, **kwargs)
+        super().__init__(model, pretrained, device, classes, **kwargs)
         self.topk = topk
         cfg = getattr(self.model, '_config', Config())
         # A model instance may have its weights already, and then MMPreTrain stored the names of its checkpoint, or, if
@@ -77,8 +80,12 @@ class ClassificationInferencer(ImageClassificationInferencer):
             checkpoint = None if source is None else CheckpointLoader.load_checkpoint(source, map_location='cpu')
             if strict:
                 load_all_weights(self.model, checkpoint, source)
-        if kwargs.get('classes') is None:
+        if classes is None:
             self.classes = find_dataset_meta(self.model, checkpoint, cfg, strict).get('classes')
+        else:
+            check_number(
+                classes, self.model, 'the argument classes', 'give a name for each class that the model predicts'
+            )
 
     def _init_pipeline(self, cfg: Config) -> Callable[[dict], dict]:
         # MMDetection's inferencer leaves its scope as the default scope of the process.

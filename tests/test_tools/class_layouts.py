@@ -5,6 +5,7 @@ import json
 import pickle
 import runpy
 import sys
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from commands import TOOLS
 from mmdet.visualization import DetLocalVisualizer
+from mmengine.logging import MMLogger
 from PIL import Image, ImageDraw
 
 HERE = Path(__file__).parent
@@ -41,6 +43,8 @@ def tool(root: Path, name: str, *words: object) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setattr(sys, 'argv', [name, *arguments])
+        # As in a new process: loggers of earlier runs write to streams that pytest has closed.
+        patch.setattr(MMLogger, '_instance_dict', OrderedDict())
         runpy.run_path(str(TOOLS / name), run_name='__main__')
 
 

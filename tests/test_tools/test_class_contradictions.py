@@ -317,6 +317,7 @@ def test_predictions_of_a_checkpoint_without_names_have_those_of_the_config(root
             'names would be wrong; the checkpoint names none: give test_dataloader.dataset those of its training',
         ),
         (dict(classes=('red', 'green')), ('red', 'green'), 'the checkpoint names 2 classes, but the model predicts 3'),
+        (dict(category_ids=[3, 17]), RGB, 'the checkpoint has 2 category_ids for 3 classes'),
         ({}, SWAPPED, 'the checkpoint and the data set of the config have the same classes in different orders'),
         ({}, OTHER, 'the checkpoint and the data set of the config have different classes'),
     ],

@@ -14,6 +14,7 @@ from class_layouts import CLASSIFIER, config_file, tool, write_folders, wrong
 from commands import TOOLS, error_of
 from mmpretrain.visualization import UniversalVisualizer
 
+from mmdefocus.apis.errors import UsageError
 from mmdefocus.apis.inference import ClassificationInferencer
 from mmdefocus.models.checkpoint import read_checkpoint
 
@@ -125,6 +126,14 @@ def test_names_that_contradict_each_other(root, checkpoint, refused, dataset, na
 def test_the_default_names_of_a_data_set_do_not_matter_beside_those_of_the_checkpoint(root, checkpoint):
     config = config_file(root / 'imagenet.py', CLASSIFIER, test_dataloader={'dataset': {'type': 'ImageNet'}})
     assert wrong(predicted(ClassificationInferencer(str(config), str(checkpoint)), root), 3) == []
+
+
+def test_names_that_are_given(root, checkpoint):
+    translated = ClassificationInferencer(str(root / 'config.py'), str(checkpoint), classes=('rouge', 'bleu', 'vert'))
+    assert {name for _, name in predicted(translated, root)} == {'rouge', 'bleu', 'vert'}
+    message = r'the argument classes names 2 classes, but the model predicts 3 \(model\.head\.num_classes\)'
+    with pytest.raises(UsageError, match=message):
+        ClassificationInferencer(str(root / 'config.py'), str(checkpoint), classes=('rouge', 'bleu'))
 
 
 def test_a_class_that_is_listed_twice(root, refused):
