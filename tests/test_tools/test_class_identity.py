@@ -61,11 +61,18 @@ def test_no_name_is_wrong(layout, tmp_path, capsys):
     assert meta['category_ids'] == [ids[name] for name in classes]
 
     capsys.readouterr()
-    words = ('--out', 'out.pkl', '--show-dir', 'pictures', '--cfg-options', 'test_evaluator.outfile_prefix=results')
+    words = (
+        '--out',
+        'out.pkl',
+        '--show-dir',
+        'pictures',
+        '--cfg-options',
+        'test_evaluator.outfile_prefix=results/boxes',
+    )
     with drawn_names() as in_pictures:
         tool(tmp_path, 'test.py', config, checkpoint, *words)
     annotations = tmp_path / 'val.json'
-    assert wrong(names_in_results(tmp_path / 'results.bbox.json', annotations), len(drawn)) == []
+    assert wrong(names_in_results(tmp_path / 'results' / 'boxes.bbox.json', annotations), len(drawn)) == []
     assert wrong(names_in_pickle(tmp_path / 'out.pkl', annotations), 2 * len(drawn)) == []
     assert wrong(in_pictures, 2 * len(drawn)) == [], 'true and predicted names'
     table = dict(re.findall(r'^\| (\S.*?) +\| +(\S+) \|$', capsys.readouterr().out, re.MULTILINE))
