@@ -111,7 +111,8 @@ def _complete_dataloaders(cfg: Config) -> None:
 def _compare_parts(node: Any) -> None:
     """Make concatenated data sets compare the classes of their parts."""
     if isinstance(node, dict):
-        if isinstance(node.get('type'), str) and node['type'].rpartition('.')[2] == 'ConcatDataset':
+        kind = node.get('type')
+        if (kind if isinstance(kind, str) else getattr(kind, '__name__', '')).rpartition('.')[2] == 'ConcatDataset':
             node['type'] = DefocusConcatDataset.__name__
         for child in node.values():
             _compare_parts(child)

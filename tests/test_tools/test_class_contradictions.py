@@ -262,7 +262,7 @@ def test_stock_folders_that_would_mix_up_names(root, refused):
 # Two data sets
 
 
-def two_files(root: Path, name: str, second: tuple[str, ...]) -> Path:
+def two_files(root: Path, name: str, second: tuple[str, ...], kind: str = 'ConcatDataset') -> Path:
     """A config that trains on two files: red alone, and green and blue with other ids in another order."""
     (root / 'first.json').write_text(json.dumps(coco(FILE, ('red',))))
     other = [(5, 'blue'), (4, 'red'), (8, 'green')]
@@ -273,7 +273,7 @@ def two_files(root: Path, name: str, second: tuple[str, ...]) -> Path:
         f'dict(ann_file={file!r}, metainfo=dict(classes={classes!r}), pipeline=_base_.pipeline, **{common!r})'
         for file, classes in (('first.json', RGB), ('second.json', second))
     ]
-    dataset = f"dict(_delete_=True, type='ConcatDataset', datasets=[{', '.join(parts)}])"
+    dataset = f'dict(_delete_=True, type={kind!r}, datasets=[{", ".join(parts)}])'
     config.write_text(f'{config.read_text()}\ntrain_dataloader = dict(dataset={dataset})\n')
     return config
 
@@ -288,8 +288,9 @@ def test_two_data_sets_of_the_same_classes_with_other_ids(root):
     assert wrong(names_in_results(root / 'joined.bbox.json', root / 'val.json'), 3) == []
 
 
-def test_two_data_sets_of_different_orders(root, refused):
-    message = refused('train.py', two_files(root, 'mixed.py', SWAPPED), '--work-dir', 'mixed')
+@pytest.mark.parametrize('kind', ['ConcatDataset', 'mmdet.ConcatDataset', 'DefocusConcatDataset'])
+def test_two_data_sets_of_different_orders(root, refused, kind):
+    message = refused('train.py', two_files(root, 'mixed.py', SWAPPED, kind), '--work-dir', 'mixed')
     assert 'the parts 0 and 1 of a ConcatDataset have the same classes in different orders' in message
     assert "red, green, blue in 'first.json'; green, red, blue in 'second.json'" in message
     assert 'Give both the same classes in the same order' in message

@@ -32,7 +32,8 @@ LAYOUTS = {
     'ids from 0': (list(enumerate(RGB)), None, RGB, {}),
     'ids from 1': (list(enumerate(RGB, 1)), None, RGB, {}),
     'ids with gaps': ([(3, 'red'), (17, 'green'), (90, 'blue')], None, RGB, {}),
-    'ids in descending order': ([(30, 'red'), (20, 'green'), (10, 'blue')], None, RGB, {}),
+    # The class without boxes shows whose row is whose in the table of the metric.
+    'ids in descending order': ([(9, 'white'), (7, 'red'), (5, 'green'), (3, 'blue')], None, ('white', *RGB), {}),
     'ids that are strings': ([('b', 'red'), ('c', 'green'), ('a', 'blue')], None, RGB, {}),
     'one class': ([(7, 'green')], None, ('green',), {}),
     'categories without boxes': ([(1, 'white'), (2, 'red'), (5, 'green'), (9, 'blue')], None, ('white', *RGB), {}),
