@@ -15,8 +15,11 @@ from class_layouts import (
     write_detection,
     wrong,
 )
+from colour_models import ColourHead
 from mmdet.datasets import CocoDataset
+from mmengine.config import Config
 
+from mmdefocus.apis.class_names import find_dataset_meta
 from mmdefocus.apis.inference import DetectionInferencer
 from mmdefocus.models.checkpoint import read_checkpoint
 
@@ -89,3 +92,12 @@ def test_no_name_is_wrong(layout, tmp_path, capsys):
     for name in drawn:
         found = json.loads((tmp_path / 'found' / 'preds' / f'{name}.json').read_text())
         assert (found['label_names'], found['category_ids']) == ([name], [ids[name]])
+
+
+@pytest.mark.parametrize('meta', [{'CLASSES': COCO}, {'dataset_meta': {'classes': list(COCO)}}, {}])
+def test_published_detectors_have_the_ids_of_coco(meta):
+    """Their files have names at most; the config's data set is COCO's."""
+    dataset = {'type': 'DefocusCocoDataset'}
+    cfg = Config({'default_scope': 'mmdet', 'test_dataloader': {'dataset': dataset}})
+    found = find_dataset_meta(ColourHead(80), {'meta': meta}, cfg, strict=True)
+    assert list(zip(found['category_ids'], found['classes'], strict=True)) == COCO_80
