@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from commands import TOOLS
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.logging import MMLogger
 from PIL import Image, ImageDraw
+
+from mmdefocus.models.checkpoint import read_checkpoint
 
 HERE = Path(__file__).parent
 DETECTOR, CLASSIFIER = HERE / 'toy_colour_detector.py', HERE / 'toy_colour_classifier.py'
@@ -137,3 +140,13 @@ def wrong(pairs: Sequence[tuple[str, str]], expected: int) -> list[tuple[str, st
     """The pairs of different names, of as many pairs as expected."""
     assert len(pairs) == expected
     return [pair for pair in pairs if pair[0] != pair[1]]
+
+
+def changed(path: Path, name: str, **dataset_meta: object) -> Path:
+    """A copy of a checkpoint with other metadata; None removes an entry."""
+    checkpoint = read_checkpoint(path)
+    meta = checkpoint['meta']['dataset_meta'] | dataset_meta
+    checkpoint['meta']['dataset_meta'] = {key: value for key, value in meta.items() if value is not None}
+    copy = path.with_name(f'{name}.pth_')
+    torch.save(checkpoint, copy)
+    return copy

@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import torch
 from class_layouts import (
     CLASSIFIER,
     DETECTOR,
+    changed,
     coco,
     config_file,
     names_in_results,
@@ -21,7 +21,6 @@ from class_layouts import (
 )
 from commands import error_of
 
-from mmdefocus.apis.inference import DetectionInferencer
 from mmdefocus.models.checkpoint import read_checkpoint
 
 RGB = ('red', 'green', 'blue')
@@ -55,16 +54,6 @@ def classifier(root) -> Path:
 def refused(root, capsys) -> Callable[..., str]:
     """Run a tool in ``root``, expect the exit status 2, and return the message."""
     return partial(error_of, capsys, tool, root)
-
-
-def changed(path: Path, name: str, **dataset_meta: object) -> Path:
-    """A copy of a checkpoint with other metadata; None removes an entry."""
-    checkpoint = read_checkpoint(path)
-    meta = checkpoint['meta']['dataset_meta'] | dataset_meta
-    checkpoint['meta']['dataset_meta'] = {key: value for key, value in meta.items() if value is not None}
-    copy = path.with_name(f'{name}.pth_')
-    torch.save(checkpoint, copy)
-    return copy
 
 
 def renamed(root: Path) -> None:
@@ -294,53 +283,3 @@ def test_two_data_sets_of_different_orders(root, refused, kind):
     assert 'the parts 0 and 1 of a ConcatDataset have the same classes in different orders' in message
     assert "red, green, blue in 'first.json'; green, red, blue in 'second.json'" in message
     assert 'Give both the same classes in the same order' in message
-
-
-# Prediction
-
-
-def test_predictions_of_a_checkpoint_without_names_have_those_of_the_config(root, detector):
-    unnamed = changed(detector, 'unnamed', classes=None, category_ids=None)
-    inferencer = DetectionInferencer(str(root / 'detector.py'), str(unnamed), device='cpu', show_progress=False)
-    for name in RGB:
-        (found,) = inferencer(str(root / 'images' / f'{name}.png'))['predictions']
-        assert found['label_names'] == [name]
-        assert 'category_ids' not in found
-
-
-@pytest.mark.parametrize(
-    ('meta', 'config_classes', 'expected'),
-    [
-        (
-            dict(classes=None),
-            ('red', 'green'),
-            'the data set of the config names 2 classes, but the model predicts 3 (model.bbox_head.num_classes), and '
-            'names would be wrong; the checkpoint names none: give test_dataloader.dataset those of its training',
-        ),
-        (dict(classes=('red', 'green')), ('red', 'green'), 'the checkpoint names 2 classes, but the model predicts 3'),
-        (dict(category_ids=[3, 17]), RGB, 'the checkpoint has 2 category_ids for 3 classes'),
-        ({}, SWAPPED, 'the checkpoint and the data set of the config have the same classes in different orders'),
-        ({}, OTHER, 'the checkpoint and the data set of the config have different classes'),
-    ],
-)
-def test_names_that_contradict_each_other_in_a_prediction(root, detector, capsys, meta, config_classes, expected):
-    dataset = {'metainfo': {'classes': config_classes}}
-    config = config_file(root / 'named.py', DETECTOR, test_dataloader={'dataset': dataset})
-    file = changed(detector, 'named', **meta)
-    words = ('images', config, '--checkpoint', file, '--device', 'cpu')
-    assert expected in error_of(capsys, tool, root, 'image_demo.py', *words)
-    if not meta:
-        tool(root, 'image_demo.py', *words, '--no-strict')
-        printed = capsys.readouterr()
-        assert expected in printed.out + printed.err
-        pairs = re.findall(r'images/(.*)\.png\n  \d\.\d+  \d+  (.*?)  ', printed.out)
-        assert wrong(pairs, 3) == [], 'the names are those of the checkpoint'
-
-
-def test_colours_are_those_of_the_checkpoint(root, detector):
-    palette = [(1, 2, 3), (4, 5, 6), (7, 8, 9)]
-    file = changed(detector, 'painted', palette=palette)
-    assert (
-        DetectionInferencer(str(root / 'detector.py'), str(file), device='cpu').visualizer.dataset_meta['palette']
-        == palette
-    )
