@@ -70,9 +70,9 @@ def make_boxes(folder: str) -> None:
         write_coco(Path(folder, f'{split}.json'), Path(folder, 'images'), 2, {1: 'screw', 2: 'nut'})
 
 
-def make_folders(folder: str, names: list[str]) -> None:
-    """Write one folder per class for training and for validation, with eight images if there are few classes."""
-    for split in ('train', 'val'):
+def make_folders(folder: str, names: list[str], splits: tuple[str, ...] = ('train', 'val')) -> None:
+    """Write one folder per class in every split, with eight images in each if there are few classes."""
+    for split in splits:
         first = Path(folder, split, names[0], '0.jpg')
         write_image(first)
         for name in names:
@@ -149,7 +149,7 @@ def make(item: str) -> None:
         case 'imagenet':
             make_folders(value, [f'n{number:08}' for number in range(1000)])
         case 'imagenet21k':
-            make_folders(value, ['n00000001', 'n00000002', 'n00000003'])
+            make_folders(value, [f'n{number:08}' for number in range(21841)], ('train',))
         case 'images':
             make_folders(value, ['daisy', 'rose'])
         case 'boxes':

@@ -19,7 +19,7 @@ from stub_commands import NEEDS
 HERE = Path(__file__).parent
 COPIED = ('.ci', 'configs', 'docs', 'requirements', 'tools')
 LINKED = ('mmdefocus', 'tests')
-SECONDS = 120
+SECONDS = 300
 WITH_VALUE = ('coco', 'imagenet', 'imagenet21k', 'images', 'boxes', 'photo', 'official', 'checkpoint')
 ALONE = ('download', 'gpus', 'slurm', 'packages', 'make', 'full-size')
 

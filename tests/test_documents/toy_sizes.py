@@ -190,7 +190,9 @@ def _one_seed(argv: list[str]) -> list[str]:
 def _short_sequences(argv: list[str]) -> list[str]:
     operators = importlib.import_module('benchmarking.operators')
     shape = operators.Shape
-    operators.Shape = lambda batch, length, channels: shape(batch, max(length // 64, 1), 2 * WIDTH)
+    operators.Shape = lambda batch, length, channels: shape(
+        batch, length // 32 if length > 128 else length, min(channels, 2 * WIDTH)
+    )
     return _short_time(argv)
 
 
