@@ -9,4 +9,4 @@ from mmengine.registry import MODELS, init_default_scope
 cfg = Config.fromfile(sys.argv[1])
 init_default_scope(cfg.get('default_scope', 'mmdet'))
 for maps in MODELS.build(cfg.model).extract_feat(torch.zeros(1, 3, 64, 96)):
-    print(tuple(maps.shape))
+    sys.stdout.write(f'{tuple(maps.shape)}\n')

@@ -58,7 +58,10 @@ class Block:
 
 def pages() -> list[str]:
     """Return the paths of all Markdown pages of the repository."""
-    found = [*ROOT.glob('*.md'), *(path for folder in ('docs', 'configs', 'tests') for path in (ROOT / folder).rglob('*.md'))]
+    found = [
+        *ROOT.glob('*.md'),
+        *(path for folder in ('docs', 'configs', 'tests') for path in (ROOT / folder).rglob('*.md')),
+    ]
     return sorted(str(path.relative_to(ROOT)) for path in found)
 
 
@@ -91,7 +94,7 @@ def read_blocks(page: str, text: str | None = None) -> list[Block]:
 def read_words(block: Block, comments: str) -> dict[str, str]:
     words: dict[str, str] = {}
     for comment in COMMENT.findall(comments):
-        word, colon, value = comment.partition(':')
+        word, _, value = comment.partition(':')
         if word not in WORDS:
             raise PageError(f'{block}: expected one of the comments {", ".join(WORDS)} above the block, got {word!r}')
         if bool(value.strip()) != WORDS[word]:

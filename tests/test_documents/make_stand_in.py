@@ -116,7 +116,11 @@ def as_yacs(content: object) -> object:
     if not hasattr(module, 'CfgNode'):
         sys.modules['yacs'] = types.ModuleType('yacs')
         module.CfgNode = type('CfgNode', (dict,), {'__module__': 'yacs.config'})
-    return module.CfgNode({key: as_yacs(value) for key, value in content.items()}) if isinstance(content, dict) else content
+    return (
+        module.CfgNode({key: as_yacs(value) for key, value in content.items()})
+        if isinstance(content, dict)
+        else content
+    )
 
 
 def make_official(path: str) -> None:

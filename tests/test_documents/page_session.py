@@ -10,7 +10,9 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import yaml
 from document_blocks import ROOT, Block
@@ -108,11 +110,11 @@ class PageSession:
         elif written:
             self.write(block, written[0], code)
         elif block.language == 'bash' or 'bash' in block.words:
-            self.bash(block, code)
+            self.run(block, code)
         elif block.language == 'python':
             script = self.folder / 'block.py'
             script.write_text(code)
-            self.bash(block, 'python block.py')
+            self.run(block, 'python block.py')
         else:
             parse(block, code)
 
@@ -137,11 +139,16 @@ class PageSession:
             code = re.sub(rf'\b{name}\b', lambda _, value=value: value, code)
         return code
 
-    def bash(self, block: Block, code: str) -> None:
+    def run(self, block: Block, code: str) -> None:
+        """Run the commands of a block itself."""
+        parse_only = {'DOCUMENTS_PARSE': 'yes'} if 'parse' in block.words else {}
+        self.bash(block, code, block.words.get('fails'), parse_only)
+
+    def bash(
+        self, block: Block, code: str, expected: str | None = None, variables: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         """Run commands as a user's shell would, and keep their output."""
-        environment = self.environment | {'DOCUMENTS_NEEDS': ','.join(block.items('needs'))}
-        if 'parse' in block.words:
-            environment['DOCUMENTS_PARSE'] = 'yes'
+        environment = {**self.environment, **variables, 'DOCUMENTS_NEEDS': ','.join(block.items('needs'))}
         process = subprocess.Popen(
             ['bash', '-euo', 'pipefail', '-c', code],
             cwd=self.folder,
@@ -157,7 +164,6 @@ class PageSession:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             raise BlockError(f'{block} takes more than {SECONDS} s') from None
-        expected = block.words.get('fails')
         if expected is None and process.returncode:
             raise BlockError(f'{block} ended with status {process.returncode}:\n{code}\n{self.output[-4000:]}')
         if expected is not None and not (process.returncode and expected in self.output):
@@ -173,11 +179,11 @@ class PageSession:
         path.write_text(code)
         name = path.relative_to(self.folder)
         if word == 'config':
-            self.bash(block, f'python tools/train.py {name} --work-dir work_dirs/{path.stem}')
+            self.run(block, f'python tools/train.py {name} --work-dir work_dirs/{path.stem}')
         elif word == 'model':
-            self.bash(block, f'python {HERE}/build_model.py {name}')
+            self.run(block, f'python {HERE}/build_model.py {name}')
         elif path.suffix == '.py' and block.language == 'python':
-            self.bash(block, f'python {name}')
+            self.run(block, f'python {name}')
 
     def compare_output(self, block: Block, code: str) -> None:
         rest = self.output

@@ -2,7 +2,8 @@
 
     python python_server.py SOCKET
 
-Each request of ``python_client.py`` runs in a fork, as ``python`` would run it: a file, ``-m``, ``-c`` or standard input.
+Each request of ``python_client.py`` runs in a fork, as ``python`` would run it: a file, ``-m``, ``-c`` or
+standard input.
 Nothing of mmdefocus is imported before the fork, so that a program has to import what it uses. ``toy_sizes`` replaces
 what would take too long.
 """

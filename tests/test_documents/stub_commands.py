@@ -1,4 +1,4 @@
-"""Commands of the documents that would install something, take long or need a cluster: ``stub_commands.py NAME ARGUMENTS``.
+"""Commands that would install something, take long or need a cluster: ``stub_commands.py NAME ARGUMENTS``.
 
 They check what can be checked here, and do nothing else.
 """
@@ -11,7 +11,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-NEEDS = {'apt': 'packages', 'pip': 'packages', 'pre-commit': 'packages', 'make': 'make', 'pytest': 'make', 'srun': 'slurm'}
+NEEDS = {
+    'apt': 'packages',
+    'pip': 'packages',
+    'pre-commit': 'packages',
+    'make': 'make',
+    'pytest': 'make',
+    'srun': 'slurm',
+}
 
 
 def canonical(name: str) -> str:
@@ -84,7 +91,7 @@ def srun(arguments: list[str]) -> str | None:
     if command[launcher] != 'slurm':
         return f'expected --launcher slurm, got {command[launcher]}'
     command[launcher] = 'none'
-    os.execvp(command[0], command)
+    return os.execvp(command[0], command)
 
 
 if __name__ == '__main__':

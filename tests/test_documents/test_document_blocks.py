@@ -8,9 +8,13 @@ from page_session import ALONE, WITH_VALUE, BlockError
 
 
 def test_all_pages_are_found():
-    assert {'README.md', 'CONTRIBUTING.md', 'docs/options.md', 'docs/benchmarks/README.md', 'configs/dino/README.md'} <= set(
-        pages()
-    )
+    assert {
+        'README.md',
+        'CONTRIBUTING.md',
+        'docs/options.md',
+        'docs/benchmarks/README.md',
+        'configs/dino/README.md',
+    } <= set(pages())
 
 
 def test_contributing_explains_every_word():

@@ -1,8 +1,8 @@
 """Toy sizes for the programs in the documents: they keep their commands, configs and code, but finish in seconds.
 
-* Networks of the sizes small, base and large have two layers of 64 channels; DINO has two layers and 30 queries, Mask R-CNN eight
-  regions. These
-  are the sizes of ``tests/golden/det_full_official_det.pth``, so that it stands for a published detector.
+* Networks of the sizes small, base and large have two layers of 64 channels; DINO has two layers and 30 queries. These
+  are the sizes of ``tests/golden/det_full_official_det.pth``, so that it stands for a published detector. Mask R-CNN
+  has eight regions.
 * Detection images are resized to a tenth of the published sizes. A data set has its first four images, in batches of
   two, and no worker processes.
 * A training runs its first and its last epoch.
@@ -157,7 +157,10 @@ def _tenth(value: Any) -> Any:
 def before(argv: list[str]) -> list[str]:
     """Prepare the program ``argv[0]``, a file or a module, and return its arguments."""
     if has('gpus'):
-        argv = ['cpu' if (word, option) == ('cuda', '--device') else word for option, word in zip(['', *argv], argv, strict=False)]
+        argv = [
+            'cpu' if (word, option) == ('cuda', '--device') else word
+            for option, word in zip(['', *argv], argv, strict=False)
+        ]
     prepare = PROGRAMS.get(Path(argv[0]).name)
     return argv if prepare is None or has('full-size') else prepare(argv)
 
