@@ -3,6 +3,7 @@
 CONTRIBUTING.md explains the words of the comments.
 """
 
+import ast
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ WORDS = {
     'file': True,
     'config': True,
     'model': True,
+    'merge': True,
     'bash': False,
     'parse': False,
     'paths': False,
@@ -103,7 +105,17 @@ def read_words(block: Block, comments: str) -> dict[str, str]:
     return words
 
 
+def is_settings(code: str) -> bool:
+    """Return True if Python code only assigns values, as configs do."""
+    return all(isinstance(statement, ast.Assign) for statement in ast.parse(code).body)
+
+
 def check_words(block: Block) -> None:
+    if block.language == 'python' and is_settings(block.code) and not {'config', 'model', 'merge'} & block.words.keys():
+        raise PageError(
+            f'{block}: these are settings, which do nothing by themselves; write one of <!-- config: … -->, '
+            '<!-- model: … -->, <!-- merge: … --> directly above the block; CONTRIBUTING.md explains them'
+        )
     if block.language in RUN + PARSED or any(word in block.words for word in SUFFICIENT):
         return
     raise PageError(

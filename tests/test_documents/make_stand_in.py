@@ -83,6 +83,17 @@ def make_folders(folder: str, names: list[str], splits: tuple[str, ...] = ('trai
                     os.link(first, path)
 
 
+def make_digit_images(folder: str) -> None:
+    """Write the folder of docs/finetune.md."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    for number, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+        path = Path(folder, 'train' if number < 1397 else 'val', f'digit{label}', f'{number}.png')
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((pixels * 15.9).astype('uint8')).save(path)
+
+
 def make_photo(path: str) -> None:
     from sklearn.datasets import load_sample_image
 
@@ -156,6 +167,8 @@ def make(item: str) -> None:
             make_folders(value, [f'n{number:08}' for number in range(21841)], ('train',))
         case 'images':
             make_folders(value, ['daisy', 'rose'])
+        case 'digit-images':
+            make_digit_images(value)
         case 'boxes':
             make_boxes(value)
         case 'photo':

@@ -9,8 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -22,8 +23,8 @@ HERE = Path(__file__).parent
 COPIED = ('.ci', 'configs', 'docs', 'requirements', 'tools')
 LINKED = ('mmdefocus', 'tests')
 SECONDS = 300
-WITH_VALUE = ('coco', 'imagenet', 'imagenet21k', 'images', 'boxes', 'photo', 'official', 'checkpoint')
-ALONE = ('download', 'gpus', 'slurm', 'packages', 'make', 'full-size')
+WITH_VALUE = ('coco', 'imagenet', 'imagenet21k', 'images', 'digit-images', 'boxes', 'photo', 'official', 'checkpoint')
+ALONE = ('download', 'gpus', 'slurm', 'packages', 'make', 'full-size', 'all-epochs', 'all-images')
 
 
 class BlockError(Exception):
@@ -37,7 +38,7 @@ def copy_checkout(folder: Path) -> None:
     for name in LINKED:
         (folder / name).symlink_to(ROOT / name)
     for path in ROOT.iterdir():
-        if path.is_file():
+        if path.is_file() and path.name != '.git':  # a work tree has a file of this name
             shutil.copy(path, folder)
 
 
@@ -100,7 +101,7 @@ class PageSession:
                 raise BlockError(f'{block} does not print {text!r}:\n{self.output[-3000:]}')
 
     def test(self, block: Block, code: str) -> None:
-        written = [word for word in ('file', 'config', 'model') if word in block.words]
+        written = [word for word in ('file', 'config', 'model', 'merge') if word in block.words]
         if 'output' in block.words:
             self.compare_output(block, code)
         elif 'paths' in block.words:
@@ -175,10 +176,13 @@ class PageSession:
     def write(self, block: Block, word: str, code: str) -> None:
         """Write a block to the file that its comment names, and use it there."""
         path = self.folder / block.words[word]
+        if word == 'merge':
+            code = f'_base_ = "./{path.name}"\n\n{code}'
+            path = path.with_name(f'{path.stem}_changed.py')
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(code)
         name = path.relative_to(self.folder)
-        if word == 'config':
+        if word in ('config', 'merge'):
             self.run(block, f'python tools/train.py {name} --work-dir work_dirs/{path.stem}')
         elif word == 'model':
             self.run(block, f'python {HERE}/build_model.py {name}')
@@ -232,25 +236,27 @@ def parse_bibtex(code: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def python_server(folder: Path):
-    """Start the process that runs the Python programs; the result is its socket."""
-    path = folder / 'python'
+def python_server(folder: Path) -> Iterator[Path]:
+    """Start the process that runs the Python programs, with a log in ``folder``; the result is its socket."""
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '', 'MPLBACKEND': 'Agg'}
-    log = (folder / 'server.log').open('w')
-    process = subprocess.Popen(
-        [sys.executable, str(HERE / 'python_server.py'), str(path)],
-        cwd=folder,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-    )
-    try:
-        while not path.exists():
-            if process.poll() is not None:
-                raise RuntimeError((folder / 'server.log').read_text())
-            time.sleep(0.1)
-        yield path
-    finally:
-        process.kill()
-        process.wait()
+    log = folder / 'server.log'
+    # Not in the folder of the tests: the path of a socket has at most 107 characters.
+    with tempfile.TemporaryDirectory(prefix='documents', dir='/tmp') as short, log.open('w') as output:
+        path = Path(short, 'python')
+        process = subprocess.Popen(
+            [sys.executable, str(HERE / 'python_server.py'), str(path)],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+        try:
+            while not path.exists():
+                if process.poll() is not None:
+                    raise RuntimeError(log.read_text())
+                time.sleep(0.1)
+            yield path
+        finally:
+            process.kill()
+            process.wait()

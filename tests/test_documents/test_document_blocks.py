@@ -43,6 +43,7 @@ def test_all_comments_directly_above_a_block_belong_to_it():
         ('Words:\n\n    no language\n', r'page\.md:3: nothing tests this block\. Name its language, one of bash'),
         ('```\nno language\n```\n', r'write one of <!-- output -->, <!-- file -->'),
         ('```console\n$ true\n```\n', r'page\.md:1: nothing tests this block'),
+        ('```python\ntrain_cfg = dict(max_epochs=2)\n```\n', r'these are settings, which do nothing by themselves'),
         ('<!-- skip -->\n```bash\ntrue\n```\n', r'page\.md:2: expected one of the comments needs, let, .* got .skip.'),
         ('<!-- needs -->\n```bash\ntrue\n```\n', r'expected <!-- needs: … -->, got .needs.'),
         ('<!-- bash: yes -->\n```\ntrue\n```\n', r'expected <!-- bash -->, got .bash: yes.'),
@@ -101,6 +102,16 @@ def test_blocks_run_in_one_directory_each_in_a_new_shell(check):
         '<!-- prints: hello; unset -->\n```bash\ncat file.txt\necho "${VALUE:-unset}"\n```\n'
         '<!-- output -->\n```\nh…o\nunset\n```\n'
         '<!-- fails: no such option -->\n<!-- needs: packages -->\n```bash\npip install --nonsense\n```\n'
+    )
+
+
+def test_settings_are_merged_into_a_config_and_trained(check):
+    check(
+        '<!-- needs: digit-images data/images, all-epochs -->\n'
+        '<!-- merge: configs/classification/defocus_mamba_nano_folder.py -->\n'
+        '<!-- prints: Epoch(train) [3][2/2] -->\n'
+        '```python\ntrain_cfg = dict(max_epochs=3)\ndefault_hooks = dict(logger=dict(interval=1))\n```\n'
+        '```bash\ntest -f work_dirs/defocus_mamba_nano_folder_changed/epoch_3.pth\n```\n'
     )
 
 

@@ -59,7 +59,8 @@ def install() -> None:
     train = Runner.train
 
     def train_two_epochs(self: Runner) -> Any:
-        self.register_hook(FirstAndLastEpoch(), 'LOWEST')
+        if not has('all-epochs'):
+            self.register_hook(FirstAndLastEpoch(), 'LOWEST')
         return train(self)
 
     Runner.train = train_two_epochs
@@ -115,7 +116,7 @@ def shrink(cfg: Config) -> Config:
     if model.get('roi_head'):
         cfg.model.train_cfg.rcnn.sampler.num = cfg.model.test_cfg.rpn.max_per_img = 8
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        if cfg.get(name):
+        if cfg.get(name) and not has('all-images'):
             _shrink_data(cfg[name])
     if cfg.get('tta_pipeline'):
         _shrink_images(cfg.tta_pipeline)
