@@ -1,8 +1,6 @@
 """Train a detector or a classifier from a config file."""
 
-import argparse
-
-from mmdefocus.cli.arguments import add_common_arguments, parse_arguments
+from mmdefocus.cli.arguments import ToolParser, add_common_arguments, parse_arguments
 from mmdefocus.cli.config_file import load_config
 from mmdefocus.cli.run_options import apply_train_options
 from mmdefocus.cli.run_tool import run_tool
@@ -10,7 +8,7 @@ from mmdefocus.cli.runner import build_runner
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = ToolParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('--amp', action='store_true', help='mixed precision (needs a GPU)')
     parser.add_argument('--auto-scale-lr', action='store_true', help='learning rate by total batch / base_batch_size')

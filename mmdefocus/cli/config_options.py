@@ -54,7 +54,10 @@ def apply_options(cfg: Config, options: Mapping[str, Any]) -> None:
             present = ''
         values[key] = parse_value(value, present) if isinstance(value, OptionText) else value
         if isinstance(present, Mapping) and isinstance(values[key], str):
-            raise UsageError(f"--cfg-options {key}: expected a dictionary or None in place of one, got '{value}'")
+            raise UsageError(
+                f"--cfg-options {key}: expected a dictionary or None in place of one, got '{value}'; set "
+                f'its items, such as {key}.type={value}'
+            )
     for key, value in values.items():
         first, *rest = key.split('.')
         cfg[first] = _replaced(cfg.get(first), rest, value)
@@ -98,14 +101,16 @@ def _present(cfg: Config, key: str, options: Mapping[str, Any]) -> Any:
                 f"--cfg-options {key} would have no effect: '{first}' is a helper variable that the config file has "
                 f'already used; set the places where it is used{_uses(cfg, cfg[first])}'
             )
-        close = difflib.get_close_matches(first, [*settings, *cfg], n=3)
-        raise UsageError(f"--cfg-options {key}: the config has no '{first}'{did_you_mean(close)}")
+        close = difflib.get_close_matches(first, sorted({*settings, *cfg}), n=3)
+        brackets = '; write the items of lists as list.0, without brackets' if '[' in first else ''
+        names = did_you_mean(close) or f'; its settings are {", ".join(name for name in settings if name in cfg)}'
+        raise UsageError(f"--cfg-options {key}: the config has no '{first}'{names}{brackets}")
     node, where = cfg.get(first), first
     for part in rest:
         wrong, close = None, []
         if isinstance(node, list):
             if not (part.isdecimal() and int(part) < len(node)):
-                wrong = f"'{part}' but items 0 to {len(node) - 1}"
+                wrong = f"'{part}' but items 0 to {len(node) - 1}; set the list as a whole to add one"
         elif isinstance(node, Mapping):
             if part not in node:
                 close = _misspelled(part, node, options.get(f'{where}.type', node.get('type')), cfg)

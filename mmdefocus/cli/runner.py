@@ -15,7 +15,9 @@ from mmengine.runner import Runner
 from mmdefocus.apis.errors import UsageError
 from mmdefocus.apis.num_classes import resolve_num_classes
 from mmdefocus.engine.checkpoint_check_hook import DefocusCheckpointCheckHook
+from mmdefocus.engine.class_count_hook import DefocusClassCountHook
 
+from .folders import make_folder
 from .launcher import prepare_launcher
 
 
@@ -23,8 +25,9 @@ def build_runner(cfg: Config, strict: bool = True, compare_classes: bool = True)
     """Build the runner for the distributed backend and the precision that this machine supports.
 
     The runner always gets the hooks that compare config, data and checkpoint:
-    :class:`~mmdefocus.engine.DefocusCheckpointCheckHook` and, for detectors,
-    :class:`~mmdefocus.engine.DefocusGroundTruthCheckHook`. Hooks of these types in the config take precedence.
+    :class:`~mmdefocus.engine.DefocusCheckpointCheckHook`, :class:`~mmdefocus.engine.DefocusClassCountHook` and, for
+    detectors, :class:`~mmdefocus.engine.DefocusGroundTruthCheckHook`. Hooks of these types in the config take
+    precedence.
 
     Args:
         cfg: Config from :func:`~mmdefocus.cli.config_file.load_config`. ``default_hooks.NAME = None`` removes the hook
@@ -39,6 +42,7 @@ def build_runner(cfg: Config, strict: bool = True, compare_classes: bool = True)
         UsageError: ``launcher`` did not start this process or needs more GPUs than there are, or the classes of the
             training set cannot be counted.
     """
+    make_folder('--work-dir', cfg.work_dir)
     prepare_launcher(cfg)
     if not torch.cuda.is_available():
         _train_in_float32(cfg)
@@ -53,7 +57,7 @@ def build_runner(cfg: Config, strict: bool = True, compare_classes: bool = True)
     if classes is not None:
         runner.logger.info(f"num_classes='auto': the training set has {len(classes)} classes")
     _scale_lr_by_accumulation(runner)
-    hooks: list[Hook] = [DefocusCheckpointCheckHook(strict, compare_classes)]
+    hooks: list[Hook] = [DefocusCheckpointCheckHook(strict, compare_classes), DefocusClassCountHook()]
     if cfg.get('default_scope') == 'mmdet':
         from mmdefocus.engine.ground_truth_check_hook import DefocusGroundTruthCheckHook  # needs mmdet
 
@@ -71,7 +75,7 @@ def dump_predictions(runner: Runner, out: str) -> None:
         UsageError: ``out`` does not end in ``.pkl`` or ``.pickle``.
     """
     if not out.endswith(('.pkl', '.pickle')):
-        raise UsageError(f"--out takes a file that ends in .pkl or .pickle, got '{out}'")
+        raise UsageError(f"--out takes a file that ends in .pkl or .pickle, got '{out}'; rename it")
     if runner.cfg.get('default_scope') == 'mmdet':
         from mmdet.evaluation import DumpDetResults as Dump
     else:

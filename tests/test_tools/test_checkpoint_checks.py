@@ -147,7 +147,10 @@ def test_a_file_of_which_nothing_fits(refused, classifier):
 
 def test_training_may_start_from_a_part_of_a_checkpoint(call, root, classifier, detector, capsys):
     """New heads, and a detector's neck and head over a backbone that the checkpoint does not have."""
-    options = ('--cfg-options', 'model.head.num_classes=4', f'load_from={classifier}')
+    shutil.copytree(root / 'data' / 'folders', root / 'four')
+    shutil.copytree(root / 'four' / 'red', root / 'four' / 'ruby')
+    data = [f'{split}_dataloader.dataset.data_prefix=four' for split in ('train', 'val')]
+    options = ('--cfg-options', 'model.head.num_classes=4', f'load_from={classifier}', *data)
     call('train.py', CLASSIFIER, '--work-dir', 'tuned', *options)
     assert 'Initial values remain in head (2 of 2 tensors)' in capsys.readouterr().out
 
@@ -263,10 +266,13 @@ def test_folders_and_files_in_place_of_each_other(refused, root, classifier):
         assert f"work directory '{work_dir}' cannot be made: '{classifier}' is a file" in message
 
 
-def test_failures_of_a_training_keep_their_traceback(call, root):
+def test_a_failing_step_of_the_pipeline_is_named(refused, call, root, monkeypatch):
     shutil.copytree(root / 'data' / 'folders', root / 'broken')
     (root / 'broken' / 'red' / '1.png').write_bytes(b'nothing')
     options = ('--cfg-options', 'train_dataloader.dataset.data_prefix=broken')
+    message = refused('train.py', CLASSIFIER, '--work-dir', 'broken_run', *options)
+    assert '(LoadImageFromFile) failed: AssertionError: failed to load image: broken/red/1.png' in message
+    monkeypatch.setenv('MMDEFOCUS_TRACEBACK', '1')
     with pytest.raises(AssertionError, match=r'failed to load image: broken/red/1\.png'):
         call('train.py', CLASSIFIER, '--work-dir', 'broken_run', *options)
 
