@@ -56,6 +56,11 @@ class DefocusCocoDataset(ErrorsNameImages, CocoDataset):
                 f'annotation file {name} does not exist (data_root={self.data_root!r}, current directory '
                 f'{os.getcwd()!r}); make or download the data, or set data_root and ann_file of the data set'
             )
+        if fileio.isdir(self.ann_file, backend_args=self.backend_args):
+            raise DataError(
+                f'the annotation file must be a file, got the directory {name}; set ann_file of the data set to the '
+                'file in it'
+            )
         with fileio.get_local_path(self.ann_file, backend_args=self.backend_args) as path:
             content = read_coco(path, name, self.test_mode)
         categories = content['categories']
@@ -88,7 +93,8 @@ class DefocusCocoDataset(ErrorsNameImages, CocoDataset):
         kept = super().filter_data()
         if not kept:
             raise DataError(
-                f'{self.ann_file!r}: filter_cfg={self.filter_cfg} leaves none of {len(self.data_list)} images'
+                f'{self.ann_file!r}: filter_cfg={self.filter_cfg} leaves none of {len(self.data_list)} images; it must '
+                'leave at least one: relax it, or remove it from the data set'
             )
         check_files_exist(repr(self.ann_file), [image['img_path'] for image in kept], self.pipeline)
         return kept
@@ -125,10 +131,16 @@ class DefocusCocoDataset(ErrorsNameImages, CocoDataset):
             for ann in by_image[image['id']]
         )
         if not usable and not self.test_mode:
-            scaled = '; boxes are given in pixels, not as fractions of the image' if degenerate else ''
+            remedy = 'give the data set a file with boxes'
+            if degenerate:
+                example = next(ann for ann in content['annotations'] if ann['id'] == degenerate[0])
+                remedy = (
+                    'correct the boxes, which must be [x, y, width, height] in pixels (not fractions of the image), '
+                    f'with positive sizes, inside their image; the first degenerate one is {example["bbox"]}'
+                )
             raise DataError(
                 f'{name} has no usable box to train on ({total} boxes, {len(degenerate)} of them degenerate, {crowds} '
-                f'crowds){scaled}'
+                f'crowds); {remedy}'
             )
         if not usable:
             _warn(f'{name} has no usable box ({total} annotations): every AP will be -1')

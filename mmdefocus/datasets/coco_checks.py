@@ -31,11 +31,13 @@ def read_coco(path: str | Path, name: str, test_mode: bool) -> dict[str, Any]:
         content = json.loads(Path(path).read_bytes())
     except ValueError as error:
         start = Path(path).read_bytes()[:40]
-        raise DataError(f'annotation file {name} is not valid JSON ({error}); it begins with {start!r}') from error
+        raise DataError(
+            f'annotation file {name} is not valid JSON ({error}); it begins with {start!r}; {_remedy(start)}'
+        ) from error
     if not isinstance(content, dict):
         raise DataError(
             f'annotation file {name} is not in COCO format: expected an object with images, annotations and '
-            f'categories, got a {type(content).__name__}'
+            f'categories, got a {type(content).__name__}; convert the annotations to COCO format'
         )
     if test_mode:
         content.setdefault('annotations', [])
@@ -44,13 +46,14 @@ def read_coco(path: str | Path, name: str, test_mode: bool) -> dict[str, Any]:
     if missing:
         raise DataError(
             f'annotation file {name} is not in COCO format: expected the lists {", ".join(keys)}; '
-            f'no list {", ".join(missing)}, found {", ".join(map(str, content)) or "nothing"}'
+            f'no list {", ".join(missing)}, found {", ".join(map(str, content)) or "nothing"}; convert the annotations '
+            'to COCO format'
         )
     check_keys(name, 'image', content['images'], _IMAGE_KEYS)
     check_keys(name, 'category', content['categories'], ('id', 'name'))
     check_keys(name, 'annotation', content['annotations'], (*_BOX_KEYS, 'iscrowd') if test_mode else _BOX_KEYS)
     if not content['images']:
-        raise DataError(f'annotation file {name} lists no images')
+        raise DataError(f'annotation file {name} must list images, got an empty list; export it again')
     for kind, listed in (('image', 'images'), ('category', 'categories'), ('annotation', 'annotations')):
         check_ids(name, kind, 'id', content[listed])
     for key in ('image_id', 'category_id'):
@@ -66,14 +69,27 @@ def read_coco(path: str | Path, name: str, test_mode: bool) -> dict[str, Any]:
     return content
 
 
+def _remedy(start: bytes) -> str:
+    if start.startswith(b'version https://git-lfs'):
+        return 'it is a Git LFS pointer: run "git lfs pull"'
+    if start.startswith((b'\xff\xfe', b'\xfe\xff')):
+        return 'it is in UTF-16: save it in UTF-8'
+    if start.startswith((b'\x1f\x8b', b'PK')):
+        return 'it is compressed: unpack it'
+    return 'download it or export it again as one JSON object in COCO format'
+
+
 def check_keys(name: str, kind: str, entries: Sequence[Any], keys: Sequence[str]) -> None:
     """Raise ``DataError`` unless every entry is an object with all ``keys``."""
     for position, entry in enumerate(entries):
         if not isinstance(entry, dict):
-            raise DataError(f'{name}: {kind} {position} must be an object, got {type(entry).__name__}')
+            raise DataError(
+                f'{name}: {kind} {position} must be an object with {", ".join(keys)}, got {entry!r}; write or export '
+                'it again in COCO format'
+            )
         missing = [key for key in keys if key not in entry]
         if missing:
-            remedy = ''
+            remedy = '; add it, or remove the entry'
             if 'area' in missing:
                 remedy = '; area may be the width times the height of the box'
             elif 'iscrowd' in missing:
@@ -88,7 +104,10 @@ def check_unique(name: str, kind: str, key: str, entries: Sequence[dict[str, Any
     seen = set()
     for entry in entries:
         if entry[key] in seen:
-            raise DataError(f'{name}: the {kind} {key} {entry[key]!r} occurs more than once; it must be unique')
+            raise DataError(
+                f'{name}: the {kind} {key} {entry[key]!r} occurs more than once; it must be unique: '
+                'renumber or merge these entries'
+            )
         seen.add(entry[key])
 
 
@@ -99,13 +118,15 @@ def check_references(name: str, content: dict[str, Any]) -> None:
         ids = {entry['id'] for entry in content[listed]}
         strays = [ann for ann in content['annotations'] if ann[f'{kind}_id'] not in ids]
         if strays:
+            article = 'an' if kind == 'image' else 'a'
             unknown = {ann[f'{kind}_id'] for ann in strays}
             quotes = (
                 '; 1 and "1" are different ids' if {str(one) for one in unknown} & {str(one) for one in ids} else ''
             )
             raise DataError(
-                f'{name}: {len(strays)} annotations (the first has id {strays[0]["id"]!r}) have a {kind}_id that is '
-                f"not in the file's {listed}: {_listed(unknown)}; the file has {_listed(ids)}{quotes}"
+                f'{name}: {len(strays)} annotations (the first has id {strays[0]["id"]!r}) have {article} '
+                f"{kind}_id that is not in the file's {listed}: {_listed(unknown)}; the file has {_listed(ids)}{quotes}"
+                f'; correct these annotations or remove them, or add the {listed}'
             )
 
 
