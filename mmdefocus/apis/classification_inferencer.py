@@ -13,7 +13,8 @@ from mmengine.runner import CheckpointLoader
 
 from mmdefocus.openmmlab import without_onedl_note
 
-from .images import check_batch_size, list_images, read_image
+from .images import check_batch_size, read_image
+from .inferencer_checks import InferencerChecks, check_config_file, check_device
 from .weights import load_all_weights
 
 with without_onedl_note():
@@ -23,7 +24,7 @@ with without_onedl_note():
     from . import model_index  # noqa: F401 (adds our models to the names that the inferencer knows)
 
 
-class ClassificationInferencer(ImageClassificationInferencer):
+class ClassificationInferencer(InferencerChecks, ImageClassificationInferencer):
     """MMPreTrain's ``ImageClassificationInferencer`` with checks of images and weights.
 
     It differs from its base in these points:
@@ -38,6 +39,7 @@ class ClassificationInferencer(ImageClassificationInferencer):
     Args:
         model: As for MMPreTrain's inferencer.
         pretrained: As for MMPreTrain's inferencer. With False, the weights are random.
+        device: As for MMPreTrain's inferencer.
         *args: As for MMPreTrain's inferencer.
         topk: Number of classes in a picture; fewer if the model has fewer.
         strict: Raise an error if the checkpoint lacks tensors of the model, has additional ones, or has them in other
@@ -45,21 +47,24 @@ class ClassificationInferencer(ImageClassificationInferencer):
         **kwargs: As for MMPreTrain's inferencer.
 
     Raises:
-        ValueError: ``topk`` is not positive, or the weights do not fit.
+        ValueError: ``topk`` is not positive, PyTorch cannot use the device, or the weights do not fit.
     """
 
     def __init__(
         self,
         model: str | Path | Config | BaseModel,
         pretrained: bool | str = True,
+        device: Any = None,
         *args: Any,
         topk: int = 5,
         strict: bool = True,
         **kwargs: Any,
     ) -> None:
         if topk < 1:
-            raise ValueError(f'topk must be positive, got {topk}')
-        super().__init__(model, pretrained, *args, **kwargs)
+            raise ValueError(f'topk must be positive, got {topk}; give the number of classes to show, such as 5')
+        check_config_file(model)
+        check_device(device)
+        super().__init__(model, pretrained, device, *args, **kwargs)
         self.topk = topk
         # A model instance has its weights already.
         if strict and (isinstance(pretrained, str) or (pretrained and not isinstance(model, BaseModel))):
@@ -74,11 +79,6 @@ class ClassificationInferencer(ImageClassificationInferencer):
         # MMDetection's inferencer leaves its scope as the default scope of the process.
         with DefaultScope.overwrite_default_scope('mmpretrain'):
             return super()._init_pipeline(cfg)
-
-    def _inputs_to_list(self, inputs: Any) -> list[Any]:
-        if isinstance(inputs, str | Path):
-            return list_images(inputs)
-        return [str(item) if isinstance(item, Path) else item for item in super()._inputs_to_list(inputs)]
 
     def preprocess(self, inputs: Iterable[Any], batch_size: int = 1) -> Iterator[Any]:
         """Read images with :func:`read_image` and transform them → batches for the model."""

@@ -1,7 +1,6 @@
 """MMDetection's inferencer, made strict."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,14 +10,16 @@ from torch import nn
 
 from mmdefocus.openmmlab import without_onedl_note
 
-from .images import check_batch_size, list_images, read_image
+from .errors import UsageError
+from .images import check_batch_size, read_image
+from .inferencer_checks import InferencerChecks, check_config_file, check_device
 from .weights import load_all_weights
 
 with without_onedl_note():
     from mmdet.apis import DetInferencer
 
 
-class DetectionInferencer(DetInferencer):
+class DetectionInferencer(InferencerChecks, DetInferencer):
     """MMDetection's ``DetInferencer`` with checks of images and weights.
 
     It differs from its base in these points:
@@ -30,18 +31,42 @@ class DetectionInferencer(DetInferencer):
     - The weights must fit the model.
 
     Args:
+        model: As for MMDetection's inferencer.
+        weights: As for MMDetection's inferencer.
+        device: As for MMDetection's inferencer.
         *args: As for MMDetection's inferencer.
         strict: Raise an error if there is no checkpoint, or if it lacks tensors of the model, has additional ones, or
             has them in other shapes.
         **kwargs: As for MMDetection's inferencer.
 
     Raises:
-        ValueError: The weights do not fit, or the config's pipeline does not read colour images.
+        ValueError: The weights do not fit, PyTorch cannot use the device, or the config's pipeline does not read colour
+            images.
     """
 
-    def __init__(self, *args: Any, strict: bool = True, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        model: Any = None,
+        weights: str | None = None,
+        device: str | None = None,
+        *args: Any,
+        strict: bool = True,
+        **kwargs: Any,
+    ) -> None:
         self.strict = strict
-        super().__init__(*args, **kwargs)
+        check_config_file(model)
+        check_device(device)
+        super().__init__(model, weights, device, *args, **kwargs)
+
+    def _load_model_from_metafile(self, model: str) -> Any:
+        try:
+            return super()._load_model_from_metafile(model)
+        except ValueError as error:
+            raise UsageError(
+                f'expected a config, its path, or the name of a model of MMDetection, got {model!r} ({error}); '
+                "DetectionInferencer.list_models('mmdet') lists the names; for a model of mmdefocus, give the path of "
+                'its config'
+            ) from error
 
     def _init_model(self, cfg: Config, weights: str | None, device: str = 'cpu') -> nn.Module:
         self._weights = weights
@@ -60,11 +85,6 @@ class DetectionInferencer(DetInferencer):
             raise ValueError(f"expected a pipeline that reads images in color_type='color', got {loader.color_type!r}")
         pipeline.transforms[index] = _ReadImage(np.float32 if loader.to_float32 else np.uint8)
         return pipeline
-
-    def _inputs_to_list(self, inputs: Any) -> list[Any]:
-        if isinstance(inputs, str | Path):
-            return list_images(inputs)
-        return [str(item) if isinstance(item, Path) else item for item in super()._inputs_to_list(inputs)]
 
     def preprocess(self, inputs: Sequence[Any], batch_size: int = 1, **kwargs: Any) -> Iterator[Any]:
         """Read images with :func:`read_image` and transform them → (images, batch for the model)."""

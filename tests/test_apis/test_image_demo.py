@@ -93,7 +93,7 @@ def test_objects_are_found(demo, directory):
         (['photos', 'vit'], "expected one of the models defocus-mamba-base_.*; got 'vit'"),
         (['photos', 'none.py', '--checkpoint', 'classifier.pth'], "config file 'none.py' does not exist"),
         (['photos', 'defocus-mamba-small_in1k'], 'in1k has no published weights; name a checkpoint with --checkpoint'),
-        (['.', 'classifier.py', '--checkpoint', 'classifier.pth'], "folder '.' has no images"),
+        (['.', 'classifier.py', '--checkpoint', 'classifier.pth'], r"expected images in folder '.' .*got none"),
         (['none.jpg', 'classifier.py', '--checkpoint', 'classifier.pth'], "image file 'none.jpg' does not exist"),
         (['broken', 'classifier.py', '--checkpoint', 'classifier.pth'], "image file 'broken/half.jpg' is truncated"),
         (['broken', DETECTOR, '--checkpoint', 'detector.pth'], "image file 'broken/half.jpg' is truncated"),
