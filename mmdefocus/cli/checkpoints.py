@@ -71,7 +71,8 @@ def check_checkpoint(checkpoint: str, to_resume: bool = False) -> str:
         return checkpoint
     path = Path(checkpoint).expanduser()
     if not path.exists():
-        raise UsageError(f"checkpoint '{checkpoint}' does not exist{similar_files(path, '.pth')}")
+        similar = similar_files(path, '.pth') or '; expected the path or the URL of a checkpoint: correct it'
+        raise UsageError(f"checkpoint '{checkpoint}' does not exist{similar}")
     try:
         content = read_checkpoint(path, map_location='meta')  # everything but the values of the tensors
         check_weights_are_there(content, str(path))

@@ -91,10 +91,15 @@ def check_weights_are_there(checkpoint: Any, name: str) -> None:
         CheckpointError: It is neither.
     """
     if not isinstance(checkpoint, Mapping):
-        raise CheckpointError(f'{name} holds a {type(checkpoint).__name__}, expected a dict with a state_dict')
+        raise CheckpointError(
+            f'{name} holds a {type(checkpoint).__name__}, expected a dict with a state_dict; name '
+            'a checkpoint, or save model.state_dict()'
+        )
     if not isinstance(checkpoint.get('state_dict', {}), Mapping):
         kind = type(checkpoint['state_dict']).__name__
-        raise CheckpointError(f'{name} has a state_dict of type {kind}, expected a dict of tensors')
+        raise CheckpointError(
+            f'{name} has a state_dict of type {kind}, expected a dict of tensors; save model.state_dict()'
+        )
 
 
 def _load_and_describe_misfit(model: nn.Module, checkpoint: Mapping[str, Any]) -> str | None:

@@ -45,7 +45,10 @@ def convert_official(
         raise ValueError(f'head must be one of {list(HEADS)} or None, got {head!r}')
     official = find_official_weights(content, weights)
     if official is None:
-        raise ValueError(f'expected an official file of {known_titles()}, got one with {_show_content(content)}')
+        raise ValueError(
+            f'expected an official file of {known_titles()}, got one with {_show_content(content)}; name an official '
+            'file (a checkpoint of mmdefocus needs no conversion)'
+        )
     is_detector = official.kind == 'detection'
     if is_detector and to == 'cls':
         raise ValueError("a detection file has no classification heads; convert it with to='det'")
@@ -78,7 +81,7 @@ def convert_to_official(content: Any) -> dict[str, Any]:
     if not isinstance(state_dict, Mapping) or (family := find_family(state_dict)) is None:
         raise ValueError(
             f'expected a checkpoint of mmdefocus that has an official layout ({known_titles()}), got one with '
-            f'{_show_content(content)}'
+            f'{_show_content(content)}; name a checkpoint that mmdefocus has written or converted'
         )
     check_tensors(state_dict)
     _, kind = name_map_to_official(state_dict)
@@ -97,7 +100,10 @@ def _reduce_to_imagenet1k(state_dict: dict[str, Tensor], classifiers: Iterable[s
         for key in (f'{last}.weight', f'{last}.bias'):
             rows = len(state_dict[key]) if key in state_dict else 0
             if rows != NUM_CLASSES_21K:
-                raise ValueError(f'21k-to-1k expects heads of {NUM_CLASSES_21K} classes, got {key} with {rows} rows')
+                raise ValueError(
+                    f'21k-to-1k expects heads of {NUM_CLASSES_21K} classes, got {key} with {rows} rows; '
+                    'keep or drop the heads'
+                )
             state_dict[key] = state_dict[key][indices]
 
 

@@ -61,7 +61,7 @@ def find_official_weights(content: Any, weights: str = 'model') -> OfficialWeigh
             if not isinstance(average, Mapping):
                 raise ValueError(
                     f'there is no {family.average_entry!r} in this file, which only files of a classification training '
-                    'have'
+                    "have; convert the plain weights ('model') instead"
                 )
             return OfficialWeights(family, family.official_kind(average), average, False)
     return None

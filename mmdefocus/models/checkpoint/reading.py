@@ -56,7 +56,8 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> Any:
     broken = find_non_finite(content)
     if broken is not None:
         raise CheckpointError(
-            f'{path}: {broken} has NaN or infinite elements; the training diverged or the file is damaged'
+            f'{path}: {broken} has NaN or infinite elements, expected finite ones; the training diverged or the file '
+            'is damaged: use an earlier checkpoint, or copy the file again'
         )
     return content
 
