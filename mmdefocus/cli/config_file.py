@@ -84,7 +84,9 @@ def read_config(path: Path) -> Config:
         if isinstance(cause, RecursionError):
             reason = 'maximum recursion depth exceeded'  # the rest says where, which has no meaning here
         # MMEngine lists the settings that several bases have as a set, in any order.
-        reason = re.sub(r"\{('[^}]*')\}", lambda found: ', '.join(sorted(found[1].split(', '))), reason)
+        reason = re.sub(
+            r'(?<=Duplicate keys: )\{(.*?)\}', lambda found: ', '.join(sorted(found[1].split(', '))), reason
+        )
         raise UsageError(
             f"config file '{path}' cannot be read ({type(cause).__name__}: {reason}); {_remedy(cause)}"
         ) from error
