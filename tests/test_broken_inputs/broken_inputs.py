@@ -27,6 +27,8 @@ class Workplace:
         self.capsys = capsys
         monkeypatch.chdir(root)
         monkeypatch.setattr('torch.cuda.is_available', lambda: False)
+        for display in ('DISPLAY', 'WAYLAND_DISPLAY'):
+            monkeypatch.delenv(display, raising=False)
         # Loggers of earlier tests write to their streams, which are closed.
         monkeypatch.setattr('mmengine.logging.MMLogger._instance_dict', OrderedDict())
         # MMEngine formats the whole config three times per run, which takes most of the time of a case.
