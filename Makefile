@@ -1,11 +1,11 @@
-# make setup | demo | test | test-gpu | lint | format | clean; needs bash, a C++ compiler and Python 3.10–3.12, see README.md
+# make setup | demo | test | test-gpu | fuzz | nightly | lint | format | clean; needs bash, a C++ compiler and Python 3.10–3.12, see README.md
 VENV := .venv
 PYTHON_IN_VENV := $(VENV)/bin/python
 PYTHON_FOR_GPU ?= $(or $(wildcard $(PYTHON_IN_VENV)),python3)
 CXX_SOURCES = $(shell find mmdefocus -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: setup demo test test-gpu lint format clean
+.PHONY: setup demo test test-gpu fuzz nightly lint format clean
 
 setup:
 	@bash tools/setup.sh
@@ -22,6 +22,15 @@ test-gpu:
 	@$(PYTHON_FOR_GPU) -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "make test-gpu: torch finds no CUDA GPU on this machine")'
 	FORCE_CUDA=1 $(PYTHON_FOR_GPU) setup.py build_ext --inplace
 	$(PYTHON_FOR_GPU) -m pytest -m gpu tests/test_ops/gpu
+
+# Random inputs for so many seconds in all; `make test` repeats those that were found.
+FUZZ_SECONDS ?= 600
+fuzz: setup
+	OMP_NUM_THREADS=1 FUZZ_SECONDS=$(FUZZ_SECONDS) $(PYTHON_IN_VENV) -m pytest -n auto --dist worksteal tests/fuzz
+
+# All tests with NaN in uninitialised memory.
+nightly: fuzz
+	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/tests/nan_filled $(PYTHON_IN_VENV) -m pytest -n auto --dist worksteal
 
 lint: setup
 	ruff check .

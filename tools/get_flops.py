@@ -7,12 +7,14 @@ import argparse
 
 from mmdefocus.apis.complexity import count_complexity
 from mmdefocus.apis.num_classes import resolve_num_classes
-from mmdefocus.cli.arguments import add_config_options
+from mmdefocus.cli.arguments import ToolParser, add_config_options
+from mmdefocus.cli.config_checks import check_model
 from mmdefocus.cli.config_file import load_config
+from mmdefocus.cli.run_tool import run_tool
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config file')
     parser.add_argument(
         '--shape',
@@ -25,11 +27,13 @@ def main() -> None:
     args = parser.parse_args()
     if args.shape is not None and (len(args.shape) > 2 or min(args.shape) < 1):
         parser.error(f'--shape takes a side, or a height and a width, in pixels; got {" ".join(map(str, args.shape))}')
-    try:
-        cfg = load_config(args.config, args.cfg_options)
-        resolve_num_classes(cfg)
-    except (ValueError, FileNotFoundError) as error:
-        parser.exit(2, f'error: {error}\n')
+    run_tool(parser, lambda: report(args), also=(ValueError, FileNotFoundError))
+
+
+def report(args: argparse.Namespace) -> None:
+    cfg = load_config(args.config, args.cfg_options)
+    check_model(cfg)
+    resolve_num_classes(cfg)
     found = count_complexity(cfg, args.shape and (args.shape[0], args.shape[-1]))
     print(f'image: {found.shape[0]} x {found.shape[1]}')
     print(f'parameters: {found.parameters:,}')

@@ -14,7 +14,11 @@ from mmdefocus.apis.errors import UsageError
 from mmdefocus.apis.inference import ClassificationInferencer, DetectionInferencer, list_images
 from mmdefocus.apis.model_index import find_model
 from mmdefocus.apis.num_classes import resolve_num_classes
+from mmdefocus.cli.arguments import ToolParser
+from mmdefocus.cli.config_checks import check_model
 from mmdefocus.cli.config_file import load_config
+from mmdefocus.cli.folders import make_folder
+from mmdefocus.cli.run_tool import run_tool
 
 
 class Stopwatch:
@@ -54,25 +58,18 @@ def detect(args: argparse.Namespace, config: Config, images: list[str]) -> float
     )
     inferencer.forward = watch = Stopwatch(inferencer.forward)
     results = inferencer(images, batch_size=args.batch_size, pred_score_thr=args.score_thr, out_dir=args.out_dir or '')
-    classes = inferencer.model.dataset_meta['classes']
+    classes = inferencer.model.dataset_meta.get('classes')
     for image, found in zip(images, results['predictions'], strict=True):
         print(image)
         for label, score, box in zip(found['labels'], found['scores'], found['bboxes'], strict=True):
             if score >= args.score_thr:
                 corners = ' '.join(f'{corner:.1f}' for corner in box)
-                print(f'  {score:.4f}  {label}  {classes[label]}  {corners}')
+                print('  '.join((f'  {score:.4f}', str(label), *([classes[label]] if classes else []), corners)))
     return watch.seconds
 
 
-def make_folder(path: str) -> None:
-    try:
-        Path(path).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--out-dir needs a directory that can be written to, got '{path}' ({error})") from error
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = ToolParser(description=__doc__)
     parser.add_argument('input', help='image file, URL, or folder of images')
     parser.add_argument('model', help='name in model-index.yml, or config file')
     parser.add_argument('--checkpoint', help='weights: a file or URL; default: the published ones of the named model')
@@ -85,13 +82,11 @@ def main() -> None:
         '--no-strict',
         dest='strict',
         action='store_false',
-        help='accept weights that do not fit the model; missing tensors keep random values',
+        help='accept weights that do not fit the model (missing tensors keep random values) or have other classes than '
+        'the config',
     )
     args = parser.parse_args()
-    try:
-        run(args)
-    except (ValueError, OSError) as error:
-        parser.exit(2, f'error: {error}\n')
+    run_tool(parser, lambda: run(args), also=(ValueError, OSError))
 
 
 def run(args: argparse.Namespace) -> None:
@@ -101,12 +96,13 @@ def run(args: argparse.Namespace) -> None:
     if args.checkpoint is None:
         raise UsageError(f'{args.model} has no published weights; name a checkpoint with --checkpoint')
     if args.batch_size < 1:
-        raise UsageError(f'--batch-size must be at least 1, got {args.batch_size}')
+        raise UsageError(f'--batch-size must be at least 1, got {args.batch_size}; give the images at a time')
     images = list_images(args.input)
     config = load_config(path)
+    check_model(config)
     resolve_num_classes(config)
     if args.out_dir:
-        make_folder(args.out_dir)
+        make_folder('--out-dir', args.out_dir)
     seconds = (detect if config.get('default_scope') == 'mmdet' else classify)(args, config, images)
     threads = f', {torch.get_num_threads()} threads' if args.device == 'cpu' else ''
     print(f'{seconds / len(images):.3f} s per image in the network ({len(images)} images, {args.device}{threads})')

@@ -1,10 +1,8 @@
 """Test a checkpoint of a detector or a classifier and print its metrics."""
 
-import argparse
-
 from mmengine.dist import is_main_process
 
-from mmdefocus.cli.arguments import add_common_arguments, parse_arguments
+from mmdefocus.cli.arguments import ToolParser, add_common_arguments, parse_arguments
 from mmdefocus.cli.config_file import load_config
 from mmdefocus.cli.report import format_metrics
 from mmdefocus.cli.run_options import apply_test_options
@@ -13,7 +11,7 @@ from mmdefocus.cli.runner import build_runner, dump_predictions
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = ToolParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file or URL')
     parser.add_argument('--out', metavar='FILE.pkl', help='pickle file for all predictions')

@@ -1,16 +1,15 @@
 """Train a detector or a classifier from a config file."""
 
-import argparse
-
-from mmdefocus.cli.arguments import add_common_arguments, parse_arguments
+from mmdefocus.cli.arguments import ToolParser, add_common_arguments, parse_arguments
 from mmdefocus.cli.config_file import load_config
 from mmdefocus.cli.run_options import apply_train_options
 from mmdefocus.cli.run_tool import run_tool
 from mmdefocus.cli.runner import build_runner
+from mmdefocus.cli.stop_signals import ended_by_signals
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = ToolParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('--amp', action='store_true', help='mixed precision (needs a GPU)')
     parser.add_argument('--auto-scale-lr', action='store_true', help='learning rate by total batch / base_batch_size')
@@ -25,9 +24,10 @@ def main() -> None:
     args = parse_arguments(parser)
 
     def train() -> None:
-        cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
-        apply_train_options(cfg, args.amp, args.auto_scale_lr, args.resume)
-        build_runner(cfg).train()
+        with ended_by_signals():  # until the training itself listens to them
+            cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
+            apply_train_options(cfg, args.amp, args.auto_scale_lr, args.resume)
+            build_runner(cfg).train()
 
     run_tool(parser, train)
 

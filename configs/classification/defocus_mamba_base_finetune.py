@@ -44,7 +44,7 @@ train_cfg = dict(max_epochs=30)
 param_scheduler = dict(warmup=3)
 optim_wrapper = dict(
     optimizer=dict(lr=1e-3),
-    constructor='LearningRateDecayOptimWrapperConstructor',
+    constructor='DefocusLayerDecayOptimWrapperConstructor',
     paramwise_cfg=dict(layer_decay_rate=0.75),
 )
 default_hooks = dict(

@@ -19,6 +19,7 @@ val_cfg = {}
 test_cfg = {}
 optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05, fused=True),
+    constructor='DefocusOptimWrapperConstructor',
     paramwise_cfg=dict(
         flat_decay_mult=0.0, custom_keys={'cls_token': dict(decay_mult=0.0), 'A_log': dict(decay_mult=0.0)}
     ),

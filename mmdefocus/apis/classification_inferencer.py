@@ -13,7 +13,9 @@ from mmengine.runner import CheckpointLoader
 
 from mmdefocus.openmmlab import without_onedl_note
 
-from .images import check_batch_size, list_images, read_image
+from .class_names import check_number, default_metainfo, find_dataset_meta
+from .images import check_batch_size, read_image
+from .inferencer_checks import InferencerChecks, check_config_file, check_device
 from .weights import load_all_weights
 
 with without_onedl_note():
@@ -23,7 +25,7 @@ with without_onedl_note():
     from . import model_index  # noqa: F401 (adds our models to the names that the inferencer knows)
 
 
-class ClassificationInferencer(ImageClassificationInferencer):
+class ClassificationInferencer(InferencerChecks, ImageClassificationInferencer):
     """MMPreTrain's ``ImageClassificationInferencer`` with checks of images and weights.
 
     It differs from its base in these points:
@@ -33,52 +35,66 @@ class ClassificationInferencer(ImageClassificationInferencer):
     - A folder stands for all images in it, sorted by name.
     - Pictures show the best ``topk`` classes.
     - The weights must fit the model.
+    - Names of classes are those of the checkpoint, or of the config's data set if the checkpoint has none; names that
+      do not fit the model raise an error. For a head with ``predict_classes``, they are the names of these classes.
     - MMDetection's inferencer may run in the same process before it.
 
     Args:
         model: As for MMPreTrain's inferencer.
         pretrained: As for MMPreTrain's inferencer. With False, the weights are random.
-        *args: As for MMPreTrain's inferencer.
+        device: As for MMPreTrain's inferencer.
+        classes: Names of the classes that the model predicts, in place of those of the checkpoint.
         topk: Number of classes in a picture; fewer if the model has fewer.
-        strict: Raise an error if the checkpoint lacks tensors of the model, has additional ones, or has them in other
-            shapes.
+        strict: Raise an error if the checkpoint lacks tensors of the model, has additional ones, has them in other
+            shapes, or names other classes than the config.
         **kwargs: As for MMPreTrain's inferencer.
 
     Raises:
-        ValueError: ``topk`` is not positive, or the weights do not fit.
+        ValueError: ``topk`` is not positive, PyTorch cannot use the device, or the weights or the names of the classes
+            do not fit.
     """
 
     def __init__(
         self,
         model: str | Path | Config | BaseModel,
         pretrained: bool | str = True,
-        *args: Any,
+        device: Any = None,
+        classes: Sequence[str] | None = None,
+        *,
         topk: int = 5,
         strict: bool = True,
         **kwargs: Any,
     ) -> None:
         if topk < 1:
-            raise ValueError(f'topk must be positive, got {topk}')
-        super().__init__(model, pretrained, *args, **kwargs)
+            raise ValueError(f'topk must be positive, got {topk}; give the number of classes to show, such as 5')
+        check_config_file(model)
+        check_device(device)
+        super().__init__(model, pretrained, device, classes, **kwargs)
         self.topk = topk
-        # A model instance has its weights already.
-        if strict and (isinstance(pretrained, str) or (pretrained and not isinstance(model, BaseModel))):
+        cfg = getattr(self.model, '_config', Config())
+        # A model instance may have its weights already, and then MMPreTrain stored the names of its checkpoint, or, if
+        # there are none, the default names of the type of its data set.
+        stored = getattr(self.model, '_dataset_meta', None)
+        checkpoint: Any = None if stored == default_metainfo(cfg) else dict(meta=dict(dataset_meta=stored))
+        if isinstance(pretrained, str) or (pretrained and not isinstance(model, BaseModel)):
             source = pretrained if isinstance(pretrained, str) else _published(self.model)
             if source is not None and kwargs.get('url_mapping'):
                 pattern, replacement = kwargs['url_mapping']
                 source = re.sub(pattern, replacement, source)
             checkpoint = None if source is None else CheckpointLoader.load_checkpoint(source, map_location='cpu')
-            load_all_weights(self.model, checkpoint, source)
+            if strict:
+                load_all_weights(self.model, checkpoint, source)
+        if classes is None:
+            self.classes = find_dataset_meta(self.model, checkpoint, cfg, strict).get('classes')
+        else:
+            check_number(
+                classes, self.model, 'the argument classes', 'give a name for each class that the model predicts'
+            )
 
     def _init_pipeline(self, cfg: Config) -> Callable[[dict], dict]:
         # MMDetection's inferencer leaves its scope as the default scope of the process.
         with DefaultScope.overwrite_default_scope('mmpretrain'):
             return super()._init_pipeline(cfg)
-
-    def _inputs_to_list(self, inputs: Any) -> list[Any]:
-        if isinstance(inputs, str | Path):
-            return list_images(inputs)
-        return [str(item) if isinstance(item, Path) else item for item in super()._inputs_to_list(inputs)]
 
     def preprocess(self, inputs: Iterable[Any], batch_size: int = 1) -> Iterator[Any]:
         """Read images with :func:`read_image` and transform them → batches for the model."""

@@ -5,20 +5,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine import fileio
 from mmengine.config import Config
 from mmengine.dataset import Compose
+from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from torch import nn
 
 from mmdefocus.openmmlab import without_onedl_note
 
-from .images import check_batch_size, list_images, read_image
+from .class_names import find_dataset_meta
+from .errors import UsageError
+from .images import check_batch_size, read_image
+from .inferencer_checks import InferencerChecks, check_config_file, check_device
 from .weights import load_all_weights
 
 with without_onedl_note():
     from mmdet.apis import DetInferencer
 
 
-class DetectionInferencer(DetInferencer):
+class DetectionInferencer(InferencerChecks, DetInferencer):
     """MMDetection's ``DetInferencer`` with checks of images and weights.
 
     It differs from its base in these points:
@@ -28,29 +33,58 @@ class DetectionInferencer(DetInferencer):
     - The images of a folder are sorted by name.
     - Pictures drawn from arrays have the right colours.
     - The weights must fit the model.
+    - Names and colours of the classes are those of the checkpoint, or of the config's data set if the checkpoint has
+      none; names that do not fit the model raise an error. Predictions have names and original category ids.
 
     Args:
+        model: As for MMDetection's inferencer.
+        weights: As for MMDetection's inferencer.
+        device: As for MMDetection's inferencer.
         *args: As for MMDetection's inferencer.
-        strict: Raise an error if there is no checkpoint, or if it lacks tensors of the model, has additional ones, or
-            has them in other shapes.
+        strict: Raise an error if there is no checkpoint, or if it lacks tensors of the model, has additional ones, has
+            them in other shapes, or names other classes than the config.
         **kwargs: As for MMDetection's inferencer.
 
     Raises:
-        ValueError: The weights do not fit, or the config's pipeline does not read colour images.
+        ValueError: The weights or the names of the classes do not fit, PyTorch cannot use the device, or the config's
+            pipeline does not read colour images.
     """
 
-    def __init__(self, *args: Any, strict: bool = True, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        model: Any = None,
+        weights: str | None = None,
+        device: str | None = None,
+        *args: Any,
+        strict: bool = True,
+        **kwargs: Any,
+    ) -> None:
         self.strict = strict
-        super().__init__(*args, **kwargs)
+        check_config_file(model)
+        check_device(device)
+        super().__init__(model, weights, device, *args, **kwargs)
+
+    def _load_model_from_metafile(self, model: str) -> Any:
+        try:
+            return super()._load_model_from_metafile(model)
+        except ValueError as error:
+            raise UsageError(
+                f'expected a config, its path, or the name of a model of MMDetection, got {model!r} ({error}); '
+                "DetectionInferencer.list_models('mmdet') lists the names; for a model of mmdefocus, give the path of "
+                'its config'
+            ) from error
 
     def _init_model(self, cfg: Config, weights: str | None, device: str = 'cpu') -> nn.Module:
         self._weights = weights
         return super()._init_model(cfg, weights, device)
 
-    def _load_weights_to_model(self, model: nn.Module, checkpoint: dict | None, cfg: Config | None) -> None:
+    def _load_weights_to_model(self, model: Any, checkpoint: dict | None, cfg: Config | None) -> None:
         if self.strict:
             load_all_weights(model, checkpoint, self._weights)
-        super()._load_weights_to_model(model, checkpoint, cfg)
+        elif checkpoint is not None:
+            _load_checkpoint_to_model(model, checkpoint)
+        meta = {'palette': 'random', **find_dataset_meta(model, checkpoint, cfg or Config(), self.strict)}
+        model.dataset_meta = meta if self.palette == 'none' else {**meta, 'palette': self.palette}
 
     def _init_pipeline(self, cfg: Config) -> Compose:
         pipeline = super()._init_pipeline(cfg)
@@ -60,11 +94,6 @@ class DetectionInferencer(DetInferencer):
             raise ValueError(f"expected a pipeline that reads images in color_type='color', got {loader.color_type!r}")
         pipeline.transforms[index] = _ReadImage(np.float32 if loader.to_float32 else np.uint8)
         return pipeline
-
-    def _inputs_to_list(self, inputs: Any) -> list[Any]:
-        if isinstance(inputs, str | Path):
-            return list_images(inputs)
-        return [str(item) if isinstance(item, Path) else item for item in super()._inputs_to_list(inputs)]
 
     def preprocess(self, inputs: Sequence[Any], batch_size: int = 1, **kwargs: Any) -> Iterator[Any]:
         """Read images with :func:`read_image` and transform them → (images, batch for the model)."""
@@ -76,6 +105,23 @@ class DetectionInferencer(DetInferencer):
         # The base class reads files itself and expects arrays in RGB.
         images = [item if isinstance(item, str) else read_image(item)[..., ::-1] for item in inputs]
         return super().visualize(images, preds, *args, **kwargs)
+
+    def pred2dict(self, data_sample: Any, pred_out_dir: str = '') -> dict:
+        """Convert a prediction to a dictionary; arguments as for MMDetection's inferencer.
+
+        Returns:
+            The base class's entries, and the lists ``label_names``, if the names of the classes are known, and
+            ``category_ids``, if the ids of the training's annotation file are; both in the order of ``labels``.
+        """
+        number = self.num_predicted_imgs
+        result = super().pred2dict(data_sample, pred_out_dir)
+        for key, source in (('label_names', 'classes'), ('category_ids', 'category_ids')):
+            if 'labels' in result and source in self.model.dataset_meta:
+                result[key] = [self.model.dataset_meta[source][label] for label in result['labels']]
+        if pred_out_dir:
+            stem = Path(data_sample.img_path).stem if 'img_path' in data_sample else number
+            fileio.dump(result, str(Path(pred_out_dir) / 'preds' / f'{stem}.json'))  # as the base class names it
+        return result
 
 
 class _ReadImage:

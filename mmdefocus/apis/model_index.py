@@ -3,6 +3,7 @@
 MMPreTrain cannot build detectors, so that they are not added to its index; :func:`find_model` finds all models.
 """
 
+import difflib
 from pathlib import Path
 
 from mmpretrain.apis import ModelHub
@@ -30,6 +31,8 @@ def find_model(name: str) -> tuple[str, str | None]:
     """
     models = {model.name.lower(): model for model in load_model_index.load(str(ROOT / 'model-index.yml')).models}
     if name.lower() not in models:
-        raise UsageError(f'expected one of the models {", ".join(sorted(models))}; got {name!r}')
+        close = difflib.get_close_matches(name.lower(), sorted(models), n=3)
+        hint = f'did you mean {", ".join(close)}?' if close else 'give one of them, or the path of a config file'
+        raise UsageError(f'expected one of the models {", ".join(sorted(models))}; got {name!r}; {hint}')
     model = models[name.lower()]
     return str(ROOT / model.config), model.weights

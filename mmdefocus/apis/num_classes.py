@@ -12,8 +12,9 @@ AUTO = 'auto'
 def resolve_num_classes(cfg: Config) -> tuple[str, ...] | None:
     """Replace ``num_classes='auto'`` in the model and its data preprocessor, in place.
 
-    All data sets get the class names, so that labels have the same meaning in all of them, folders with other names
-    are errors, and the config saved by the training no longer depends on the training set.
+    The classes are those of the first data set of a concatenation. All data sets get the class names, so that labels
+    have the same meaning in all of them, folders with other names are errors, and the config saved by the training no
+    longer depends on the training set.
 
     Args:
         cfg: Config with a training set that has class names.
@@ -31,7 +32,7 @@ def resolve_num_classes(cfg: Config) -> tuple[str, ...] | None:
     loader = cfg.get('train_dataloader')
     if loader is None:
         raise ValueError("num_classes='auto' counts the classes of train_dataloader, which the config does not have")
-    dataset = _innermost(loader.dataset)
+    dataset = _innermost(loader.dataset)[0]
     classes = _read_classes(dataset, cfg)
     if classes is None:
         raise ValueError(
@@ -42,7 +43,8 @@ def resolve_num_classes(cfg: Config) -> tuple[str, ...] | None:
         place['num_classes'] = len(classes)
     for split in ('train', 'val', 'test'):
         if cfg.get(f'{split}_dataloader') is not None:
-            _name_classes(_innermost(cfg[f'{split}_dataloader'].dataset), classes)
+            for part in _innermost(cfg[f'{split}_dataloader'].dataset):
+                _name_classes(part, classes)
     return tuple(classes)
 
 
@@ -57,11 +59,11 @@ def _auto_places(node: Any) -> Iterator[Any]:
             yield from _auto_places(child)
 
 
-def _innermost(dataset: Any) -> Any:
-    """Return the data set inside wrappers such as ``RepeatDataset``."""
-    while 'dataset' in dataset:
-        dataset = dataset['dataset']
-    return dataset
+def _innermost(dataset: Any) -> list[Any]:
+    """Return the data sets inside wrappers such as ``RepeatDataset`` and ``ConcatDataset``."""
+    if 'datasets' in dataset:
+        return [inner for part in dataset['datasets'] for inner in _innermost(part)]
+    return _innermost(dataset['dataset']) if 'dataset' in dataset else [dataset]
 
 
 def _read_classes(dataset: Mapping[str, Any], cfg: Config) -> tuple[str, ...] | None:

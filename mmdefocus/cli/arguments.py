@@ -1,11 +1,22 @@
 """Command-line options that several tools share."""
 
 import argparse
+import importlib
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
-from .option_values import OptionText
+from mmdefocus.apis.errors import UsageError
+
+from .option_values import OptionText, has_open_bracket
+
+
+class ToolParser(argparse.ArgumentParser):
+    """Parser whose errors say where the arguments are explained."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the program with status 2, the usage and a message."""
+        super().error(f'{message}; "{self.prog} --help" explains the arguments')
 
 
 class ConfigOptions(argparse.Action):
@@ -16,7 +27,11 @@ class ConfigOptions(argparse.Action):
         for word in values:
             key, equals, value = word.partition('=')
             if not (key and equals):
-                parser.error(f"--cfg-options takes key=value pairs, got '{word}'")
+                parser.error(f"--cfg-options takes pairs key=value without blanks, got '{word}'")
+            if has_open_bracket(value):
+                parser.error(
+                    f"--cfg-options takes values with matching brackets, got '{word}'; quote a value with blanks"
+                )
             options[key] = OptionText(value)
         setattr(namespace, self.dest, options)
 
@@ -53,3 +68,19 @@ def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None 
     args = parser.parse_args(argv)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
+
+
+def import_custom(modules: Sequence[str]) -> None:
+    """Import the modules of ``--custom-imports``.
+
+    Raises:
+        UsageError: One of them cannot be imported.
+    """
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise UsageError(
+                f'--custom-imports must name modules of this environment, got {name!r} ({error}); install it, or add '
+                'its folder to PYTHONPATH'
+            ) from error

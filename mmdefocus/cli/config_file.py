@@ -1,6 +1,8 @@
 """Config files, with the changes that the command line makes to them."""
 
 import importlib
+import re
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,7 +39,8 @@ def load_config(
     if path.is_dir():
         raise UsageError(f"'{path}' is a directory; name the config file in it")
     if not path.is_file():
-        raise UsageError(f"config file '{path}' does not exist{similar_files(path, path.suffix)}")
+        similar = similar_files(path, path.suffix) or '; expected the path of a config file: correct it'
+        raise UsageError(f"config file '{path}' does not exist{similar}")
     check_mmcv_ops()
     cfg = read_config(path)
     apply_options(cfg, cfg_options or {})
@@ -47,10 +50,27 @@ def load_config(
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / path.stem)
-    for folder in (Path(cfg.work_dir), *Path(cfg.work_dir).parents):
-        if folder.exists() and not folder.is_dir():
-            raise UsageError(f"the work directory '{cfg.work_dir}' cannot be made: '{folder}' is a file")
+    _check_work_dir(cfg.work_dir)
     return cfg
+
+
+def _check_work_dir(work_dir: Any) -> None:
+    if not isinstance(work_dir, (str, Path)):
+        raise UsageError(f'work_dir must be a path, got {work_dir!r}; name a directory with --work-dir')
+    try:
+        file = next(
+            (path for path in (Path(work_dir), *Path(work_dir).parents) if path.exists() and not path.is_dir()), None
+        )
+    except OSError as error:
+        raise UsageError(
+            f'the work directory {reprlib.repr(work_dir)} cannot be made: {error.strerror}; name another directory '
+            'with --work-dir'
+        ) from error
+    if file is not None:
+        raise UsageError(
+            f"the work directory '{work_dir}' cannot be made: '{file}' is a file; name another directory with "
+            '--work-dir'
+        )
 
 
 def _check_custom_hooks(cfg: Config) -> None:
@@ -75,8 +95,32 @@ def read_config(path: Path) -> Config:
         # MMEngine's error of custom_imports lists sys.path instead of the reason.
         while isinstance(cause, ImportError) and isinstance(cause.__context__, ImportError):
             cause = cause.__context__
-        reason = ' '.join(str(cause).split())
-        raise UsageError(f"config file '{path}' cannot be read ({type(cause).__name__}: {reason})") from error
+        reason = ' '.join(str(cause).split()).replace('<unknown>, ', '')
+        if isinstance(cause, RecursionError):
+            reason = 'maximum recursion depth exceeded'  # the rest says where, which has no meaning here
+        # MMEngine lists the settings that several bases have as a set, in any order.
+        reason = re.sub(
+            r'(?<=Duplicate keys: )\{(.*?)\}', lambda found: ', '.join(sorted(found[1].split(', '))), reason
+        )
+        raise UsageError(
+            f"config file '{path}' cannot be read ({type(cause).__name__}: {reason}); {_remedy(cause)}"
+        ) from error
+
+
+def _remedy(error: BaseException) -> str:
+    remedies: dict[type[BaseException], str] = {
+        UnicodeError: 'expected a text in UTF-8: name a config file, or save it in UTF-8',
+        SyntaxError: 'expected settings in the syntax of Python: correct this line of the file, or of its _base_',
+        NameError: 'expected a variable of the file: define it, or write _base_.NAME for one of the base',
+        FileNotFoundError: 'expected the path of an existing config: correct _base_',
+        AssertionError: "expected a config of OpenMMLab's packages, such as mmdet::_base_/...: correct _base_",
+        RecursionError: 'expected bases that do not lead back to the file: remove the circle from _base_',
+        ImportError: 'expected a module of this environment: install it, or add its folder to PYTHONPATH',
+    }
+    return next(
+        (remedy for kind, remedy in remedies.items() if isinstance(error, kind)),
+        'expected a config of MMEngine: correct the file, or its _base_',
+    )
 
 
 def check_mmcv_ops() -> None:

@@ -3,6 +3,7 @@
 import copy
 import difflib
 import inspect
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -52,12 +53,40 @@ def apply_options(cfg: Config, options: Mapping[str, Any]) -> None:
         present = _present(cfg, key, options)
         if present is None and key in _TEXTS:
             present = ''
-        values[key] = parse_value(value, present) if isinstance(value, OptionText) else value
+        values[key] = _parse(key, value, present) if isinstance(value, OptionText) else value
         if isinstance(present, Mapping) and isinstance(values[key], str):
-            raise UsageError(f"--cfg-options {key}: expected a dictionary or None in place of one, got '{value}'")
+            raise UsageError(
+                f"--cfg-options {key}: expected a dictionary or None in place of one, got '{value}'; set "
+                f'its items, such as {key}.type={value}'
+            )
     for key, value in values.items():
         first, *rest = key.split('.')
         cfg[first] = _replaced(cfg.get(first), rest, value)
+
+
+def _parse(key: str, text: OptionText, present: Any) -> Any:
+    """Parse a value; raise ``UsageError`` if MMEngine could not save it or would read something else back."""
+    try:
+        value = parse_value(text, present)
+    except RecursionError as error:
+        raise UsageError(f'--cfg-options {key}: the value has too many nested brackets') from error
+    nested = value
+    for part in reversed(key.split('.')[1:]):
+        nested = {part: nested}
+    try:
+        saved = Config.fromstring(Config(dict(value=nested)).pretty_text, '.py').to_dict()['value']
+    except Exception as error:  # A saved config is a program and can fail in any way.
+        raise _unsavable(key, text) from error
+    if saved != nested:
+        raise _unsavable(key, text)
+    return value
+
+
+def _unsavable(key: str, text: str) -> UsageError:
+    return UsageError(
+        f'--cfg-options {key}: a saved config cannot hold {reprlib.repr(str(text))}; expected keys that are no '
+        'keywords of Python, finite numbers (for infinity a large one, such as 1e30) and texts without {{ }}'
+    )
 
 
 def _move_data_root(cfg: Config, data_root: str) -> bool:
@@ -98,14 +127,16 @@ def _present(cfg: Config, key: str, options: Mapping[str, Any]) -> Any:
                 f"--cfg-options {key} would have no effect: '{first}' is a helper variable that the config file has "
                 f'already used; set the places where it is used{_uses(cfg, cfg[first])}'
             )
-        close = difflib.get_close_matches(first, [*settings, *cfg], n=3)
-        raise UsageError(f"--cfg-options {key}: the config has no '{first}'{did_you_mean(close)}")
+        close = difflib.get_close_matches(first, sorted({*settings, *cfg}), n=3)
+        brackets = '; write the items of lists as list.0, without brackets' if '[' in first else ''
+        names = did_you_mean(close) or f'; its settings are {", ".join(name for name in settings if name in cfg)}'
+        raise UsageError(f"--cfg-options {key}: the config has no '{first}'{names}{brackets}")
     node, where = cfg.get(first), first
     for part in rest:
         wrong, close = None, []
         if isinstance(node, list):
             if not (part.isdecimal() and int(part) < len(node)):
-                wrong = f"'{part}' but items 0 to {len(node) - 1}"
+                wrong = f"'{part}' but items 0 to {len(node) - 1}; set the list as a whole to add one"
         elif isinstance(node, Mapping):
             if part not in node:
                 close = _misspelled(part, node, options.get(f'{where}.type', node.get('type')), cfg)

@@ -22,7 +22,8 @@ def prepare_launcher(cfg: Config) -> None:
     if rank_variable not in os.environ:
         started_by = dict(pytorch='tools/dist_train.sh or torchrun', slurm='tools/slurm_train.sh or srun', mpi='mpirun')
         raise UsageError(
-            f'--launcher {launcher} expects to be started by {started_by[launcher]}, but {rank_variable} is not set'
+            f'--launcher {launcher} expects to be started by {started_by[launcher]}, but {rank_variable} is not '
+            'set; use that command, or omit --launcher for one process'
         )
     if torch.cuda.is_available():
         local_rank = int(os.environ.get('LOCAL_RANK', 0))

@@ -40,6 +40,11 @@ def parse_value(text: str, present: Any = None) -> Any:
     return _scalar(text) if items in ([], [text.strip()]) else [parse_value(item) for item in items]
 
 
+def has_open_bracket(text: str) -> bool:
+    """Return True if a value begins with a bracket that is never closed."""
+    return text[:1] in tuple(_BRACKETS) and _depths(text)[-1:] not in ([], [0])
+
+
 def _literal(text: str) -> tuple[bool, Any]:
     quoted = text[:1] in _QUOTES and text[-1:] == text[0]
     word = not set(text) & set(' \t\n#_,()[]')  # Python reads 2024_05 as a number
@@ -47,7 +52,7 @@ def _literal(text: str) -> tuple[bool, Any]:
         return False, None
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return False, None
     return isinstance(value, _LITERALS), value
 

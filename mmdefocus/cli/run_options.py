@@ -2,6 +2,7 @@
 
 import copy
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from mmengine.config import Config, ConfigDict
 from mmdefocus.apis.errors import UsageError
 
 from .checkpoints import check_checkpoint, find_newest_checkpoint
+from .config_checks import check_settings
+from .folders import make_folder
 
 
 def apply_train_options(cfg: Config, amp: bool = False, auto_scale_lr: bool = False, resume: str | None = None) -> None:
@@ -27,11 +30,11 @@ def apply_train_options(cfg: Config, amp: bool = False, auto_scale_lr: bool = Fa
         UsageError: This config or machine does not support an option.
     """
     if cfg.get('train_dataloader') is None or cfg.get('train_cfg') is None:
-        raise UsageError('the config has no train_dataloader and train_cfg, so there is nothing to train')
-    for length in ('max_epochs', 'max_iters'):
-        value = cfg.train_cfg.get(length, 1)
-        if not isinstance(value, int | float) or value < 1 or value % 1:
-            raise UsageError(f'train_cfg.{length} must be a whole number of at least 1, got {value!r}')
+        raise UsageError(
+            'the config has no train_dataloader and train_cfg, so there is nothing to train; inherit a config '
+            'that has them with _base_'
+        )
+    check_settings(cfg)
     if amp:
         if not torch.cuda.is_available():
             raise UsageError('--amp needs a GPU and PyTorch sees none; leave it out to train in float32')
@@ -81,12 +84,22 @@ def apply_test_options(
         UsageError: This config does not support an option.
     """
     if cfg.get('test_dataloader') is None or cfg.get('test_evaluator') is None:
-        raise UsageError('the config has no test_dataloader and test_evaluator, so there is nothing to test')
+        raise UsageError(
+            'the config has no test_dataloader and test_evaluator, so there is nothing to test; inherit a config that '
+            'has them with _base_'
+        )
+    check_settings(cfg)
     cfg.load_from = check_checkpoint(checkpoint)
     cfg.resume = False
     # The runner saves its config under the name of the file and would replace that of the training.
     cfg.work_dir = str(Path(cfg.work_dir) / 'test')
+    if wait_time < 0:
+        raise UsageError(f'--wait-time must be at least 0 seconds, got {wait_time}; correct it')
+    if show and sys.platform == 'linux' and not {'DISPLAY', 'WAYLAND_DISPLAY'} & os.environ.keys():
+        raise UsageError('--show needs a display, and this machine has none; write the pictures with --show-dir')
     if show or show_dir:
+        if show_dir:
+            make_folder('--show-dir', show_dir)
         if tta and cfg.get('default_scope') == 'mmpretrain':
             raise UsageError('MMPreTrain draws no pictures of augmented images; give --tta and --show-dir in two runs')
         hook = (cfg.get('default_hooks') or {}).get('visualization')

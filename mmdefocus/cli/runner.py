@@ -4,27 +4,39 @@
 """
 
 import logging
+import shlex
+import sys
+from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.hooks import Hook
+from mmengine.hooks import DistSamplerSeedHook, EarlyStoppingHook, Hook
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmdefocus.apis.errors import UsageError
 from mmdefocus.apis.num_classes import resolve_num_classes
+from mmdefocus.datasets.concat import DefocusConcatDataset
 from mmdefocus.engine.checkpoint_check_hook import DefocusCheckpointCheckHook
+from mmdefocus.engine.class_count_hook import DefocusClassCountHook
+from mmdefocus.engine.epoch_seed_hook import DefocusEpochSeedHook
+from mmdefocus.engine.stop_signal_hook import DefocusStopSignalHook
+from mmdefocus.engine.train_loops import with_resumable_loop
 
+from .folders import make_folder
 from .launcher import prepare_launcher
 
 
 def build_runner(cfg: Config, strict: bool = True, compare_classes: bool = True) -> Runner:
     """Build the runner for the distributed backend and the precision that this machine supports.
 
-    The runner always gets the hooks that compare config, data and checkpoint:
-    :class:`~mmdefocus.engine.DefocusCheckpointCheckHook` and, for detectors,
-    :class:`~mmdefocus.engine.DefocusGroundTruthCheckHook`. Hooks of these types in the config take precedence.
+    The runner always gets the hooks that compare config, data and checkpoint,
+    :class:`~mmdefocus.engine.DefocusCheckpointCheckHook`, :class:`~mmdefocus.engine.DefocusClassCountHook` and, for
+    detectors, :class:`~mmdefocus.engine.DefocusGroundTruthCheckHook`, and
+    :class:`~mmdefocus.engine.DefocusStopSignalHook`, which saves when the training is told to stop. Hooks of these
+    types in the config take precedence. Training loops and sampler hook of MMEngine are replaced by those of this
+    package, with which a resumed training is exact.
 
     Args:
         cfg: Config from :func:`~mmdefocus.cli.config_file.load_config`. ``default_hooks.NAME = None`` removes the hook
@@ -39,11 +51,14 @@ def build_runner(cfg: Config, strict: bool = True, compare_classes: bool = True)
         UsageError: ``launcher`` did not start this process or needs more GPUs than there are, or the classes of the
             training set cannot be counted.
     """
+    make_folder('--work-dir', cfg.work_dir)
     prepare_launcher(cfg)
     if not torch.cuda.is_available():
         _train_in_float32(cfg)
     if cfg.get('default_scope') == 'mmpretrain':
         _complete_dataloaders(cfg)
+    for split in ('train', 'val', 'test'):
+        _compare_parts(cfg.get(f'{split}_dataloader'))
     _remove_hooks(cfg)
     try:
         classes = resolve_num_classes(cfg)
@@ -53,7 +68,12 @@ def build_runner(cfg: Config, strict: bool = True, compare_classes: bool = True)
     if classes is not None:
         runner.logger.info(f"num_classes='auto': the training set has {len(classes)} classes")
     _scale_lr_by_accumulation(runner)
-    hooks: list[Hook] = [DefocusCheckpointCheckHook(strict, compare_classes)]
+    _make_resumable(runner)
+    hooks: list[Hook] = [
+        DefocusCheckpointCheckHook(strict, compare_classes),
+        DefocusClassCountHook(),
+        DefocusStopSignalHook(_resume_command(cfg)),
+    ]
     if cfg.get('default_scope') == 'mmdet':
         from mmdefocus.engine.ground_truth_check_hook import DefocusGroundTruthCheckHook  # needs mmdet
 
@@ -64,6 +84,20 @@ def build_runner(cfg: Config, strict: bool = True, compare_classes: bool = True)
     return runner
 
 
+def _make_resumable(runner: Runner) -> None:
+    """Replace MMEngine's training loop and sampler hook by those with which a resumed training is exact.
+
+    Replace the runner's: the config is saved, and other programs should be able to use it.
+    """
+    runner._train_loop = with_resumable_loop(runner._train_loop)
+    for hook in [hook for hook in runner.hooks if type(hook) is DistSamplerSeedHook]:
+        runner.hooks.remove(hook)
+        runner.register_hook(DefocusEpochSeedHook())
+    for hook in [hook for hook in runner.hooks if isinstance(hook, EarlyStoppingHook)]:
+        runner.hooks.remove(hook)
+        runner.register_hook(hook, 'LOW')  # before the checkpoints, which hold its state
+
+
 def dump_predictions(runner: Runner, out: str) -> None:
     """Make ``runner.test()`` write all predictions to the pickle file ``out``.
 
@@ -71,12 +105,24 @@ def dump_predictions(runner: Runner, out: str) -> None:
         UsageError: ``out`` does not end in ``.pkl`` or ``.pickle``.
     """
     if not out.endswith(('.pkl', '.pickle')):
-        raise UsageError(f"--out takes a file that ends in .pkl or .pickle, got '{out}'")
+        raise UsageError(f"--out takes a file that ends in .pkl or .pickle, got '{out}'; rename it")
     if runner.cfg.get('default_scope') == 'mmdet':
-        from mmdet.evaluation import DumpDetResults as Dump
+        from mmdefocus.evaluation.dump_det_results import DefocusDumpDetResults as Dump  # needs mmdet
     else:
-        from mmengine.evaluator import DumpResults as Dump
-    runner.test_evaluator.metrics.append(Dump(out_file_path=out))
+        from mmdefocus.evaluation.dump_results import DefocusDumpResults as Dump
+    evaluator = runner.test_evaluator
+    metric = Dump(out_file_path=out)
+    metric.dataset_meta = evaluator.dataset_meta
+    evaluator.metrics.append(metric)
+
+
+def _resume_command(cfg: Config) -> str:
+    if cfg.get('launcher', 'none') != 'none':
+        return 'the same command with --resume'  # This process does not know what launched it.
+    words = [word for word in sys.argv if word.partition('=')[0] != '--resume']
+    if cfg.get('resume') and cfg.get('load_from') in words:
+        words.remove(cfg.load_from)
+    return shlex.join(['python', *words, '--resume'])
 
 
 def _train_in_float32(cfg: Config) -> None:
@@ -97,6 +143,19 @@ def _complete_dataloaders(cfg: Config) -> None:
             dataloader.setdefault('collate_fn', dict(type='default_collate'))
             dataloader.setdefault('pin_memory', torch.cuda.is_available())
             dataloader.setdefault('persistent_workers', dataloader.get('num_workers', 0) > 0)
+
+
+def _compare_parts(node: Any) -> None:
+    """Make concatenated data sets compare the classes of their parts."""
+    if isinstance(node, dict):
+        kind = node.get('type')
+        if (kind if isinstance(kind, str) else getattr(kind, '__name__', '')).rpartition('.')[2] == 'ConcatDataset':
+            node['type'] = DefocusConcatDataset.__name__
+        for child in node.values():
+            _compare_parts(child)
+    elif isinstance(node, list | tuple):
+        for child in node:
+            _compare_parts(child)
 
 
 def _remove_hooks(cfg: Config) -> None:

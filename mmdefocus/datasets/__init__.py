@@ -3,10 +3,11 @@
 import mmdefocus.evaluation  # noqa: F401 (configs name its metric together with the data sets)
 from mmdefocus.openmmlab import are_installed, without_onedl_note
 
+from .concat import DefocusConcatDataset
 from .errors import DataError, MissingFileError
 from .loading import DefocusLoadImage
 
-__all__ = ['DataError', 'DefocusLoadImage', 'MissingFileError']
+__all__ = ['DataError', 'DefocusConcatDataset', 'DefocusLoadImage', 'MissingFileError']
 
 with without_onedl_note():
     if are_installed('mmdet'):

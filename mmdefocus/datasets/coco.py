@@ -10,7 +10,7 @@ from mmengine import fileio
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 
-from mmdefocus.datasets.coco_checks import check_classes, read_coco
+from mmdefocus.datasets.coco_checks import check_category_ids, check_classes, read_coco
 from mmdefocus.datasets.coco_values import check_box_format, is_degenerate
 from mmdefocus.datasets.errors import DataError, MissingFileError
 from mmdefocus.datasets.image_files import ErrorsNameImages, check_files_exist
@@ -20,6 +20,10 @@ from mmdefocus.datasets.loading import strict_loading
 @DATASETS.register_module()
 class DefocusCocoDataset(ErrorsNameImages, CocoDataset):
     """MMDetection's ``CocoDataset`` with checks; the base class drops data silently.
+
+    A label is a position in ``metainfo['classes']``: categories are found by name, in whatever order the file lists
+    them. (The labels of the base class are positions among the categories of the file.) The original ids, in the order
+    of the labels, are ``metainfo['category_ids']``, and so part of the checkpoints.
 
     The annotations (see :mod:`mmdefocus.datasets.coco_checks`) and the existence of the images are checked once, when
     the file is read. Images are checked when they are loaded: ``LoadImageFromFile`` in the pipeline acts as
@@ -44,6 +48,19 @@ class DefocusCocoDataset(ErrorsNameImages, CocoDataset):
             kwargs['pipeline'] = strict_loading(kwargs['pipeline'])
         super().__init__(*args, **kwargs)
 
+    @classmethod
+    def _load_metainfo(cls, metainfo: Any = None) -> dict[str, Any]:
+        loaded = super()._load_metainfo(metainfo)
+        classes, palette = loaded.get('classes'), loaded.get('palette')
+        if isinstance(classes, list | tuple) and isinstance(palette, list) and len(palette) < len(classes):
+            if 'palette' in (metainfo or {}):
+                raise DataError(
+                    f'metainfo: palette must have a colour for each of the {len(classes)} classes, got {len(palette)}'
+                    "; add colours, or write palette='random'"
+                )
+            loaded['palette'] = 'random'  # COCO's has 80 colours
+        return loaded
+
     def load_data_list(self) -> list[dict]:
         """Read, check and parse the annotation file.
 
@@ -56,12 +73,20 @@ class DefocusCocoDataset(ErrorsNameImages, CocoDataset):
                 f'annotation file {name} does not exist (data_root={self.data_root!r}, current directory '
                 f'{os.getcwd()!r}); make or download the data, or set data_root and ann_file of the data set'
             )
+        if fileio.isdir(self.ann_file, backend_args=self.backend_args):
+            raise DataError(
+                f'the annotation file must be a file, got the directory {name}; set ann_file of the data set to the '
+                'file in it'
+            )
         with fileio.get_local_path(self.ann_file, backend_args=self.backend_args) as path:
             content = read_coco(path, name, self.test_mode)
-        categories = content['categories']
         classes = self.metainfo['classes']
-        check_classes(name, [entry['name'] for entry in categories], classes, self.allow_missing_categories)
-        self.cat_ids = [entry['id'] for entry in categories if entry['name'] in classes]
+        ids = {entry['name']: entry['id'] for entry in content['categories']}
+        check_classes(name, list(ids), classes, self.allow_missing_categories, optional=self.test_mode)
+        self.cat_ids = [ids[entry] for entry in classes] if ids else self.metainfo.get('category_ids', [])
+        check_category_ids(name, classes, self.cat_ids, self.metainfo.get('category_ids'))
+        if self.cat_ids:
+            self._metainfo['category_ids'] = list(self.cat_ids)
         self.cat2label = {cat_id: label for label, cat_id in enumerate(self.cat_ids)}
 
         self.cat_img_map = defaultdict(list)
@@ -88,7 +113,8 @@ class DefocusCocoDataset(ErrorsNameImages, CocoDataset):
         kept = super().filter_data()
         if not kept:
             raise DataError(
-                f'{self.ann_file!r}: filter_cfg={self.filter_cfg} leaves none of {len(self.data_list)} images'
+                f'{self.ann_file!r}: filter_cfg={self.filter_cfg} leaves none of {len(self.data_list)} images; it must '
+                'leave at least one: relax it, or remove it from the data set'
             )
         check_files_exist(repr(self.ann_file), [image['img_path'] for image in kept], self.pipeline)
         return kept
@@ -125,10 +151,16 @@ class DefocusCocoDataset(ErrorsNameImages, CocoDataset):
             for ann in by_image[image['id']]
         )
         if not usable and not self.test_mode:
-            scaled = '; boxes are given in pixels, not as fractions of the image' if degenerate else ''
+            remedy = 'give the data set a file with boxes'
+            if degenerate:
+                example = next(ann for ann in content['annotations'] if ann['id'] == degenerate[0])
+                remedy = (
+                    'correct the boxes, which must be [x, y, width, height] in pixels (not fractions of the image), '
+                    f'with positive sizes, inside their image; the first degenerate one is {example["bbox"]}'
+                )
             raise DataError(
                 f'{name} has no usable box to train on ({total} boxes, {len(degenerate)} of them degenerate, {crowds} '
-                f'crowds){scaled}'
+                f'crowds); {remedy}'
             )
         if not usable:
             _warn(f'{name} has no usable box ({total} annotations): every AP will be -1')

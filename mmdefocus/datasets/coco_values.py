@@ -2,6 +2,7 @@
 
 import math
 import posixpath
+import reprlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +20,10 @@ def check_ids(name: str, kind: str, key: str, entries: Sequence[dict[str, Any]])
         value = entry[key]
         whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
         if isinstance(value, bool) or not (whole or isinstance(value, str)):
-            raise DataError(f'{name}: the {key} of {kind} {position} must be a whole number or a string, got {value!r}')
+            raise DataError(
+                f'{name}: the {key} of {kind} {position} must be a whole number or a string, got {value!r}; '
+                'number the entries'
+            )
     strings = [entry[key] for entry in entries if isinstance(entry[key], str)]
     if 0 < len(strings) < len(entries):
         number = next(entry[key] for entry in entries if not isinstance(entry[key], str))
@@ -35,13 +39,16 @@ def check_images(name: str, images: Sequence[dict[str, Any]]) -> None:
     for image in images:
         file_name = image['file_name']
         if not isinstance(file_name, str) or not file_name:
-            raise DataError(f'{name}: the file_name of image {image["id"]!r} must be a string, got {file_name!r}')
+            raise DataError(
+                f'{name}: the file_name of image {image["id"]!r} must be a string that is not empty, got {file_name!r}'
+                '; write the path of the file below data_prefix'
+            )
         for key in ('width', 'height'):
             value = image[key]
             if not _is_number(value) or value != int(value) or not 1 <= value <= _LONGEST_SIDE:
                 raise DataError(
                     f'{name}: the {key} of image {image["id"]!r} ({file_name!r}) must be a whole number of pixels from '
-                    f'1 to {_LONGEST_SIDE}, got {value!r}'
+                    f'1 to {_LONGEST_SIDE}, got {value!r}; write the size of the image file'
                 )
         path = posixpath.normpath(file_name)
         if path in ids:
@@ -53,8 +60,12 @@ def check_images(name: str, images: Sequence[dict[str, Any]]) -> None:
 
 
 def check_category_names(name: str, categories: Sequence[dict[str, Any]]) -> None:
-    """Raise ``DataError`` unless the name of every category is a string."""
+    """Raise ``DataError`` unless the name of every category is a string that is not empty."""
     for category in categories:
+        if category['name'] == '':
+            raise DataError(
+                f"{name}: the name of category {category['id']!r} must not be empty, got ''; name it in the file"
+            )
         if not isinstance(category['name'], str):
             raise DataError(
                 f'{name}: the name of category {category["id"]!r} must be a string, got {category["name"]!r}; write '
@@ -69,22 +80,23 @@ def check_boxes(name: str, annotations: Sequence[dict[str, Any]]) -> None:
         if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
             raise DataError(
                 f'{name}: the bbox of annotation {ann["id"]!r} must be [x, y, width, height] in pixels, four finite '
-                f'numbers, got {box!r}'
+                f'numbers, got {reprlib.repr(box)}; correct the annotation or remove it'
             )
         if max(map(abs, box)) > _LONGEST_SIDE:
             raise DataError(
                 f'{name}: the bbox of annotation {ann["id"]!r} must be in pixels, from -{_LONGEST_SIDE} to '
-                f'{_LONGEST_SIDE}, got {box!r}'
+                f'{_LONGEST_SIDE}, got {box!r}; correct the annotation or remove it'
             )
         if not _is_number(ann['area']) or ann['area'] > _LARGEST_AREA:
             raise DataError(
                 f'{name}: the area of annotation {ann["id"]!r} must be a finite number up to {_LARGEST_AREA:g}, got '
-                f'{ann["area"]!r}'
+                f'{ann["area"]!r}; write the width times the height of the box'
             )
         for key in ('iscrowd', 'ignore'):
             if ann.get(key, 0) not in (0, 1):
                 raise DataError(
-                    f'{name}: {key} of annotation {ann["id"]!r} must be 0 or 1, without quotes, got {ann[key]!r}'
+                    f'{name}: {key} of annotation {ann["id"]!r} must be 0 or 1, without quotes, got {ann[key]!r}; '
+                    'write 0 for a single object'
                 )
 
 

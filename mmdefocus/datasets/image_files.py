@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from mmcv.transforms import LoadImageFromFile
+from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmengine.dataset import Compose
 
-from mmdefocus.datasets.errors import MissingFileError
+from mmdefocus.datasets.errors import DataError, MissingFileError
 
 
 def check_files_exist(name: str, paths: Sequence[str], pipeline: Compose) -> None:
@@ -64,8 +64,7 @@ class ErrorsNameImages:
 
         Raises:
             MissingFileError: The file does not exist.
-            DataError: The image cannot be loaded.
-            ValueError: A later step of the pipeline fails.
+            DataError: The image cannot be loaded, or a later step of the pipeline fails.
         """
         image = self.get_data_info(idx)
         with errors_name(image):
@@ -80,7 +79,7 @@ def errors_name(image: Mapping[str, Any]) -> Iterator[None]:
         image: Entry of a data set with ``img_path``.
 
     Raises:
-        ValueError: In place of an error that does not name the file; its message includes that error, its cause.
+        DataError: In place of an error that does not name the file; its message includes that error, its cause.
     """
     try:
         yield
@@ -88,6 +87,20 @@ def errors_name(image: Mapping[str, Any]) -> Iterator[None]:
         if 'img_path' not in image or image['img_path'] in str(error):
             raise
         size = f' ({image["width"]}x{image["height"]} pixels)' if 'width' in image else ''
-        raise ValueError(
-            f'image file {image["img_path"]!r}{size}: the pipeline failed with {type(error).__name__}: {error}'
+        step = f' in {failed}' if (failed := _failed_step(error)) else ''
+        raise DataError(
+            f'image file {image["img_path"]!r}{size}: the pipeline failed{step} with {type(error).__name__}: '
+            f'{" ".join(str(error).split())}; correct the steps of the pipeline, their order and their settings in the '
+            'config'
         ) from error
+
+
+def _failed_step(error: BaseException) -> str | None:
+    """Return the class of the transform that raised an error, the outermost if it calls others."""
+    traceback = error.__traceback__
+    while traceback is not None:
+        step = traceback.tb_frame.f_locals.get('self')
+        if isinstance(step, BaseTransform):
+            return type(step).__name__
+        traceback = traceback.tb_next
+    return None

@@ -8,7 +8,7 @@ from mmengine import fileio
 from mmengine.registry import DATASETS
 from mmpretrain.datasets.custom import CustomDataset, find_folders, get_samples
 
-from mmdefocus.datasets.coco_checks import abbreviate
+from mmdefocus.datasets.coco_checks import abbreviate, check_distinct
 from mmdefocus.datasets.errors import DataError, MissingFileError
 from mmdefocus.datasets.image_files import ErrorsNameImages, check_files_exist
 from mmdefocus.datasets.loading import strict_loading
@@ -32,13 +32,16 @@ class DefocusImageFolder(ErrorsNameImages, CustomDataset):
 
     Raises:
         MissingFileError: The folder, or an image in ``ann_file``, does not exist.
-        DataError: There are fewer than two classes, a class without images, folders other than ``classes``, or a label
-            outside their range.
+        DataError: There are fewer than two classes, a class is listed twice or has no images, there are folders other
+            than ``classes``, or a label is outside their range.
     """
 
     def __init__(self, *args: Any, extensions: Sequence[str] = EXTENSIONS, **kwargs: Any) -> None:
         if 'pipeline' in kwargs:
             kwargs['pipeline'] = strict_loading(kwargs['pipeline'])
+        classes = kwargs.get('classes')
+        if isinstance(classes, str):
+            _require_file(classes, 'file of class names', 'classes of the data set to a file with a name per line')
         super().__init__(*args, extensions=extensions, **kwargs)
 
     def load_data_list(self) -> list[dict]:
@@ -53,6 +56,16 @@ class DefocusImageFolder(ErrorsNameImages, CustomDataset):
                 f'{os.getcwd()!r}); set data_root to the folder that has a folder per split, and in each of these one '
                 'per class'
             )
+        if self.CLASSES is not None and len(set(self.CLASSES)) < len(self.CLASSES):
+            repeated = abbreviate(sorted({name for name in self.CLASSES if self.CLASSES.count(name) > 1}))
+            raise DataError(
+                f'classes of the data set must be different names, got {repeated} more than once; correct the list'
+            )
+        if self.ann_file:
+            _require_file(
+                self.ann_file, 'annotation file', 'ann_file of the data set to a file with lines "path label"'
+            )
+            self._check_lines()
         data_list = super().load_data_list()
         if self.ann_file and self.with_label:
             self._check_labels(data_list)
@@ -69,16 +82,18 @@ class DefocusImageFolder(ErrorsNameImages, CustomDataset):
             return super()._find_samples()
         folders = [name for name in find_folders(self.img_prefix)[0] if not name.startswith('.')]
         classes = list(folders if self.CLASSES is None else self.CLASSES)
+        check_distinct(classes)
         if set(folders) != set(classes):
             raise DataError(
                 f'{self.img_prefix!r} has folders other than the classes (those of the training set, or of the '
                 f'config): only in the folder {abbreviate(sorted(set(folders) - set(classes)))}; only in the classes '
-                f'{abbreviate(sorted(set(classes) - set(folders)))}'
+                f'{abbreviate(sorted(set(classes) - set(folders)))}. Rename, add or remove folders'
             )
         if len(classes) < 2:
             found = f'only one folder, {classes[0]!r}' if classes else 'no folder'
             raise DataError(
-                f'{self.img_prefix!r} has {found}; a classifier needs at least two classes, each a folder of images'
+                f'{self.img_prefix!r} has {found}; a classifier needs at least two classes, each a folder of images: '
+                'move the images into such folders, or set data_root and data_prefix to the folder that has them'
             )
         self.folder_to_idx = {name: label for label, name in enumerate(classes)}
         self._metainfo['classes'] = tuple(classes)
@@ -90,12 +105,35 @@ class DefocusImageFolder(ErrorsNameImages, CustomDataset):
             )
         return samples
 
+    def _check_lines(self) -> None:
+        lines = fileio.get_text(self.ann_file).splitlines()
+        if not lines:
+            raise DataError(
+                f'{self.ann_file!r} must list images, got an empty file; write a line "path label" for each'
+            )
+        for number, line in enumerate(lines, 1):
+            label = line.strip().rpartition(' ')[2] if ' ' in line.strip() else ''
+            if self.with_label and not label.lstrip('-').isdecimal():
+                raise DataError(
+                    f'{self.ann_file!r}: line {number} must be "path label" with a blank between them and a number as '
+                    f'the label, got {line!r}; write the position of the class in classes, from 0'
+                )
+
     def _check_labels(self, data_list: list[dict]) -> None:
         if self.CLASSES is None:
             raise DataError(f'{self.ann_file!r} gives labels as numbers; name them with classes=[...] of the data set')
+        check_distinct(self.CLASSES)
         for entry in data_list:
             if not 0 <= entry['gt_label'] < len(self.CLASSES):
                 raise DataError(
                     f'{self.ann_file!r} gives {entry["img_path"]!r} the label {entry["gt_label"]}; labels must be from '
-                    f'0 to {len(self.CLASSES) - 1}, for the {len(self.CLASSES)} classes of the data set'
+                    f'0 to {len(self.CLASSES) - 1}, for the {len(self.CLASSES)} classes of the data set; correct the '
+                    'label, or name more classes'
                 )
+
+
+def _require_file(path: str, what: str, setting: str) -> None:
+    if not fileio.isfile(os.path.expanduser(path)):
+        raise MissingFileError(
+            f'{what} {path!r} does not exist (current directory {os.getcwd()!r}); make it, or set {setting}'
+        )

@@ -73,7 +73,12 @@ class DefocusLoadImage(LoadImageFromFile):
         path = results['img_path']
         try:
             data = fileio.get(path, backend_args=self.backend_args)
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        except IsADirectoryError as error:
+            raise DataError(
+                f'expected an image file, got the directory {path!r}; check data_root, data_prefix and the file_name '
+                'of the annotation'
+            ) from error
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise MissingFileError(
                 f'image file {path!r} does not exist; check data_root, data_prefix and the file_name of the annotation'
             ) from error
@@ -112,7 +117,10 @@ class DefocusLoadImage(LoadImageFromFile):
 
 def _unreadable(path: str, data: bytes) -> str:
     what = 'it is empty' if not data else f'it has {len(data)} bytes and begins with {bytes(data[:12])!r}'
-    return f'image file {path!r} cannot be decoded ({what}); repair it, or remove it and its annotations'
+    return (
+        f'image file {path!r} cannot be decoded ({what}); expected a format that OpenCV reads, such as JPEG or PNG: '
+        'convert or repair it, or remove it and its annotations'
+    )
 
 
 def _looks_complete(data: bytes) -> bool:
@@ -131,5 +139,6 @@ def _check_complete(path: str, data: bytes) -> None:
             image.load()
     except OSError as error:
         raise DataError(
-            f'image file {path!r} is truncated ({error}); restore it, or remove it and its annotations'
+            f'image file {path!r} is truncated ({error}); expected the whole file: restore it, or remove it '
+            'and its annotations'
         ) from error

@@ -7,12 +7,11 @@ from typing import Any
 
 from mmdet.datasets import CocoDataset
 
+from mmdefocus.datasets.coco_ids import COCO_IDS
 from mmdefocus.datasets.staging import staged_directory
 
 SPLITS = ('train2017', 'val2017')
 WIDTH, HEIGHT = 640, 427
-# COCO's category ids are 1 to 90 without these.
-_UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 # Hand-set boxes [x, y, width, height] in pixels, with 1 for a crowd region. No pot of the dahlias is visible, but
 # 'potted plant' is the nearest of COCO's categories.
 _OBJECTS: dict[str, list[tuple[str, list[float], int]]] = {
@@ -79,8 +78,8 @@ def describe_photos() -> dict[str, Any]:
     Returns:
         A COCO-format dict with COCO's own 80 categories and ids.
     """
-    ids = [number for number in range(1, 91) if number not in _UNUSED_IDS]
-    categories = [dict(id=number, name=name) for number, name in zip(ids, CocoDataset.METAINFO['classes'], strict=True)]
+    names = CocoDataset.METAINFO['classes']
+    categories = [dict(id=number, name=name) for number, name in zip(COCO_IDS, names, strict=True)]
     id_of = {category['name']: category['id'] for category in categories}
     images: list[dict[str, Any]] = [
         dict(id=number, file_name=name, width=WIDTH, height=HEIGHT) for number, name in enumerate(_OBJECTS, start=1)

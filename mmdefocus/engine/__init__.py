@@ -1,26 +1,37 @@
-"""Hooks and a learning-rate schedule. Importing this package registers all whose requirements are installed."""
+"""Hooks, training loops, schedules and optimiser constructors; importing this package registers them."""
 
 from mmdefocus.openmmlab import are_installed, without_onedl_note
 
 from .activation_checkpoint_hook import DefocusActivationCheckpointHook
 from .checkpoint_check_hook import DefocusCheckpointCheckHook
+from .checkpoint_hook import DefocusCheckpointHook
 from .class_count_hook import DefocusClassCountHook
 from .epoch_seed_hook import DefocusEpochSeedHook
 from .errors import SetupError
 from .finite_loss_hook import DefocusFiniteLossHook
+from .merged_groups_constructor import DefocusOptimWrapperConstructor
 from .optimizer_step_ema_hook import DefocusOptimizerStepEMAHook
+from .safe_writing import SavingError
 from .scheduled_drop_path_hook import DefocusScheduledDropPathHook
+from .stop_signal_hook import DefocusStopSignalHook
+from .train_loops import DefocusEpochBasedTrainLoop, DefocusIterBasedTrainLoop
 from .warmup_cosine_lr import DefocusWarmupCosineLR
 
 __all__ = [
     'DefocusActivationCheckpointHook',
     'DefocusCheckpointCheckHook',
+    'DefocusCheckpointHook',
     'DefocusClassCountHook',
+    'DefocusEpochBasedTrainLoop',
     'DefocusEpochSeedHook',
     'DefocusFiniteLossHook',
+    'DefocusIterBasedTrainLoop',
+    'DefocusOptimWrapperConstructor',
     'DefocusOptimizerStepEMAHook',
     'DefocusScheduledDropPathHook',
+    'DefocusStopSignalHook',
     'DefocusWarmupCosineLR',
+    'SavingError',
     'SetupError',
 ]
 

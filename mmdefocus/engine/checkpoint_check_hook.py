@@ -11,15 +11,25 @@ from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
+from mmdefocus.datasets.coco_ids import coco_category_ids
 from mmdefocus.models.checkpoint import CheckpointError
 from mmdefocus.models.checkpoint.fit import load_and_describe_misfit
 
+from .class_count_hook import HEADS
+from .class_identity import (
+    category_id_difference,
+    check_reused_heads,
+    class_difference,
+    classes_of,
+    classes_of_checkpoint,
+    comparable_classes,
+    dataset_meta_of,
+)
+from .epoch_seed_hook import DefocusEpochSeedHook
 from .errors import SetupError
 from .resume_check import missing_for_resuming, optimizer_differences, scheduler_differences
-
-_SHOWN = 4
-
-Classes = tuple[str, ...] | None
+from .resume_position import missing_position, position_differences, position_of
+from .saved_groups import convert_groups
 
 
 @HOOKS.register_module()
@@ -31,9 +41,10 @@ class DefocusCheckpointCheckHook(Hook):
     compared.
 
     In training, ``load_from`` may have other heads or only a part of the model, and a warning names the parts that keep
-    their initial values; a checkpoint of which no part fits, or nothing but heads, is an error. To resume a training,
-    model, classes, optimiser and schedules must be the same. The validation set must have the classes of the training
-    set.
+    their initial values; a checkpoint of which no part fits, or nothing but heads, is an error. A head that starts with
+    weights for other classes gets a warning; the same classes in another order are an error. To resume a training,
+    model, classes, category ids, optimiser and schedules must be the same. The validation set must have the classes of
+    the training set.
 
     Args:
         strict: Raise an error for tensors that do not fit in testing and validation; else log a warning.
@@ -68,14 +79,15 @@ class DefocusCheckpointCheckHook(Hook):
         for loop in (runner._test_loop, runner._val_loop):
             if self.compare_classes and isinstance(loop, BaseLoop):
                 _check_evaluated_classes(runner, checkpoint, loop)
+            if hasattr(loop, 'evaluator'):
+                _complete_category_ids(checkpoint, loop)
 
     def before_train(self, runner: Runner) -> None:
         """Compare the validation set with the training set."""
         if isinstance(runner.val_loop, BaseLoop):
-            trained, evaluated = map(_classes_of, (runner.train_dataloader.dataset, runner.val_dataloader.dataset))
-            difference = _class_difference(
-                _predicted(runner.model, trained, evaluated), evaluated, ('the training set', 'the validation set')
-            )
+            trained, evaluated = map(classes_of, (runner.train_dataloader.dataset, runner.val_dataloader.dataset))
+            predicted = comparable_classes(_unwrapped(runner.model), trained, evaluated)
+            difference = class_difference(predicted, evaluated, ('the training set', 'the validation set'))
             if difference:
                 raise SetupError(f'{difference}. Give both data sets the same classes in the same order')
 
@@ -91,10 +103,21 @@ def check_weights_are_there(checkpoint: Any, name: str) -> None:
         CheckpointError: It is neither.
     """
     if not isinstance(checkpoint, Mapping):
-        raise CheckpointError(f'{name} holds a {type(checkpoint).__name__}, expected a dict with a state_dict')
+        raise CheckpointError(
+            f'{name} holds a {type(checkpoint).__name__}, expected a dict with a state_dict; name '
+            'a checkpoint, or save model.state_dict()'
+        )
     if not isinstance(checkpoint.get('state_dict', {}), Mapping):
         kind = type(checkpoint['state_dict']).__name__
-        raise CheckpointError(f'{name} has a state_dict of type {kind}, expected a dict of tensors')
+        raise CheckpointError(
+            f'{name} has a state_dict of type {kind}, expected a dict of tensors; save model.state_dict()'
+        )
+    for key in checkpoint.get('state_dict', checkpoint):
+        if not isinstance(key, str):
+            raise CheckpointError(
+                f'{name} has the key {key!r} of type {type(key).__name__}, expected names of tensors; save '
+                'model.state_dict()'
+            )
 
 
 def _load_and_describe_misfit(model: nn.Module, checkpoint: Mapping[str, Any]) -> str | None:
@@ -110,11 +133,13 @@ def _check_initial(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
     tensors = model.state_dict(keep_vars=True)
     versions = {name: tensor._version for name, tensor in tensors.items()}
     misfit = _load_and_describe_misfit(model, checkpoint)
+    # Writing to a tensor increments its version.
+    written = [name for name, tensor in tensors.items() if tensor._version > versions[name]]
+    if any(part in HEADS for name in written for part in name.split('.')):
+        check_reused_heads(runner, checkpoint)
     if misfit is None:
         return
-    # Writing to a tensor increments its version.
-    loaded = _per_part(name for name, tensor in tensors.items() if tensor._version > versions[name])
-    own = _per_part(tensors)
+    own, loaded = _per_part(tensors), _per_part(written)
     given = _per_part(key.removeprefix('module.') for key in checkpoint.get('state_dict', checkpoint))
     fitting = [part for part in own if 2 * loaded[part] > min(own[part], given[part] or own[part])]
     if all(part.endswith('head') for part in fitting) and not all(part.endswith('head') for part in given):
@@ -130,24 +155,31 @@ def _check_initial(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
     )
 
 
-def _check_resumed(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
+def _check_resumed(runner: Runner, checkpoint: dict[str, Any]) -> None:
     missing = ' and '.join(missing_for_resuming(checkpoint))
+    if not missing and (missing_exactness := missing_position(runner, checkpoint)):
+        raise SetupError(
+            f'{runner._load_from} cannot be resumed exactly: it has no {missing_exactness}. Resume another checkpoint, '
+            'such as one from the end of an epoch, by its name after --resume; or start a new training from its '
+            f'weights, without --resume, with load_from={runner._load_from} and another --work-dir'
+        )
     if missing:
         raise SetupError(
             f'{runner._load_from} has no {missing} and cannot be resumed; name a checkpoint that was saved '
             'with the state of the optimiser, or start a new training with load_from'
         )
     misfit = _load_and_describe_misfit(runner.model, checkpoint)
-    classes = _class_difference(
-        _classes_of_checkpoint(checkpoint),
-        _classes_of(runner.train_dataloader.dataset),
-        ('the checkpoint', 'the training set'),
-    )
+    dataset, owners = runner.train_dataloader.dataset, ('the checkpoint', 'the training set')
+    classes = class_difference(classes_of_checkpoint(checkpoint), classes_of(dataset), owners)
+    classes = classes or category_id_difference(checkpoint, dataset, owners)
     differences = [
         *([f'the model: {misfit}'] if misfit else []),
         *([classes] if classes else []),
+        *convert_groups(runner, checkpoint),
         *optimizer_differences(runner, checkpoint),
         *scheduler_differences(runner, checkpoint),
+        *position_differences(runner, checkpoint),
+        *_seed_differences(runner, checkpoint),
     ]
     if differences:
         raise SetupError(
@@ -159,6 +191,16 @@ def _check_resumed(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
     _keep_own_best(Path(runner.work_dir), checkpoint['message_hub'].get('runtime_info', {}))
 
 
+def _seed_differences(runner: Runner, checkpoint: Mapping[str, Any]) -> list[str]:
+    seeded = any(isinstance(hook, DefocusEpochSeedHook) for hook in runner.hooks)
+    if seeded or not position_of(checkpoint).get('first_batch'):
+        return []
+    return [
+        'the run has no DefocusEpochSeedHook, which seeded the random numbers of the checkpoint, from the middle of an '
+        "epoch: set default_hooks.sampler_seed.type='DefocusEpochSeedHook'"
+    ]
+
+
 def _keep_own_best(work_dir: Path, info: dict[str, Any]) -> None:
     """Keep the paths of the best checkpoints in this work directory only: MMEngine deletes the file it replaces."""
     for key in [name for name in info if name.startswith('best_ckpt')]:
@@ -168,62 +210,28 @@ def _keep_own_best(work_dir: Path, info: dict[str, Any]) -> None:
 
 
 def _check_evaluated_classes(runner: Runner, checkpoint: Mapping[str, Any], loop: BaseLoop) -> None:
-    classes = _classes_of(loop.dataloader.dataset)
-    difference = _class_difference(
-        _predicted(runner.model, _classes_of_checkpoint(checkpoint), classes),
-        classes,
-        ('the checkpoint', 'the data set'),
-    )
+    dataset, owners = loop.dataloader.dataset, ('the checkpoint', 'the data set')
+    classes = classes_of(dataset)
+    predicted = comparable_classes(_unwrapped(runner.model), classes_of_checkpoint(checkpoint), classes)
+    difference = class_difference(predicted, classes, owners)
     if difference:
         raise SetupError(
             f'{difference}. The predictions would be counted for the wrong classes: give the data set the classes of '
             'the checkpoint in its order (metainfo=dict(classes=...), or the names of the folders); if the names mean '
             'the same, give --ignore-class-names'
         )
+    other_ids = category_id_difference(checkpoint, dataset, owners)
+    if other_ids:
+        runner.logger.info(f'{other_ids}. The results have the ids of the data set')
 
 
-def _classes_of(dataset: Any) -> Classes:
-    return _tuple(getattr(dataset, 'metainfo', {}).get('classes'))
-
-
-def _classes_of_checkpoint(checkpoint: Mapping[str, Any]) -> Classes:
-    meta = checkpoint.get('meta')
-    if not isinstance(meta, Mapping):
-        return None
-    # MMDetection 2 and MMClassification wrote meta['CLASSES'].
-    named = {key.lower(): value for key, value in {**meta, **(meta.get('dataset_meta') or {})}.items()}
-    return _tuple(named.get('classes'))
-
-
-def _tuple(classes: Any) -> Classes:
-    return (classes,) if isinstance(classes, str) else classes if classes is None else tuple(classes)
-
-
-def _predicted(model: nn.Module, trained: Classes, evaluated: Classes) -> Classes:
-    """Return the classes that a head with ``predict_classes`` predicts, if both data sets use the same names."""
-    chosen = getattr(getattr(_unwrapped(model), 'head', None), 'predict_classes', None)
-    if trained is None or chosen is None:
-        return trained
-    names = tuple(trained[index] for index in chosen if index < len(trained))
-    # ImageNet-21k names classes by synset id, ImageNet-1k by words.
-    return names if len(names) == len(chosen) and set(names) & set(evaluated or ()) else None
-
-
-def _class_difference(first: Classes, second: Classes, owners: tuple[str, str]) -> str | None:
-    if first is None or second is None or first == second:
-        return None
-    kind = 'the same classes in different orders' if Counter(first) == Counter(second) else 'different classes'
-    shown = [f'{len(names)} classes ({_some(names)})' for names in (first, second)]
-    pairs = enumerate(zip(first, second, strict=False))
-    differing = next((number for number, (one, other) in pairs if one != other), min(len(first), len(second)))
-    return (
-        f'{owners[0]} and {owners[1]} have {kind}: {owners[0]} has {shown[0]}, {owners[1]} has {shown[1]}; the first '
-        f'that differs is number {differing}'
-    )
-
-
-def _some(names: tuple[str, ...]) -> str:
-    return ', '.join(map(str, names[:_SHOWN])) + (', ...' if len(names) > _SHOWN else '')
+def _complete_category_ids(checkpoint: Mapping[str, Any], loop: BaseLoop) -> None:
+    """Give the metrics the ids of the checkpoint if the annotation file of the data set lists no categories."""
+    meta = loop.evaluator.dataset_meta
+    if isinstance(meta, Mapping) and 'category_ids' not in meta:
+        ids = dataset_meta_of(checkpoint).get('category_ids') or coco_category_ids(meta.get('classes'))
+        if ids is not None and len(ids) == len(meta['classes']):
+            loop.evaluator.dataset_meta = {**meta, 'category_ids': list(ids)}
 
 
 def _per_part(names: Iterable[str]) -> Counter[str]:

@@ -11,6 +11,7 @@ from mmengine import fileio
 from mmengine.evaluator import BaseMetric
 
 from mmdefocus.datasets.coco import DefocusCocoDataset
+from mmdefocus.datasets.coco_checks import abbreviate
 from mmdefocus.evaluation.coco_metric import DefocusCocoMetric
 
 
@@ -27,7 +28,8 @@ def check_ground_truth(dataset: Any, metrics: Sequence[BaseMetric], split: str) 
 
     Raises:
         ValueError: A metric has other images, categories or boxes, or MMDetection's own ``CocoMetric`` would count them
-            wrongly: an annotation with the id 0, or images that the data set leaves out.
+            wrongly: an annotation with the id 0, images that the data set leaves out, or categories in an order that it
+            does not support.
     """
     datasets = list(_innermost(dataset))
     if not all(type(one) is CocoDataset or isinstance(one, DefocusCocoDataset) for one in datasets):
@@ -49,10 +51,37 @@ def check_ground_truth(dataset: Any, metrics: Sequence[BaseMetric], split: str) 
                 f'{split}_dataloader.dataset'
             )
         if type(metric) is CocoMetric:
-            _check_stock_metric(metric, len(dataset), name, split)
+            _check_stock_metric(metric, datasets, len(dataset), name, split)
+        elif not metric._coco_api.dataset.get('categories') and 'category_ids' not in (metric.dataset_meta or {}):
+            raise ValueError(
+                f'{name} lists no categories, and the checkpoint does not know the ids of its classes either; give the '
+                f'{split} data set metainfo=dict(classes=..., category_ids=[...]), an id for every class'
+            )
 
 
-def _check_stock_metric(metric: CocoMetric, num_images: int, name: str, split: str) -> None:
+def check_label_order(dataset: Any) -> None:
+    """Check the order of the classes of MMDetection's own ``CocoDataset``, whose labels follow the annotation file.
+
+    Args:
+        dataset: Data set, possibly wrapped or concatenated.
+
+    Raises:
+        ValueError: ``metainfo['classes']`` has another order than the file, so that labels would have wrong names.
+    """
+    for one in _innermost(dataset):
+        classes = one.metainfo.get('classes') if type(one) is CocoDataset else None
+        if classes is None or len(classes) < 2:
+            continue
+        listed = tuple(category['name'] for category in _read(one)['categories'] if category['name'] in classes)
+        if listed != tuple(classes):
+            raise ValueError(
+                f'CocoDataset labels the classes in the order of {one.ann_file!r}, {abbreviate(listed)}, but the '
+                f'config names them {abbreviate(classes)}, so that names would be wrong; use '
+                "type='DefocusCocoDataset', which finds the categories by name, or give all classes in that order"
+            )
+
+
+def _check_stock_metric(metric: CocoMetric, datasets: Sequence[Any], num_images: int, name: str, split: str) -> None:
     remedy = f"set {split}_evaluator.type='DefocusCocoMetric'"
     if 0 in metric._coco_api.anns:
         raise ValueError(
@@ -64,6 +93,17 @@ def _check_stock_metric(metric: CocoMetric, num_images: int, name: str, split: s
             f'the {split} data set has {num_images} of the {len(metric._coco_api.imgs)} images of {name}, and '
             f'CocoMetric counts the boxes of the others as missed; {remedy}, which evaluates the images that were '
             'predicted, or remove indices from the data set'
+        )
+    ids = metric._coco_api.get_cat_ids(cat_names=datasets[0].metainfo['classes'])
+    if any(list(one.cat_ids) != ids for one in datasets):
+        raise ValueError(
+            f'CocoMetric takes labels for positions among the categories of {name}, whose order is not that of the '
+            f'classes {abbreviate(datasets[0].metainfo["classes"])}; {remedy}, which finds the categories by name'
+        )
+    if metric.classwise and ids != sorted(ids):
+        raise ValueError(
+            f'{name} does not list its categories by ascending id, and the table of CocoMetric with classwise=True '
+            f'would give the AP of a class to another; {remedy}, or sort the categories'
         )
 
 
@@ -85,9 +125,8 @@ def _read(dataset: CocoDataset) -> dict[str, Any]:
 
 def _difference(contents: Sequence[Mapping[str, Any]], truth: Mapping[str, Any]) -> str | None:
     """Describe the difference between the annotation files of a data set and that of a metric; None without one."""
-    # Labels are positions among the categories, so their order counts.
     if len({_categories(content) for content in (*contents, truth)}) > 1:
-        return 'their categories, or the order of the categories, differ'
+        return 'their categories differ in names or ids'
     for kind, entries_of in (('images', _images), ('boxes', _boxes)):
         ours = Counter(entry for content in contents for entry in entries_of(content))
         theirs = Counter(entries_of(truth))
@@ -99,8 +138,8 @@ def _difference(contents: Sequence[Mapping[str, Any]], truth: Mapping[str, Any])
     return None
 
 
-def _categories(content: Mapping[str, Any]) -> tuple:
-    return tuple((category['id'], category['name']) for category in content['categories'])
+def _categories(content: Mapping[str, Any]) -> frozenset:
+    return frozenset((category['id'], category['name']) for category in content.get('categories', []))
 
 
 def _images(content: Mapping[str, Any]) -> list[tuple]:

@@ -7,7 +7,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from .errors import SetupError
-from .ground_truth import check_ground_truth
+from .ground_truth import check_ground_truth, check_label_order
 
 
 @HOOKS.register_module()
@@ -15,7 +15,8 @@ class DefocusGroundTruthCheckHook(Hook):
     """Compare the annotations of COCO metrics with those of the evaluated data set.
 
     A config names both, and no other check compares them. See
-    :func:`mmdefocus.engine.ground_truth.check_ground_truth`.
+    :func:`mmdefocus.engine.ground_truth.check_ground_truth`. The names of the classes of MMDetection's ``CocoDataset``
+    are compared with its annotation file; see :func:`mmdefocus.engine.ground_truth.check_label_order`.
 
     Raises:
         SetupError: Before training, validation or test, if they differ.
@@ -25,7 +26,11 @@ class DefocusGroundTruthCheckHook(Hook):
         self._checked: Any = None
 
     def before_train(self, runner: Runner) -> None:
-        """Check the validation set of the training."""
+        """Check the training set and the validation set."""
+        try:
+            check_label_order(runner.train_dataloader.dataset)
+        except ValueError as error:
+            raise SetupError(str(error)) from error
         self._check(runner.val_loop, 'val')
 
     def before_val(self, runner: Runner) -> None:
@@ -41,6 +46,7 @@ class DefocusGroundTruthCheckHook(Hook):
         if not hasattr(loop, 'evaluator') or not hasattr(loop, 'dataloader') or loop is self._checked:
             return
         try:
+            check_label_order(loop.dataloader.dataset)
             check_ground_truth(loop.dataloader.dataset, loop.evaluator.metrics, split)
         except ValueError as error:
             raise SetupError(str(error)) from error

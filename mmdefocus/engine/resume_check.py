@@ -75,7 +75,9 @@ def _group_differences(own: Sequence[Mapping[str, Any]], saved: Sequence[Mapping
 
 def _settings_in(names: Iterable[str]) -> list[str]:
     return sorted(
-        name for name in names if name not in {'params', *_IMPLEMENTATION} and not name.startswith('initial_')
+        name
+        for name in names
+        if name not in {'params', 'param_names', *_IMPLEMENTATION} and not name.startswith('initial_')
     )
 
 

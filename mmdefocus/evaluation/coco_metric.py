@@ -1,14 +1,22 @@
-"""COCO's average precision for any annotation ids."""
+"""COCO's average precision for any annotation ids and category ids."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from mmdet.evaluation import CocoMetric
+from mmengine import fileio
 from mmengine.registry import METRICS
 
 
 @METRICS.register_module()
 class DefocusCocoMetric(CocoMetric):
-    """MMDetection's ``CocoMetric`` for any annotation ids and for a part of the images.
+    """MMDetection's ``CocoMetric`` for any annotation ids and category ids, and for a part of the images.
+
+    Labels are the positions of the names in the data set's ``metainfo['classes']``; the metric finds their ids in
+    ``ann_file`` by name. MMDetection counts labels in the order of the file, and its table per class has the rows of
+    other classes if the file does not list the categories by ascending id. Result files (``outfile_prefix``) have the
+    ids of ``ann_file``; without an ``ann_file`` or without categories in it, those of ``metainfo['category_ids']``.
 
     pycocotools marks a matched prediction with the id of the true box, and an unmatched one with 0: a file whose
     annotation ids start at 0 loses a true positive. This metric numbers the boxes from 1.
@@ -40,4 +48,46 @@ class DefocusCocoMetric(CocoMetric):
             Metrics by name.
         """
         self.img_ids = [image['img_id'] for image, _ in results]
+        self.label_ids = self._find_ids()
+        # COCO's evaluation sorts them, and the base class reads its tables in the order of this list.
+        self.cat_ids = sorted(self.label_ids)
         return super().compute_metrics(results)
+
+    def results2json(self, results: Sequence[dict], outfile_prefix: str) -> dict[str, str]:
+        """Write predictions with the original ids to ``outfile_prefix`` + ``.bbox.json``; see the base class."""
+        # The base class takes the label as a position in cat_ids.
+        positions = np.array([self.cat_ids.index(one) for one in self.label_ids])
+        return super().results2json(
+            [dict(result, labels=positions[result['labels']]) for result in results], outfile_prefix
+        )
+
+    def gt_to_coco_json(self, gt_dicts: Sequence[dict], outfile_prefix: str) -> str:
+        """Write the true boxes of the data set with the original ids; see the base class."""
+        path = super().gt_to_coco_json(gt_dicts, outfile_prefix)
+        content = fileio.load(path)
+        for category in content['categories']:
+            category['id'] = self.label_ids[category['id']]
+        for ann in content.get('annotations', []):
+            ann['category_id'] = self.label_ids[ann['category_id']]
+        fileio.dump(content, path)
+        return path
+
+    def _find_ids(self) -> list[Any]:
+        """Return the id of every label."""
+        classes = self.dataset_meta['classes']
+        given = self.dataset_meta.get('category_ids')
+        if self._coco_api is None:
+            return list(range(len(classes)) if given is None else given)
+        truth = self._coco_api.dataset
+        if not truth.get('categories') and given is not None:
+            truth['categories'] = [dict(id=one, name=name) for one, name in zip(given, classes, strict=True)]
+            self._coco_api.createIndex()
+        ids = {category['name']: category['id'] for category in truth.get('categories', [])}
+        missing = [name for name in classes if name not in ids]
+        if missing:
+            raise ValueError(
+                f'the ann_file of {type(self).__name__} has no category {", ".join(missing)}; set it to the annotation '
+                'file of the data set, or give the data set metainfo=dict(classes=..., category_ids=[...]) if the file '
+                'lists no categories'
+            )
+        return [ids[name] for name in classes]

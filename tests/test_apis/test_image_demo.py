@@ -40,7 +40,7 @@ def directory(tmp_path_factory):
         with DefaultScope.overwrite_default_scope(cfg.default_scope):
             model = MODELS.build(cfg.model)
         model.init_weights()  # MMDetection leaves some of its parameters without values before
-        meta = dict(dataset_meta=dict(classes=tuple('abcdefghij'))) if config == DETECTOR else {}
+        meta = dict(dataset_meta=dict(classes=tuple('0123456789'))) if config == DETECTOR else {}
         torch.save(dict(meta=meta, state_dict=model.state_dict()), root / out)
     return root
 
@@ -81,7 +81,7 @@ def test_objects_are_found(demo, directory):
     first, second = lines.index('photos/china.jpg'), lines.index('photos/flower.jpg')
     assert second - first == 1 + 40, 'the detector gives 40 boxes'
     for line in lines[first + 1 : second]:
-        assert re.fullmatch(r'  0\.\d{4}  \d  [a-j]  -?\d+\.\d -?\d+\.\d -?\d+\.\d -?\d+\.\d', line)
+        assert re.fullmatch(r'  0\.\d{4}  (\d)  \1  -?\d+\.\d -?\d+\.\d -?\d+\.\d -?\d+\.\d', line)
     assert re.fullmatch(SECONDS % 2, lines[-2])
     assert sorted(path.name for path in (directory / 'out/boxes/vis').iterdir()) == ['china.jpg', 'flower.jpg']
     assert 'china.jpg\nphotos/flower.jpg\n' in demo(*arguments[:4], '--score-thr', 1.1)
@@ -93,7 +93,7 @@ def test_objects_are_found(demo, directory):
         (['photos', 'vit'], "expected one of the models defocus-mamba-base_.*; got 'vit'"),
         (['photos', 'none.py', '--checkpoint', 'classifier.pth'], "config file 'none.py' does not exist"),
         (['photos', 'defocus-mamba-small_in1k'], 'in1k has no published weights; name a checkpoint with --checkpoint'),
-        (['.', 'classifier.py', '--checkpoint', 'classifier.pth'], "folder '.' has no images"),
+        (['.', 'classifier.py', '--checkpoint', 'classifier.pth'], r"expected images in folder '.' .*got none"),
         (['none.jpg', 'classifier.py', '--checkpoint', 'classifier.pth'], "image file 'none.jpg' does not exist"),
         (['broken', 'classifier.py', '--checkpoint', 'classifier.pth'], "image file 'broken/half.jpg' is truncated"),
         (['broken', DETECTOR, '--checkpoint', 'detector.pth'], "image file 'broken/half.jpg' is truncated"),

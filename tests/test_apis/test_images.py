@@ -41,13 +41,13 @@ def test_pillow_has_its_own_order_of_colours():
             ValueError,
             r'got \(3, 6, 5\); pass array.transpose\(1, 2, 0\) if the channels',
         ),
-        (np.zeros((5, 3, 2), np.uint8), ValueError, r'got \(5, 3, 2\)$'),
-        (np.zeros((0, 3, 3), np.uint8), ValueError, r'got \(0, 3, 3\)$'),
-        (np.zeros((1, 5, 3, 3), np.uint8), ValueError, r'got \(1, 5, 3, 3\)$'),
-        (np.zeros(5, np.uint8), ValueError, r'got \(5,\)$'),
+        (np.zeros((5, 3, 2), np.uint8), ValueError, r'got \(5, 3, 2\); select the channels'),
+        (np.zeros((0, 3, 3), np.uint8), ValueError, r'got \(0, 3, 3\); it has no pixels'),
+        (np.zeros((1, 5, 3, 3), np.uint8), ValueError, r'got \(1, 5, 3, 3\); pass a batch as a list'),
+        (np.zeros(5, np.uint8), ValueError, r'got \(5,\); select the channels'),
         (Image.new('I;16', (4, 3)), TypeError, "expected a Pillow image with 8 bits per channel, .* got 'I;16'"),
         (Image.new('F', (4, 3)), TypeError, "got 'F'"),
-        ([1], TypeError, r'got list; for an RGB tensor'),
+        ([1], TypeError, r'got list; for nested lists'),
     ],
 )
 def test_what_is_no_image(image, error, message):
@@ -63,7 +63,7 @@ def test_images_of_a_folder(tmp_path):
     assert list_images(tmp_path) == [str(tmp_path / 'a.png'), str(tmp_path / 'b.JPG')]
     assert list_images('http://example.org/a.png') == ['http://example.org/a.png']
     (tmp_path / 'deeper' / 'c.png').unlink()
-    with pytest.raises(FileNotFoundError, match=r'deeper. has no images \(\.jpg'):
+    with pytest.raises(FileNotFoundError, match=r'expected images in folder .*deeper. \(\.jpg.*got none'):
         list_images(tmp_path / 'deeper')
 
 

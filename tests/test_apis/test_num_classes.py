@@ -64,3 +64,10 @@ def test_data_sets_that_do_not_know_their_classes(root, tmp_path):
     cfg.pop('train_dataloader')
     with pytest.raises(ValueError, match='counts the classes of train_dataloader, which the config does not have'):
         resolve_num_classes(cfg)
+
+
+def test_concatenated_data_sets(root):
+    inner = dict(type='DefocusImageFolder', data_root=root)
+    cfg = config(dict(type='ConcatDataset', datasets=[inner, dict(inner)]))
+    assert resolve_num_classes(cfg) == ('ant', 'bee')
+    assert [part.metainfo.classes for part in cfg.train_dataloader.dataset.datasets] == [['ant', 'bee']] * 2

@@ -3,7 +3,7 @@
 import pytest
 from coco_files import build, write
 
-from mmdefocus.datasets import DataError
+from mmdefocus.datasets import DataError, DefocusCocoDataset
 
 
 def test_categories_that_the_config_lacks(tmp_path, content):
@@ -46,11 +46,29 @@ def test_default_classes_on_own_data(tmp_path, content):
 
 def test_classes_in_another_order(tmp_path, content):
     write(tmp_path, content)
-    with pytest.raises(ValueError, match='not in the order of the file, and names would be mixed up'):
-        build(tmp_path, classes=('dog', 'cat'))
+    labels = {
+        classes: [
+            [one['bbox_label'] for one in dataset.get_data_info(i)['instances']]
+            for dataset in [build(tmp_path, classes=classes)]
+            for i in range(2)
+        ]
+        for classes in (('cat', 'dog'), ('dog', 'cat'))
+    }
+    assert labels['dog', 'cat'] == [[1 - label for label in image] for image in labels['cat', 'dog']]
+    ids = {category['name']: category['id'] for category in content['categories']}
+    assert build(tmp_path, classes=('dog', 'cat')).metainfo['category_ids'] == [ids['dog'], ids['cat']]
 
 
 def test_single_class_without_a_comma(tmp_path, content):
     write(tmp_path, content)
     with pytest.raises(DataError, match=r"classes must be a tuple of names, got 'cat'; .* write classes=\('cat',\)"):
         build(tmp_path, classes='cat')
+
+
+def test_every_class_has_a_colour():
+    classes = tuple(map(str, range(81)))
+    options = dict(ann_file='none.json', lazy_init=True, pipeline=[])
+    assert DefocusCocoDataset(metainfo=dict(classes=classes), **options).metainfo['palette'] == 'random'
+    assert len(DefocusCocoDataset(metainfo=dict(classes=classes[:80]), **options).metainfo['palette']) == 80
+    with pytest.raises(DataError, match=r"a colour for each of the 3 classes, got 1; .* write palette='random'"):
+        DefocusCocoDataset(metainfo=dict(classes=classes[:3], palette=[(1, 2, 3)]), **options)

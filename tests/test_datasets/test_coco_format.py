@@ -17,8 +17,11 @@ def test_missing_annotation_file(tmp_path):
         ('[1, 2]', 'not in COCO format: expected an object with images, annotations and categories, got a list'),
         ('{"images": [], "labels": []}', 'no list annotations, categories, found images, labels'),
         ('{"images": {}, "annotations": [], "categories": []}', 'no list images, found'),
-        ('{"images": [], "annotations": [], "categories": []}', 'lists no images'),
-        ('{"images": [3], "annotations": [], "categories": []}', 'image 0 must be an object, got int'),
+        ('{"images": [], "annotations": [], "categories": []}', 'must list images, got an empty list; export it again'),
+        (
+            '{"images": [3], "annotations": [], "categories": []}',
+            'image 0 must be an object with id, .*, got 3; write or export it again',
+        ),
     ],
 )
 def test_files_that_are_not_coco(tmp_path, text, message):
@@ -81,7 +84,9 @@ def test_unknown_category_id(tmp_path, content):
 def test_unknown_image_id(tmp_path, content):
     content['annotations'][1]['image_id'] = 8
     write(tmp_path, content)
-    with pytest.raises(ValueError, match=r"have a image_id that is not in the file's images: 8; the file has 7, 9$"):
+    with pytest.raises(
+        ValueError, match=r"have an image_id that is not in the file's images: 8; the file has 7, 9; correct these"
+    ):
         build(tmp_path)
 
 
@@ -112,8 +117,18 @@ def test_ids_with_and_without_quotes_look_different(tmp_path, content):
         ('annotations', 'category_id', {}, r'the category_id of annotation 0 must be .*, got \{\}'),
         ('categories', 'id', None, 'the id of category 0 must be .*, got None'),
         ('categories', 'name', 1, 'the name of category 3 must be a string, got 1; write "1" with quotes in the file'),
-        ('images', 'file_name', 5, 'the file_name of image 7 must be a string, got 5'),
-        ('images', 'file_name', '', "the file_name of image 7 must be a string, got ''"),
+        (
+            'images',
+            'file_name',
+            5,
+            'the file_name of image 7 must be a string that is not empty, got 5; write the path',
+        ),
+        (
+            'images',
+            'file_name',
+            '',
+            "the file_name of image 7 must be a string that is not empty, got ''; write the path",
+        ),
         ('images', 'width', '40', r"the width of image 7 \('a\.jpg'\) must be a whole number of pixels .*, got '40'"),
         ('images', 'width', 1e308, r'the width of image 7 .* pixels from 1 to 1048576, got 1e\+308'),
         ('images', 'width', 40.5, 'the width of image 7 .*, got 40.5'),

@@ -41,10 +41,10 @@ def test_nothing_is_looked_for_without_a_loading_step():
 @pytest.mark.parametrize(
     ('image', 'message'),
     [
-        ({'img_path': 'a.jpg'}, "^image file 'a.jpg': the pipeline failed with KeyError: 'scale'$"),
+        ({'img_path': 'a.jpg'}, "^image file 'a.jpg': the pipeline failed with KeyError: 'scale'; correct the steps"),
         (
             {'img_path': 'a.jpg', 'width': 4, 'height': 3},
-            r"^image file 'a.jpg' \(4x3 pixels\): the pipeline failed with KeyError: 'scale'$",
+            r"^image file 'a.jpg' \(4x3 pixels\): the pipeline failed with KeyError: 'scale'; correct the steps",
         ),
     ],
 )

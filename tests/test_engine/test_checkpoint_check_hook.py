@@ -7,7 +7,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import nn
 
-from mmdefocus.engine import SetupError, checkpoint_check_hook
+from mmdefocus.engine import SetupError, class_identity
 from mmdefocus.engine.checkpoint_check_hook import _check_evaluated_classes, _check_initial, _keep_own_best
 
 
@@ -27,7 +27,8 @@ class Detector(BaseModel):
 def start(model, checkpoint):
     """The warnings of a training that starts from ``checkpoint``."""
     warnings = []
-    runner = SimpleNamespace(model=model, _load_from='file.pth', logger=SimpleNamespace(warning=warnings.append))
+    logger, data = SimpleNamespace(warning=warnings.append), SimpleNamespace(dataset=[])
+    runner = SimpleNamespace(model=model, _load_from='file.pth', logger=logger, train_dataloader=data)
     _check_initial(runner, checkpoint)
     return warnings
 
@@ -133,7 +134,7 @@ def test_the_same_classes(trained, evaluated, chosen):
 def test_other_classes():
     with pytest.raises(SetupError) as error:
         evaluate(names(20), names(21))
-    shown = ', '.join(names(checkpoint_check_hook._SHOWN))
+    shown = ', '.join(names(class_identity._SHOWN))
     assert str(error.value).startswith(
         f'the checkpoint and the data set have different classes: the checkpoint has 20 classes ({shown}, ...), the '
         f'data set has 21 classes ({shown}, ...); the first that differs is number 20. '
@@ -141,7 +142,7 @@ def test_other_classes():
 
 
 def test_as_many_as_are_shown_have_no_dots():
-    count = checkpoint_check_hook._SHOWN
+    count = class_identity._SHOWN
     with pytest.raises(SetupError) as error:
         evaluate(names(count), names(count)[::-1])
     assert ', ...' not in str(error.value)

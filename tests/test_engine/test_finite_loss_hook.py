@@ -2,14 +2,18 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import nn
+from torch.optim import SGD
 from torch.utils.data import DataLoader
 
 from mmdefocus.engine import DefocusFiniteLossHook
+from mmdefocus.engine.non_finite_modules import first_non_finite_output
 from mmdefocus.models import DefocusClsHead, DefocusMamba
 
 BAD_IMAGE = 3
@@ -62,7 +66,7 @@ def make_batches(fault):
     return batches
 
 
-def train(tmp_path, fault, model=None, seed=None):
+def train(tmp_path, fault, model=None, seed=None, **settings):
     runner = Runner(
         model=model or Model(fault),
         work_dir=str(tmp_path),
@@ -70,7 +74,7 @@ def train(tmp_path, fault, model=None, seed=None):
         train_cfg={'by_epoch': True, 'max_epochs': 1},
         optim_wrapper={'optimizer': {'type': 'SGD', 'lr': 1e-3}},
         default_hooks={'sampler_seed': None, 'checkpoint': None},
-        custom_hooks=[DefocusFiniteLossHook()],
+        custom_hooks=[DefocusFiniteLossHook(**settings)],
         randomness={'seed': seed},
         log_level='ERROR',
         experiment_name=str(tmp_path),
@@ -79,9 +83,9 @@ def train(tmp_path, fault, model=None, seed=None):
     return runner
 
 
-def message_of(tmp_path, fault, model=None):
+def message_of(tmp_path, fault, model=None, **settings):
     with pytest.raises(RuntimeError) as error:
-        train(tmp_path, fault, model)
+        train(tmp_path, fault, model, **settings)
     return str(error.value)
 
 
@@ -116,6 +120,16 @@ def test_module_with_lost_weights(tmp_path):
 
 def test_images(tmp_path):
     assert 'The images of the batch are not finite.' in message_of(tmp_path, 'image')
+
+
+def test_labels():
+    model = Model(fault=None)
+    model.forward = lambda inputs, data_samples, mode: {'loss': data_samples[0].gt_score.sum()}
+    found, message = first_non_finite_output(
+        model, (torch.ones(1, 3, 4, 4), [DataSample().set_gt_score(torch.tensor([torch.nan, 0]))]), {'mode': 'loss'}
+    )
+    assert found
+    assert message == 'The annotations of the batch are not finite'
 
 
 def test_loss_itself(tmp_path):
@@ -166,7 +180,7 @@ def test_forward_of_another_hook_is_kept():
     model = Model(fault=None)
     own = model.forward = lambda *args, **kwargs: None
     hook = DefocusFiniteLossHook()
-    runner = SimpleNamespace(model=model, iter=0)
+    runner = SimpleNamespace(model=model, optim_wrapper=OptimWrapper(SGD(model.parameters(), 0.1)))
     hook.before_train(runner)
     assert model.forward is not own
     hook.after_train(runner)
@@ -193,12 +207,14 @@ def test_chance_is_repeated(tmp_path):
         ('head.aux_fc.bias', r'is head.aux_fc \(Linear\); 1 parameters'),
     ],
 )
-def test_classifier(broken, message):
+def test_classifier(tmp_path, broken, message):
     head = DefocusClsHead(num_classes=3, in_channels=16)
     backbone = DefocusMamba(ARCH, out_type='raw', drop_path_rate=0.5)
     model = MODELS.build({'type': 'ImageClassifier', '_scope_': 'mmpretrain', 'backbone': backbone, 'head': head})
     model.get_parameter(broken).data.view(-1)[0] = torch.nan
-    DefocusFiniteLossHook().before_train(SimpleNamespace(model=model, iter=7))
+    wrapper = OptimWrapper(SGD(model.parameters(), 0.1))
+    facts = dict(iter=7, epoch=0, work_dir=str(tmp_path), cfg=Config())
+    DefocusFiniteLossHook().before_train(SimpleNamespace(model=model, optim_wrapper=wrapper, **facts))
     samples = [DataSample().set_gt_label(label) for label in (0, 2)]
     with pytest.raises(
         RuntimeError, match=rf'iteration 7 is not finite.*{message} are not finite.*among them {broken}'

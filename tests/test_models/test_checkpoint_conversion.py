@@ -90,13 +90,13 @@ def test_a_classifier_writes_its_image_size_if_the_checkpoint_has_it(classifier)
 @pytest.mark.parametrize(
     ('content', 'described'),
     [
-        ([1], 'got one with a list$'),
-        ({}, 'got one with no keys$'),
-        ({'state_dict': {}}, 'got one with no keys$'),
-        ({'a': 1, 'b': 2, 'c': 3, 'd': 4}, r'got one with the keys a, b, c, \.\.\.$'),
-        ({'model': {'x': 1}, 'optimizer': {}}, r'got one with the keys x, \.\.\.$'),
-        ({'state_dict': {'y': 1}, 'model': {'x': 1}}, r'got one with the keys y, \.\.\.$'),
-        ({'state_dict': [1], 'meta': {}}, r'got one with the keys state_dict, meta, \.\.\.$'),
+        ([1], 'got one with a list; name'),
+        ({}, 'got one with no keys; name'),
+        ({'state_dict': {}}, 'got one with no keys; name'),
+        ({'a': 1, 'b': 2, 'c': 3, 'd': 4}, r'got one with the keys a, b, c, \.\.\.; name'),
+        ({'model': {'x': 1}, 'optimizer': {}}, r'got one with the keys x, \.\.\.; name'),
+        ({'state_dict': {'y': 1}, 'model': {'x': 1}}, r'got one with the keys y, \.\.\.; name'),
+        ({'state_dict': [1], 'meta': {}}, r'got one with the keys state_dict, meta, \.\.\.; name'),
     ],
 )
 @pytest.mark.parametrize('convert', [convert_official, convert_to_official])

@@ -153,7 +153,9 @@ def test_files_with_numbers_that_are_not_finite_are_refused(build, saved, value,
     }
     name, tensor = broken[place]
     tensor.data[1] = value
-    with pytest.raises(CheckpointError, match=rf'epoch_1\.pth: {name} has NaN or infinite elements; the training'):
+    with pytest.raises(
+        CheckpointError, match=rf'epoch_1\.pth: {name} has NaN or infinite elements, expected finite ones; the training'
+    ):
         load_checkpoint(in_model(build()), saved(source, optimizer=optimiser))
 
 

@@ -365,3 +365,22 @@ def test_files_written_on_a_gpu_are_loaded_without_one(save):
     weight = CheckpointLoader.load_checkpoint(str(path))['weight']
     assert weight.device.type == 'cpu'
     assert weight.tolist() == [0, 1, 2]
+
+
+def test_a_zip_directory_that_is_damaged(save):
+    path = save({'weight': torch.ones(3)})
+    content = bytearray(path.read_bytes())
+    content[content.index(b'PK\x01\x02') + 8] |= 1
+    path.write_bytes(content)
+    with pytest.raises(
+        CheckpointError, match=r'file\.pth is truncated or damaged \(File .* is encrypted.*copy it again'
+    ):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize('dtype', [torch.float8_e4m3fn, torch.float8_e5m2], ids=str)
+def test_numbers_of_8_bits(save, dtype):
+    weight = torch.tensor([1.0, -2.0]).to(dtype)
+    assert torch.equal(read_checkpoint(save({'weight': weight}))['weight'].float(), weight.float())
+    with pytest.raises(CheckpointError, match='weight has NaN or infinite elements'):
+        read_checkpoint(save({'weight': torch.tensor([1.0, float('nan')]).to(dtype)}))

@@ -125,6 +125,7 @@ def test_optimiser_and_weight_decay(golden_trace, trained):
     assert type(wrapper.optimizer) is torch.optim.AdamW
     for name in ('betas', 'eps'):
         assert wrapper.optimizer.defaults[name] == expected['adamw'][name]
+    assert len(wrapper.optimizer.param_groups) == 2  # with and without weight decay
     assert wrapper.clip_grad_kwargs == {'max_norm': expected['clip_max_norm']}
     names = mmdefocus_to_official({name: name for name, _ in model.named_parameters()})
     official = {ours: name for name, ours in names.items()}

@@ -13,7 +13,7 @@ import pytest
 import torch
 from commands import TOOLS
 from mmengine.config import Config
-from mmengine.hooks import Hook
+from mmengine.hooks import DistSamplerSeedHook, Hook
 from mmengine.runner import Runner
 from PIL import Image
 
@@ -21,6 +21,7 @@ from mmdefocus.apis.errors import UsageError
 from mmdefocus.cli.config_file import load_config
 from mmdefocus.cli.run_options import apply_test_options, apply_train_options
 from mmdefocus.cli.runner import build_runner, dump_predictions
+from mmdefocus.engine import DefocusEpochSeedHook
 from mmdefocus.models.checkpoint import read_checkpoint
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'classification'
@@ -182,10 +183,17 @@ def test_a_resumed_training_is_equal_to_the_last_bit(images, tmp_path, seed, num
             assert torch.equal(moments[0][index][name], moments[1][index][name])
 
 
-def test_a_resumed_training_differs_without_seeds_per_epoch(images, tmp_path):
-    """Else the test above would show nothing."""
-    options = {**RANDOM, 'default_hooks.sampler_seed.type': 'DistSamplerSeedHook'}
-    whole, again = resumed(images, tmp_path, options)
+def test_the_sampler_hook_of_mmengine_is_replaced(images, tmp_path):
+    """MMEngine's default runtime names it."""
+    whole, again = resumed(images, tmp_path, {**RANDOM, 'default_hooks.sampler_seed.type': 'DistSamplerSeedHook'})
+    assert torch.equal(whole['state_dict']['head.fc.weight'], again['state_dict']['head.fc.weight'])
+
+
+def test_a_resumed_training_differs_without_seeds(images, tmp_path, monkeypatch):
+    """Else the tests above would show nothing."""
+    for name in ('before_train_epoch', 'before_train_iter'):
+        monkeypatch.setattr(DefocusEpochSeedHook, name, getattr(DistSamplerSeedHook, name))
+    whole, again = resumed(images, tmp_path, RANDOM)
     assert not torch.equal(whole['state_dict']['head.fc.weight'], again['state_dict']['head.fc.weight'])
 
 
@@ -204,9 +212,12 @@ def test_workers_augment_each_epoch_in_another_way(images, tmp_path):
     assert all(not torch.equal(first, second) for first, second in zip(batches[:3], batches[3:], strict=True))
 
 
-def test_seeds_per_epoch_need_new_workers(images, tmp_path):
-    with pytest.raises(RuntimeError, match=r'seeds the workers when they start.*persistent_workers=False'):
-        train(images, tmp_path, {'train_dataloader.num_workers': 1, 'train_dataloader.persistent_workers': True})
+def test_workers_that_stay_draw_the_same_numbers(images, tmp_path):
+    for persistent in (True, False):
+        options = {'train_dataloader.num_workers': 1, 'train_dataloader.persistent_workers': persistent}
+        train(images, tmp_path / str(persistent), {**RANDOM, **options})
+    first, second = (weights(tmp_path / str(persistent)) for persistent in (True, False))
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
 
 
 # Settings that make the configs of the base model as small as the toy.
@@ -232,7 +243,7 @@ def test_a_linear_probe_trains_nothing_but_the_classifier(images, tmp_path):
     }
     runner = train(images, tmp_path, options, CONFIGS / 'defocus_mamba_base_linear_probe.py')
     groups = runner.optim_wrapper.optimizer.param_groups
-    assert {group['param_name'] for group in groups} == {'head.fc.weight', 'head.fc.bias'}
+    assert {name for group in groups for name in group['param_names']} == {'head.fc.weight', 'head.fc.bias'}
     first, last = weights(tmp_path, 'epoch_1.pth'), weights(tmp_path)
     assert {name for name in last if not torch.equal(first[name], last[name])} == {'head.fc.weight', 'head.fc.bias'}
     assert runner.model.head.num_classes == 3
@@ -242,7 +253,7 @@ def test_lower_layers_take_smaller_steps(images, tmp_path):
     runner = build(images, tmp_path, TINY, CONFIGS / 'defocus_mamba_base_finetune.py')
     groups = runner.build_optim_wrapper(runner.optim_wrapper).optimizer.param_groups
     lr, decay = runner.cfg.optim_wrapper.optimizer.lr, 0.75
-    rates = {group['param_name']: group['lr'] for group in groups}
+    rates = {name: group['lr'] for group in groups for name in group['param_names']}
     assert rates.keys() == dict(runner.model.named_parameters()).keys()
     expected = {
         'backbone.cls_token': decay**3,
@@ -254,7 +265,7 @@ def test_lower_layers_take_smaller_steps(images, tmp_path):
         'head.aux_fc.bias': 1.0,
     }
     assert {name: rates[name] / lr for name in expected} == pytest.approx(expected)
-    without = {group['param_name'] for group in groups if group['weight_decay'] == 0}
+    without = {name for group in groups if group['weight_decay'] == 0 for name in group['param_names']}
     parameters = dict(runner.model.named_parameters())
     assert without == {
         name for name in parameters if parameters[name].ndim == 1 or name.endswith(('cls_token', 'A_log'))

@@ -97,7 +97,7 @@ def test_arguments_of_the_class_are_no_misspellings():
             'optim_wrapper.optimizer',
             "expected a dictionary or None in place of one, got 'SGD'",
         ),
-        ('zzz', "the config has no 'zzz'$"),
+        ('zzz', "the config has no 'zzz'; its settings are .*model"),
     ],
 )
 def test_keys_that_cannot_be_meant(key, message):
@@ -268,7 +268,7 @@ def test_words_that_are_no_options(capsys):
     for words in (['a.b', '3'], ['=3']):
         with pytest.raises(SystemExit):
             parse_arguments(parser, ['--cfg-options', *words])
-        assert f"--cfg-options takes key=value pairs, got '{words[0]}'" in capsys.readouterr().err
+        assert f"--cfg-options takes pairs key=value without blanks, got '{words[0]}'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -279,3 +279,38 @@ def test_every_tool_explains_the_values(tool, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         runpy.run_path(str(TOOLS / f'{tool}.py'), run_name='__main__')
     assert 'values in quotes or brackets are read as in Python' in ' '.join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    'word', ['optim_wrapper.clip_grad.max_norm=inf', 'model.new=[1, nan]', 'model.None=1', 'model.new={"class": 1}']
+)
+def test_what_a_saved_config_cannot_hold(word):
+    """MMEngine would write it to the work directory and into checkpoints, and fail to read it when resuming."""
+    key, _, value = word.partition('=')
+    with pytest.raises(UsageError) as info:
+        typed(CLASSIFIER, word)
+    assert str(info.value) == (
+        f'--cfg-options {key}: a saved config cannot hold {value!r}; expected keys that are no keywords of Python, '
+        'finite numbers (for infinity a large one, such as 1e30) and texts without {{ }}'
+    )
+
+
+def test_brackets_without_end():
+    with pytest.raises(UsageError, match=r'^--cfg-options model\.new: the value has too many nested brackets$'):
+        typed(CLASSIFIER, f'model.new={"[" * 2000}{"]" * 2000}')
+
+
+def test_braces_that_python_refuses_to_hash_are_text():
+    assert parse_value('{{}}') == '{{}}'
+
+
+@pytest.mark.parametrize(
+    ('word', 'message'),
+    [
+        ('work_dir=5', r'^work_dir must be a path, got 5$'),
+        (f'work_dir={"a" * 5000}', r"^the work directory 'a+\.\.\.a+' cannot be made: File name too long$"),
+    ],
+)
+def test_work_directories_that_cannot_be_made(word, message):
+    with pytest.raises(UsageError, match=message):
+        typed(CLASSIFIER, word)

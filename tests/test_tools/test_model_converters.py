@@ -169,7 +169,7 @@ def test_options_that_do_not_apply_to_a_file(command, tmp_path, capsys, case, op
         (lambda state: state.update(pos_embed=torch.ones(1)), 'error: 1 keys do not belong', 'unexpected pos_embed'),
         (
             lambda state: state.pop('blocks.1.norm.weight'),
-            'error: 1 keys are missing',
+            'error: 1 keys of the model are missing',
             'missing    backbone.layers.1.n',
         ),
         (
@@ -179,7 +179,7 @@ def test_options_that_do_not_apply_to_a_file(command, tmp_path, capsys, case, op
         ),
         (
             lambda state: state.pop('head2.weight'),
-            'error: 1 keys are missing',
+            'error: 1 keys of the model are missing',
             'missing    head.aux_fc.weight (10, 64)',
         ),
     ],
@@ -217,7 +217,9 @@ def test_files_that_cannot_be_converted(command, tmp_path, capsys, name):
     assert 'norm.bias has NaN or infinite elements' in error_of('in/nan.pth')
     assert error_of(__file__).startswith('error: expected a file written by torch.save')
     assert error_of('in').startswith('error: in is a directory')
-    assert error_of('none.pth') == 'error: checkpoint none.pth does not exist\n'
+    assert error_of('none.pth') == (
+        'error: checkpoint none.pth does not exist; expected the path or the URL of a checkpoint: correct it\n'
+    )
     assert [path.name for path in tmp_path.iterdir()] == ['in']
 
 

@@ -144,7 +144,7 @@ def test_checkpoints_none_of_which_is_of_use_are_no_reason_to_start_anew(refused
     shutil.copy(best, interrupted / 'best.pth')
     message = refused(interrupted.name, '--resume')
     assert f'{interrupted.name} has checkpoints, but none of them can be resumed' in message
-    assert 'epoch_2.pth is empty; ' in message
+    assert 'epoch_2.pth is empty, expected' in message
     assert (
         'best.pth has no optimizer. Put a complete one there, or start a new training in another work directory'
         in message

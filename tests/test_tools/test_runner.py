@@ -154,6 +154,7 @@ def test_a_test_leaves_the_directory_of_the_training_alone(checkpoint):
 
 def test_pictures_of_both_tasks(checkpoint, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('DISPLAY', ':0')
     cfg = load_config(DETECTOR)
     apply_test_options(cfg, checkpoint, show_dir='pictures')
     hook = cfg.default_hooks.visualization

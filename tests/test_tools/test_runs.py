@@ -200,4 +200,5 @@ def test_mistakes_are_one_readable_sentence(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == expected
     with pytest.raises(SystemExit, match='2'):
         main(monkeypatch, 'test.py', str(DETECTOR), 'none.pth')
-    assert capsys.readouterr().err == "error: checkpoint 'none.pth' does not exist\n"
+    expected = "error: checkpoint 'none.pth' does not exist; expected the path or the URL of a checkpoint: correct it\n"
+    assert capsys.readouterr().err == expected

@@ -3,6 +3,7 @@
 import datetime
 import importlib.metadata
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -35,7 +36,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def dated_report(title: str, machine: str, body: str) -> str:
     """Format a report with the machine, the revision and the command that reproduces it."""
-    command = ' '.join(['python', f'tools/{Path(sys.argv[0]).name}', *sys.argv[1:]])
+    command = shlex.join(['python', f'tools/{Path(sys.argv[0]).name}', *sys.argv[1:]])
     return f"""# {title}, {datetime.date.today().isoformat()}
 {machine} mmdefocus {revision()}.
 

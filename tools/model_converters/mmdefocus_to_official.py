@@ -2,8 +2,8 @@
 
 import argparse
 
-from mmengine.utils import import_modules_from_strings
-
+from mmdefocus.cli.arguments import ToolParser, import_custom
+from mmdefocus.cli.run_tool import run_tool
 from mmdefocus.models.checkpoint import read_checkpoint
 from mmdefocus.models.checkpoint.conversion import convert_to_official
 from mmdefocus.models.checkpoint.families.name_map import names_by_source
@@ -13,6 +13,7 @@ from mmdefocus.models.checkpoint.publishing import sha256, write_checkpoint
 
 
 def convert(args: argparse.Namespace) -> None:
+    import_custom(args.custom_imports)
     content = read_checkpoint(args.src)
     checkpoint = convert_to_official(content)
     state_dict = content.get('state_dict', content)
@@ -24,18 +25,14 @@ def convert(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = ToolParser(description=__doc__)
     parser.add_argument('src', help='checkpoint of mmdefocus, of a classifier or a detector')
     parser.add_argument('dst', help='file to write, NAME.pth')
     parser.add_argument(
         '--custom-imports', nargs='+', metavar='MODULE', default=[], help='modules that register checkpoint families'
     )
     args = parser.parse_args()
-    try:
-        import_modules_from_strings(args.custom_imports)
-        convert(args)
-    except (ValueError, OSError, ImportError) as error:
-        parser.exit(2, f'error: {error}\n')
+    run_tool(parser, lambda: convert(args), also=(ValueError, OSError))
 
 
 if __name__ == '__main__':

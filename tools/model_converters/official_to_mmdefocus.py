@@ -2,8 +2,8 @@
 
 import argparse
 
-from mmengine.utils import import_modules_from_strings
-
+from mmdefocus.cli.arguments import ToolParser, import_custom
+from mmdefocus.cli.run_tool import run_tool
 from mmdefocus.models.checkpoint import read_checkpoint
 from mmdefocus.models.checkpoint.conversion import HEADS, TARGETS, convert_official
 from mmdefocus.models.checkpoint.families.name_map import sources_by_name, unmapped
@@ -13,6 +13,7 @@ from mmdefocus.models.checkpoint.publishing import sha256, write_checkpoint
 
 
 def convert(args: argparse.Namespace) -> None:
+    import_custom(args.custom_imports)
     content = read_checkpoint(args.src)
     weights = 'model_ema' if args.weights == 'ema' else 'model'
     checkpoint = convert_official(content, weights, args.to, args.head, strict=not args.no_strict)
@@ -29,14 +30,15 @@ def convert(args: argparse.Namespace) -> None:
     print(f'missing    {", ".join(missing) or "none"}')
     if missing and not args.no_strict:
         raise ValueError(
-            f'{len(missing)} keys are missing or of a different shape; --no-strict writes the file without them'
+            f'{len(missing)} keys of the model are missing or of a different shape ({missing[0]}, ...); '
+            '--no-strict writes the file without them'
         )
     written = write_checkpoint(checkpoint, args.dst, with_hash=True)
     print(f'written    {written}, sha256 {sha256(written)}')
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = ToolParser(description=__doc__)
     parser.add_argument('src', help='official checkpoint of a classifier or a detector')
     parser.add_argument('dst', help='file to write, NAME.pth; 8 digits of its SHA-256 are added to the name')
     parser.add_argument('--weights', choices=['model', 'ema'], default='model', help='plain or averaged weights')
@@ -51,11 +53,7 @@ def main() -> None:
         '--custom-imports', nargs='+', metavar='MODULE', default=[], help='modules that register checkpoint families'
     )
     args = parser.parse_args()
-    try:
-        import_modules_from_strings(args.custom_imports)
-        convert(args)
-    except (ValueError, OSError, ImportError) as error:
-        parser.exit(2, f'error: {error}\n')
+    run_tool(parser, lambda: convert(args), also=(ValueError, OSError))
 
 
 if __name__ == '__main__':

@@ -12,8 +12,11 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='DefocusCocoMetric')
 test_evaluator = val_evaluator
 
+optim_wrapper = dict(constructor='DefocusOptimWrapperConstructor')
+
 # As in ../runtimes/detection.py, which cannot be listed here: MMDetection's config has its own runtime.
 default_hooks = dict(
+    checkpoint=dict(type='DefocusCheckpointHook'),
     sampler_seed=dict(type='DefocusEpochSeedHook'),
     finite_loss=dict(type='DefocusFiniteLossHook'),
     class_count=dict(type='DefocusClassCountHook'),

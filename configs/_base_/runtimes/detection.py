@@ -5,6 +5,7 @@ custom_imports = dict(
     allow_failed_imports=False,
 )
 default_hooks = dict(
+    checkpoint=dict(type='DefocusCheckpointHook'),
     sampler_seed=dict(type='DefocusEpochSeedHook'),
     finite_loss=dict(type='DefocusFiniteLossHook'),
     class_count=dict(type='DefocusClassCountHook'),

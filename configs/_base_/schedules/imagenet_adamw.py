@@ -6,6 +6,7 @@ optim_wrapper = dict(
     loss_scale=1.0,  # bfloat16 has the range of float32
     optimizer=dict(type='AdamW', lr=5e-4, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05),
     clip_grad=dict(max_norm=10.0),
+    constructor='DefocusOptimWrapperConstructor',
     # No weight decay on parameters with one dimension (biases, norms, D, freq), the class token, positions, A_log of
     # De-focus Mamba, and decays and frequencies of the other networks.
     paramwise_cfg=dict(

@@ -54,7 +54,11 @@ def image_sides(img_size: int | tuple[int, int], patch_size: int) -> tuple[int, 
     Raises:
         ValueError: If there are not one or two sides, or if a side is shorter than a patch.
     """
+    if not isinstance(patch_size, int) or patch_size < 1:
+        raise ValueError(f'patch_size must be a whole number of pixels, at least 1, got {patch_size!r}')
     sides = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+    if not all(isinstance(side, int) for side in sides):
+        raise ValueError(f'img_size must be a side or (height, width) in whole pixels, got {img_size!r}')
     if len(sides) != 2 or min(sides) < patch_size:
         raise ValueError(
             f'img_size must be a side or (height, width) of at least one patch ({patch_size} pixels), got {img_size}'

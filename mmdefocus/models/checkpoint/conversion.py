@@ -11,7 +11,7 @@ from ..imagenet21k import NUM_CLASSES_21K, imagenet1k_indices
 from .families import find_family
 from .families.registry import known_titles, show_names
 from .names import mmdefocus_to_official, name_map_to_official
-from .official import as_mmengine_checkpoint, check_tensors, find_official_weights
+from .official import DATASET_META, as_mmengine_checkpoint, check_tensors, find_official_weights
 
 TARGETS = ('cls', 'det')
 HEADS = ('keep', 'drop', '21k-to-1k')
@@ -45,7 +45,10 @@ def convert_official(
         raise ValueError(f'head must be one of {list(HEADS)} or None, got {head!r}')
     official = find_official_weights(content, weights)
     if official is None:
-        raise ValueError(f'expected an official file of {known_titles()}, got one with {_show_content(content)}')
+        raise ValueError(
+            f'expected an official file of {known_titles()}, got one with {_show_content(content)}; name an official '
+            'file (a checkpoint of mmdefocus needs no conversion)'
+        )
     is_detector = official.kind == 'detection'
     if is_detector and to == 'cls':
         raise ValueError("a detection file has no classification heads; convert it with to='det'")
@@ -53,12 +56,19 @@ def convert_official(
         raise ValueError(f"head={head!r} is for classifiers; a detector's checkpoint has no classification heads")
     checkpoint = as_mmengine_checkpoint(content, weights, strict)
     state_dict = checkpoint['state_dict']
+    meta = dict(checkpoint.get('meta', {}))
+    if not is_detector:
+        _check_names(state_dict, meta, official.family.classifiers)
     if to == 'det' or head == 'drop':
         for key in [key for key in state_dict if key.startswith('head.')]:
             del state_dict[key]
+        if not is_detector:  # its names are those of the heads
+            meta.pop(DATASET_META, None)
     elif head == '21k-to-1k':
         _reduce_to_imagenet1k(state_dict, official.family.classifiers)
-    return {'meta': checkpoint.get('meta', {}), 'state_dict': state_dict}
+        if _names(meta) is not None:
+            meta[DATASET_META] = {'classes': tuple(_names(meta)[index] for index in imagenet1k_indices())}
+    return {'meta': meta, 'state_dict': state_dict}
 
 
 def convert_to_official(content: Any) -> dict[str, Any]:
@@ -68,8 +78,8 @@ def convert_to_official(content: Any) -> dict[str, Any]:
         content: What :func:`read_checkpoint` returns, or a state dict.
 
     Returns:
-        From classifiers ``model`` and what the family writes of the backbone's metadata, such as the image size;
-        from detectors ``meta`` and ``state_dict``.
+        From classifiers ``model``, what the family writes of the backbone's metadata, such as the image size, and
+        ``dataset_meta`` with the names of the classes, if there are any; from detectors ``meta`` and ``state_dict``.
 
     Raises:
         ValueError: Not one of our checkpoints, or keys that do not belong to the model.
@@ -78,7 +88,7 @@ def convert_to_official(content: Any) -> dict[str, Any]:
     if not isinstance(state_dict, Mapping) or (family := find_family(state_dict)) is None:
         raise ValueError(
             f'expected a checkpoint of mmdefocus that has an official layout ({known_titles()}), got one with '
-            f'{_show_content(content)}'
+            f'{_show_content(content)}; name a checkpoint that mmdefocus has written or converted'
         )
     check_tensors(state_dict)
     _, kind = name_map_to_official(state_dict)
@@ -86,7 +96,29 @@ def convert_to_official(content: Any) -> dict[str, Any]:
     if kind == 'detection':
         return {'meta': content.get('meta', {}), 'state_dict': official}
     metadata = getattr(state_dict, '_metadata', {}).get('backbone', {})
-    return {'model': official, **family.write_metadata(metadata)}
+    meta = content.get('meta', {})
+    _check_names(state_dict, meta, family.classifiers)
+    named = {} if _names(meta) is None else {DATASET_META: meta[DATASET_META]}
+    return {'model': official, **family.write_metadata(metadata), **named}
+
+
+def _names(meta: Any) -> Any:
+    """Return the names of the classes, None if there are none."""
+    dataset_meta = meta.get(DATASET_META) if isinstance(meta, Mapping) else None
+    return dataset_meta.get('classes') if isinstance(dataset_meta, Mapping) else None
+
+
+def _check_names(state_dict: Mapping[str, Tensor], meta: Any, classifiers: Iterable[str]) -> None:
+    """Raise a ValueError if the number of names is not that of the classes of a classifier."""
+    names = _names(meta)
+    for name in classifiers if names is not None else ():
+        key = f'{_last_layer(state_dict, name)}.weight'
+        rows = len(state_dict[key]) if key in state_dict else len(names)
+        if rows != len(names):
+            raise ValueError(
+                f'expected a name for each of the {rows} classes of {key}, got {len(names)} in meta.{DATASET_META}; '
+                'correct or remove its classes'
+            )
 
 
 def _reduce_to_imagenet1k(state_dict: dict[str, Tensor], classifiers: Iterable[str]) -> None:
@@ -97,7 +129,10 @@ def _reduce_to_imagenet1k(state_dict: dict[str, Tensor], classifiers: Iterable[s
         for key in (f'{last}.weight', f'{last}.bias'):
             rows = len(state_dict[key]) if key in state_dict else 0
             if rows != NUM_CLASSES_21K:
-                raise ValueError(f'21k-to-1k expects heads of {NUM_CLASSES_21K} classes, got {key} with {rows} rows')
+                raise ValueError(
+                    f'21k-to-1k expects heads of {NUM_CLASSES_21K} classes, got {key} with {rows} rows; '
+                    'keep or drop the heads'
+                )
             state_dict[key] = state_dict[key][indices]
 
 

@@ -124,6 +124,9 @@ def _check_state_dict(state_dict: Mapping[str, Value]) -> None:
     for entry in ('model', 'state_dict'):
         if entry in state_dict:
             raise ValueError(f'expected a state dict, got a whole checkpoint; pass its entry {entry!r}')
+    for key in state_dict:
+        if not isinstance(key, str):
+            raise ValueError(f'expected names of tensors, got the key {key!r} of type {type(key).__name__}')
 
 
 def _our_kind(state_dict: Mapping[str, Value]) -> Kind:

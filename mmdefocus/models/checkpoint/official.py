@@ -12,6 +12,8 @@ from .families import CheckpointFamily, Kind, find_official_family
 from .names import official_to_mmdefocus
 
 WEIGHTS = ('model', 'model_ema')
+# MMEngine's entry of meta with the names of the classes; in a file of the official layout, our own addition.
+DATASET_META = 'dataset_meta'
 
 
 class OfficialWeights(NamedTuple):
@@ -61,7 +63,7 @@ def find_official_weights(content: Any, weights: str = 'model') -> OfficialWeigh
             if not isinstance(average, Mapping):
                 raise ValueError(
                     f'there is no {family.average_entry!r} in this file, which only files of a classification training '
-                    'have'
+                    "have; convert the plain weights ('model') instead"
                 )
             return OfficialWeights(family, family.official_kind(average), average, False)
     return None
@@ -82,7 +84,8 @@ def as_mmengine_checkpoint(content: Any, weights: str = 'model', strict: bool = 
 
     Returns:
         A dict with ``state_dict`` and ``meta``. The state dict has our names and, in its metadata, what the family
-        reads from the file. Content that is not official is returned unchanged.
+        reads from the file; ``meta`` has the names of the classes if the file has them. Content that is not official
+        is returned unchanged.
 
     Raises:
         ValueError: Keys that do not belong to the model, or entries that are not tensors.
@@ -101,7 +104,10 @@ def as_mmengine_checkpoint(content: Any, weights: str = 'model', strict: bool = 
     state_dict._metadata = metadata  # type: ignore[attr-defined]
     if official.in_mmengine_file:
         return {**content, 'state_dict': state_dict}
-    return {'meta': {'mmdefocus_version': __version__, 'official_weights': weights}, 'state_dict': state_dict}
+    meta = {'mmdefocus_version': __version__, 'official_weights': weights}
+    if isinstance(content.get(DATASET_META), Mapping):
+        meta[DATASET_META] = content[DATASET_META]
+    return {'meta': meta, 'state_dict': state_dict}
 
 
 def check_tensors(state_dict: Mapping[str, Any]) -> None:

@@ -33,7 +33,7 @@ def write_checkpoint(checkpoint: Any, path: str | Path, with_hash: bool = False)
     """
     path = Path(path)
     if path.suffix != '.pth':
-        raise ValueError(f"expected a file name that ends in .pth, got '{path}'")
+        raise ValueError(f"expected a file name that ends in .pth, got '{path}'; rename it")
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f'.{path.name}.{os.getpid()}')
     try:

@@ -16,7 +16,7 @@ from .stubs import HistoryBufferStub, NumpyArrayStub, UnsafePickleError, stubs_f
 MAX_EXPANDED_BYTES = 2**20
 
 
-def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> Any:
+def read_checkpoint(path: str | Path, map_location: Any = 'cpu', checksums: bool = True) -> Any:
     """Read a file of ``torch.save``: an official one, one of MMEngine, or any other that contains only data.
 
     The file is unpickled by ``torch.load(weights_only=True)``. Classes that torch does not know, such as the yacs
@@ -26,6 +26,7 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> Any:
     Args:
         path: File.
         map_location: As in ``torch.load``.
+        checksums: Compare the checksums in the file; needless if its hash was compared.
 
     Returns:
         The content of the file.
@@ -37,7 +38,7 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> Any:
         RuntimeError: PyTorch is older than 2.6.
     """
     path = Path(path)
-    check_container(path)
+    check_container(path, checksums)
     if not hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint'):
         raise RuntimeError(
             'reading checkpoints safely needs PyTorch 2.6 or newer (before, weights_only=True could run code: '
@@ -51,12 +52,13 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> Any:
         with torch.serialization.safe_globals(stubs):
             content = torch.load(path, map_location=map_location, weights_only=True)
         content = _Finisher(path.stat().st_size).finish(content)
+        broken = find_non_finite(content)
     except Exception as error:  # A damaged pickle can fail in any way.
         raise CheckpointError(_explain(path, error)) from error
-    broken = find_non_finite(content)
     if broken is not None:
         raise CheckpointError(
-            f'{path}: {broken} has NaN or infinite elements; the training diverged or the file is damaged'
+            f'{path}: {broken} has NaN or infinite elements, expected finite ones; the training diverged or the file '
+            'is damaged: use an earlier checkpoint, or copy the file again'
         )
     return content
 
@@ -80,6 +82,8 @@ def find_non_finite(content: Any) -> str | None:
 def _is_broken(tensor: Tensor) -> bool:
     if tensor.is_meta or tensor.layout != torch.strided or not (tensor.is_floating_point() or tensor.is_complex()):
         return False
+    if tensor.dtype.itemsize == 1:  # torch does not look for NaN in 8 bits
+        tensor = tensor.float()
     if torch.isfinite(tensor).all():
         return False
     return tensor.is_complex() or bool((torch.isnan(tensor) | torch.isposinf(tensor)).any())

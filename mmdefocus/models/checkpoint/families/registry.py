@@ -50,8 +50,9 @@ def find_official_family(names: Iterable[str]) -> CheckpointFamily | None:
     Raises:
         ValueError: Several families recognise them.
     """
-    keys = [str(name) for name in names]
-    return _only([family for family in _FAMILIES.values() if family.recognises_official(keys)], keys)
+    keys = list(names)
+    are_names = all(isinstance(key, str) for key in keys)
+    return _only([family for family in _FAMILIES.values() if are_names and family.recognises_official(keys)], keys)
 
 
 def find_family(names: Iterable[str]) -> CheckpointFamily | None:
@@ -60,8 +61,9 @@ def find_family(names: Iterable[str]) -> CheckpointFamily | None:
     Raises:
         ValueError: Several families recognise them.
     """
-    keys = [str(name) for name in names]
-    return _only([family for family in _FAMILIES.values() if family.recognises_ours(keys)], keys)
+    keys = list(names)
+    are_names = all(isinstance(key, str) for key in keys)
+    return _only([family for family in _FAMILIES.values() if are_names and family.recognises_ours(keys)], keys)
 
 
 def _only(found: list[CheckpointFamily], names: list[str]) -> CheckpointFamily | None:

@@ -1,0 +1,24 @@
+"""What the processes of processes.py share: all imports of a training of a classifier."""
+
+import gc
+
+import mmpretrain.datasets
+import mmpretrain.engine
+import mmpretrain.evaluation
+import mmpretrain.models
+import mmpretrain.visualization  # noqa: F401
+import torch
+import yapf.yapflib.yapf_api
+
+import mmdefocus.cli.config_file
+import mmdefocus.cli.run_options
+import mmdefocus.cli.run_tool
+import mmdefocus.cli.runner
+import mmdefocus.datasets
+import mmdefocus.engine
+import mmdefocus.models  # noqa: F401
+
+torch.set_num_threads(1)  # A process with a pool of threads cannot be forked.
+# Every checkpoint holds the config; formatting its text takes longer than the rest of a training of this size.
+yapf.yapflib.yapf_api.FormatCode = lambda code, **_: (code, True)
+gc.freeze()

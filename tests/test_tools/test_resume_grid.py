@@ -1,0 +1,131 @@
+"""Resumed trainings equal uninterrupted ones at tolerance 0.
+
+The grid is {classification, detection} × {1, 2 processes} × {by epochs, by iterations, in the middle of an epoch} ×
+{average of the weights} × {drop-path schedule} × {gradient accumulation}: all of it for a classifier in one process,
+pairs of settings for a detector and for two processes.
+"""
+
+import itertools
+import os
+import socket
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from commands import error_of, run
+from PIL import Image
+from resume_grid import Cell, assert_equal_training, batches_of, train
+from resume_pair import ALIKE, ALIKE_OPTIONS, CELLS
+
+from mmdefocus.models.checkpoint import read_checkpoint
+
+HERE = Path(__file__).parent
+
+ON_OFF = (False, True)
+
+
+@pytest.fixture(scope='module')
+def root(tmp_path_factory, digits_coco) -> Path:
+    """Four images of each of three classes in ``images``, and four images for detection in ``digits``."""
+    root = tmp_path_factory.mktemp('grid')
+    random = np.random.default_rng(0)
+    for number, name in itertools.product(range(4), ('bright', 'dark', 'red')):
+        folder = root / 'images' / name
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (24, 24, 3), np.uint8)).save(folder / f'{number}.png')
+    (root / 'digits').symlink_to(digits_coco)
+    return root
+
+
+@pytest.mark.parametrize(('ema', 'drop_path', 'accumulation'), [*itertools.product(ON_OFF, repeat=3)])
+def test_a_classifier_by_epochs(root, ema, drop_path, accumulation):
+    cell = Cell('classification', True, ema, drop_path, accumulation)
+    config = cell.write_config(root)
+    whole = train(root, config, f'{cell.name}_whole', train_dataloader__num_workers=2)
+    for name, iteration in (('epoch_1', 4), ('iter_5', 5)):
+        resumed = train(root, config, f'{cell.name}_{name}', '--resume', whole / f'{name}.pth')
+        assert_equal_training(resumed, whole, iteration)
+
+
+@pytest.mark.parametrize(('ema', 'drop_path', 'accumulation'), [*itertools.product(ON_OFF, repeat=3)])
+def test_a_classifier_by_iterations(root, ema, drop_path, accumulation):
+    """With ``drop_path``, the rate is constant: its schedule counts epochs."""
+    cell = Cell('classification', False, ema, drop_path, accumulation)
+    config = cell.write_config(root)
+    whole = train(root, config, f'{cell.name}_whole')
+    resumed = train(root, config, f'{cell.name}_5', '--resume', whole / 'iter_5.pth', train_dataloader__num_workers=2)
+    assert_equal_training(resumed, whole, 5)
+
+
+DETECTORS = [
+    Cell('detection', by_epoch, ema, drop_path, accumulation)
+    for by_epoch, ema, drop_path, accumulation in (
+        (True, False, False, False),
+        (True, True, False, True),
+        (True, True, True, False),
+        (False, False, True, True),
+        (False, True, False, False),
+    )
+]
+
+
+@pytest.mark.parametrize('cell', DETECTORS, ids=lambda cell: cell.name)
+def test_a_detector(root, cell):
+    config = cell.write_config(root)
+    whole = train(root, config, f'{cell.name}_whole', train_dataloader__num_workers=2)
+    for name, iteration in (('epoch_1', 4), ('iter_5', 5)) if cell.by_epoch else (('iter_5', 5),):
+        resumed = train(root, config, f'{cell.name}_{name}', '--resume', whole / f'{name}.pth')
+        assert_equal_training(resumed, whole, iteration)
+
+
+@pytest.fixture(scope='module')
+def pair(root) -> Path:
+    """The root after the trainings in two processes."""
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    launcher = ['-m', 'torch.distributed.run', '--nproc_per_node=2', f'--master_port={port}']
+    path = f'PYTHONPATH={HERE}:{os.environ.get("PYTHONPATH", "")}'
+    run(root, 'env', path, sys.executable, *launcher, HERE / 'resume_pair.py', root)
+    return root
+
+
+@pytest.mark.parametrize(
+    ('cell', 'last', 'name', 'iteration'),
+    [(cell, last, *item) for cell, last, checkpoints in CELLS for item in checkpoints.items()],
+)
+def test_two_processes(pair, cell, last, name, iteration):
+    assert_equal_training(pair / f'pair_{cell.name}_{name}', pair / f'pair_{cell.name}', iteration, last, ranks=2)
+
+
+@pytest.mark.parametrize(('name', 'iteration'), [('epoch_1', 3), ('iter_4', 4)])
+def test_one_process_takes_the_steps_of_two(pair, name, iteration):
+    """Equal up to the order of sums, with the same augmentation of every image."""
+    whole = pair / 'pair_alike'
+    options = {**ALIKE_OPTIONS, 'train_dataloader__batch_size': 4}
+    config = ALIKE.write_config(pair)
+    resumed = train(pair, config, f'alone_{name}', '--resume', whole / f'{name}.pth', **options)
+    both = [batches_of(whole, rank) for rank in range(2)]
+    for number, (_, images, pixels) in batches_of(resumed).items():
+        assert images == [image for turn in zip(*(one[number][1] for one in both), strict=True) for image in turn]
+        assert pixels == pytest.approx(sum(one[number][2] for one in both), rel=1e-12)
+    assert [*batches_of(resumed)] == [*range(iteration, 6)]
+    for part in ('state_dict', 'ema_state_dict'):
+        actual, expected = (read_checkpoint(path / 'iter_6.pth')[part] for path in (resumed, whole))
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_other_steps_in_the_middle_of_an_epoch_are_refused(pair, capsys):
+    options = {**ALIKE_OPTIONS, 'train_dataloader__batch_size': 2}
+    config, checkpoint = ALIKE.write_config(pair), pair / 'pair_alike' / 'iter_4.pth'
+    message = error_of(capsys, train, pair, config, 'refused', '--resume', checkpoint, **options)
+    assert 'this run has 1 processes with batches of 2, the checkpoint is from the middle of an epoch of 2' in message
+
+
+def test_gradients_of_two_processes_are_not_saved(pair, capsys):
+    cell, _, _ = CELLS[1]
+    path = pair / f'pair_{cell.name}' / 'iter_4.pth'
+    message = error_of(capsys, train, pair, cell.write_config(pair), 'refused', '--resume', path)
+    assert f'{path} cannot be resumed exactly: it has no gradients of the 1 batches since the last step' in message
