@@ -40,5 +40,9 @@ with without_onedl_note():
         from .ground_truth_check_hook import DefocusGroundTruthCheckHook
 
         __all__ += ['DefocusGroundTruthCheckHook']
+    if are_installed('mmpretrain'):
+        from .layer_decay_constructor import DefocusLayerDecayOptimWrapperConstructor
+
+        __all__ += ['DefocusLayerDecayOptimWrapperConstructor']
 
 from . import former_names  # noqa: F401 (last: it refers to the registered classes)

@@ -1,7 +1,4 @@
-"""Constructor of optimisers with a learning rate per layer.
-
-The package does not import this module: it needs all of MMPreTrain's models, which detectors do not.
-"""
+"""Constructor of optimisers with a learning rate per layer."""
 
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from mmpretrain.engine.optimizers import LearningRateDecayOptimWrapperConstructor

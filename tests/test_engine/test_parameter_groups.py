@@ -11,7 +11,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-import mmdefocus.engine.layer_decay_constructor
+import mmdefocus.engine
 import mmdefocus.models  # noqa: F401
 from mmdefocus.cli.config_file import load_config
 from mmdefocus.engine.parameter_groups import abbreviate_names, settings_of

@@ -88,12 +88,7 @@ def transform(pipeline, kind):
 def test_recipe(name, side, epochs, warmup, lr, batch, drop_path, strong, checkpointing, scales):
     cfg = load(name)
     assert cfg.default_scope == 'mmpretrain'
-    assert cfg.custom_imports['imports'] == [
-        'mmdefocus.models',
-        'mmdefocus.datasets.image_folder',
-        'mmdefocus.engine',
-        'mmdefocus.engine.layer_decay_constructor',
-    ]
+    assert cfg.custom_imports['imports'] == ['mmdefocus.models', 'mmdefocus.datasets.image_folder', 'mmdefocus.engine']
     backbone = cfg.model.backbone
     assert (backbone.img_size, backbone.out_type, backbone.get('with_cp', False)) == (side, 'raw', checkpointing)
     assert (backbone.get('rope_scale', 1), backbone.get('delta_scale', 1)) == (scales or (1, 1))

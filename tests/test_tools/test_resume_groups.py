@@ -21,9 +21,7 @@ MERGED_DECAY, STOCK_DECAY = 'DefocusLayerDecayOptimWrapperConstructor', 'Learnin
 # Schedules that store a value per group, one of them in terms of the last value.
 CONFIG = f"""
 _base_ = {str(HERE / 'toy_classifier.py')!r}
-custom_imports = dict(
-    imports=['mmdefocus.datasets', 'mmdefocus.models', 'mmdefocus.engine', 'mmdefocus.engine.layer_decay_constructor']
-)
+custom_imports = dict(imports=['mmdefocus.datasets', 'mmdefocus.models', 'mmdefocus.engine'])
 model = dict(
     backbone=dict(_delete_=True, type='DefocusViT', arch='nano', img_size=32, patch_size=16, out_type='raw'),
     neck=None,

@@ -2,13 +2,7 @@
 # that configs change them by name and `custom_hooks` stays free for your own.
 _base_ = 'mmpretrain::_base_/default_runtime.py'
 custom_imports = dict(
-    imports=[
-        'mmdefocus.models',
-        'mmdefocus.datasets.image_folder',
-        'mmdefocus.engine',
-        'mmdefocus.engine.layer_decay_constructor',
-    ],
-    allow_failed_imports=False,
+    imports=['mmdefocus.models', 'mmdefocus.datasets.image_folder', 'mmdefocus.engine'], allow_failed_imports=False
 )
 default_hooks = dict(
     checkpoint=dict(type='DefocusCheckpointHook'),
