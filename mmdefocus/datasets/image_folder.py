@@ -56,11 +56,8 @@ class DefocusImageFolder(ErrorsNameImages, CustomDataset):
                 f'{os.getcwd()!r}); set data_root to the folder that has a folder per split, and in each of these one '
                 'per class'
             )
-        if self.CLASSES is not None and len(set(self.CLASSES)) < len(self.CLASSES):
-            repeated = abbreviate(sorted({name for name in self.CLASSES if self.CLASSES.count(name) > 1}))
-            raise DataError(
-                f'classes of the data set must be different names, got {repeated} more than once; correct the list'
-            )
+        if self.CLASSES is not None:
+            check_distinct(self.CLASSES)
         if self.ann_file:
             _require_file(
                 self.ann_file, 'annotation file', 'ann_file of the data set to a file with lines "path label"'
@@ -82,7 +79,6 @@ class DefocusImageFolder(ErrorsNameImages, CustomDataset):
             return super()._find_samples()
         folders = [name for name in find_folders(self.img_prefix)[0] if not name.startswith('.')]
         classes = list(folders if self.CLASSES is None else self.CLASSES)
-        check_distinct(classes)
         if set(folders) != set(classes):
             raise DataError(
                 f'{self.img_prefix!r} has folders other than the classes (those of the training set, or of the '
@@ -122,7 +118,6 @@ class DefocusImageFolder(ErrorsNameImages, CustomDataset):
     def _check_labels(self, data_list: list[dict]) -> None:
         if self.CLASSES is None:
             raise DataError(f'{self.ann_file!r} gives labels as numbers; name them with classes=[...] of the data set')
-        check_distinct(self.CLASSES)
         for entry in data_list:
             if not 0 <= entry['gt_label'] < len(self.CLASSES):
                 raise DataError(

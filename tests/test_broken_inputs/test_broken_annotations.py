@@ -193,7 +193,7 @@ CASES = [
     box(
         'A box is a dictionary',
         dict(x=1, y=2, w=3, h=4),
-        "got {'x': 1, 'y': 2, 'w': 3, 'h' | the bbox of annotation 1 must be | correct the annotation or remove it",
+        "got {'h': 4, 'w': 3, 'x': 1, 'y' | the bbox of annotation 1 must be | correct the annotation or remove it",
     ),
     box(
         'A box is null',
@@ -369,11 +369,6 @@ CASES = [
         'A category is not in the config',
         lambda c: c['categories'].append(dict(id=8, name='bird')),
         'the file has categories that the config does not, and | in the config (2): cat, dog | Give the data set',
-    ),
-    changed(
-        'Categories are in another order than in the config',
-        lambda c: c['categories'].reverse(),
-        'the classes of the config are not in the order of the | in the config (2): cat, dog | Give the data set',
     ),
     entry(
         'Two images are the same file',

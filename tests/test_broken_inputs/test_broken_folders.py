@@ -169,7 +169,7 @@ CASES = [
     folders(
         'The classes of the config repeat a name',
         lambda root: None,
-        'got cat more than once | classes of the data set must be different names | correct the list',
+        'got more than once: cat | classes must be distinct names | list each class once',
         options=("train_dataloader.dataset.classes=['cat','cat','dog']",),
     ),
     folders(

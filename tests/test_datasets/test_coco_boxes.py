@@ -81,10 +81,13 @@ def test_nan_area(tmp_path, content):
 @pytest.mark.parametrize(
     ('change', 'expected'),
     [
-        (dict(bbox=[0.1, 0.2, 0.5, 0.5]), r'\(3 boxes, 3 of them degenerate, 1 crowds\); boxes are given in pixels'),
-        (dict(iscrowd=1), r'\(3 boxes, 0 of them degenerate, 3 crowds\)$'),
-        (dict(ignore=1), r'\(3 boxes, 0 of them degenerate, 1 crowds\)$'),
-        (None, r'\(0 boxes, 0 of them degenerate, 0 crowds\)$'),
+        (
+            dict(bbox=[0.1, 0.2, 0.5, 0.5]),
+            r'\(3 boxes, 3 of them degenerate, 1 crowds\); correct the boxes, .* in pixels',
+        ),
+        (dict(iscrowd=1), r'\(3 boxes, 0 of them degenerate, 3 crowds\); give the data set a file with boxes$'),
+        (dict(ignore=1), r'\(3 boxes, 0 of them degenerate, 1 crowds\); give the data set a file with boxes$'),
+        (None, r'\(0 boxes, 0 of them degenerate, 0 crowds\); give the data set a file with boxes$'),
     ],
 )
 def test_nothing_to_train_on(tmp_path, content, change, expected, monkeypatch):

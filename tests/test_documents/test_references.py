@@ -14,6 +14,7 @@ from page_session import any_path
 
 FOLDERS = ('configs', 'docs', 'mmdefocus', 'requirements', 'tests', 'tools')
 OPTIONS_OF_PIP = {'--force-reinstall', '--no-build-isolation', '--no-cache-dir', '--no-deps'}
+OPTIONS_OF_SLURM = {'--kill-on-bad-exit', '--signal'}
 
 
 def inline_tokens(page: str) -> Iterator[Token]:
@@ -68,7 +69,7 @@ def test_targets_of_make_exist(page):
 
 def options_of_tools() -> set[str]:
     """Return the options that any call of ``add_argument`` in the tools and in their package defines."""
-    found = set(OPTIONS_OF_PIP)
+    found = {'--help', *OPTIONS_OF_PIP, *OPTIONS_OF_SLURM}
     for path in [*(ROOT / 'tools').rglob('*.py'), *(ROOT / 'mmdefocus' / 'cli').rglob('*.py')]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and getattr(node.func, 'attr', '') == 'add_argument':
@@ -77,7 +78,8 @@ def options_of_tools() -> set[str]:
     return found | set(re.findall(r'--[a-z_]+', (ROOT / 'tools' / 'setup.sh').read_text()))
 
 
-@pytest.mark.parametrize('page', [page for page in pages() if page != 'CHANGELOG.md'])  # it names former options, too
+# CHANGELOG.md names former options, too, and docs/errors.md wrong ones, which its own test has typed.
+@pytest.mark.parametrize('page', [page for page in pages() if page not in ('CHANGELOG.md', 'docs/errors.md')])
 def test_options_exist(page):
     options = {
         word.partition('=')[0] for span in code_spans(page) for word in re.findall(r'(?<!\S)--[a-z][\w-]*', span)

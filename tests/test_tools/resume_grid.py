@@ -52,8 +52,8 @@ train_dataloader = dict(
 """
 COMMON = """
 custom_imports = dict(imports=['mmdefocus.models', 'mmdefocus.datasets', 'mmdefocus.engine', 'batch_recorder'])
-custom_hooks = [dict(type='BatchRecorder'), dict(type='CheckpointHook', interval=1, by_epoch=False)]
-default_hooks = dict(checkpoint=dict(type='CheckpointHook', interval=1, by_epoch={by_epoch}, max_keep_ckpts=-1))
+custom_hooks = [dict(type='BatchRecorder'), dict(type='DefocusCheckpointHook', interval=1, by_epoch=False)]
+default_hooks = dict(checkpoint=dict(type='DefocusCheckpointHook', interval=1, by_epoch={by_epoch}, max_keep_ckpts=-1))
 optim_wrapper = dict(
     _delete_=True,
     type='OptimWrapper',

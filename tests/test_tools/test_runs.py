@@ -195,8 +195,9 @@ def test_data_tools(tmp_path, monkeypatch, capsys):
 def test_mistakes_are_one_readable_sentence(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match='2'):
-        main(monkeypatch, 'train.py', str(HERE / 'toy_detektor.py'))
-    expected = f"error: config file '{HERE / 'toy_detektor.py'}' does not exist; did you mean {DETECTOR}?\n"
+        main(monkeypatch, 'train.py', str(HERE / 'toy_image_foldr.py'))
+    missing, similar = HERE / 'toy_image_foldr.py', HERE / 'toy_image_folder.py'
+    expected = f"error: config file '{missing}' does not exist; did you mean {similar}?\n"
     assert capsys.readouterr().err == expected
     with pytest.raises(SystemExit, match='2'):
         main(monkeypatch, 'test.py', str(DETECTOR), 'none.pth')
