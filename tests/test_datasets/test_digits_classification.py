@@ -97,19 +97,19 @@ class Hits(Hook):
 
 
 def test_config_learns_and_draws_what_it_predicts(tmp_path):
-    """Twenty steps on 32 digits, then a test of three others with pictures and one with augmentation."""
+    """Thirty steps on 32 digits, then a test of three others with pictures and one with augmentation."""
     few = {
         'train_dataloader.dataset.indices': 32,
         'test_dataloader.dataset.indices': 3,
-        'train_cfg.max_epochs': 20,
-        'train_cfg.val_interval': 21,
+        'train_cfg.max_epochs': 30,
+        'train_cfg.val_interval': 31,
         'param_scheduler': [],
     }
     runner = build_runner(load_config(NANO, few, str(tmp_path / 'work')))
     losses = Losses()
     runner.register_hook(losses)
     runner.train()
-    assert len(losses.values) == 20
+    assert len(losses.values) == 30
     assert np.mean(losses.values[:3]) - np.mean(losses.values[-3:]) > 0.3
 
     checkpoint = (tmp_path / 'work' / 'last_checkpoint').read_text()
