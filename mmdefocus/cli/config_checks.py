@@ -10,6 +10,8 @@ from mmdefocus.apis.errors import UsageError
 
 from .failed_settings import unregistered
 
+_LOOPS = ('None', 'EpochBasedTrainLoop', 'IterBasedTrainLoop')
+
 
 def check_settings(cfg: Config) -> None:
     """Check model, data loaders, loops and optimiser of a run.
@@ -28,6 +30,7 @@ def check_settings(cfg: Config) -> None:
         if cfg.get(f'{split}_dataloader') is not None:
             _check_dataloader(f'{split}_dataloader', cfg[f'{split}_dataloader'])
     if cfg.get('train_cfg') is not None:
+        _check_loop(cfg.train_cfg)
         _check_lengths(cfg.train_cfg)
     if cfg.get('optim_wrapper') is not None:
         _check_optimizer(cfg)
@@ -70,13 +73,23 @@ def _check_dataloader(name: str, loader: Mapping[str, Any]) -> None:
         )
 
 
+def _check_loop(train_cfg: Mapping[str, Any]) -> None:
+    given = [f'{name}={train_cfg[name]!r}' for name in ('type', 'by_epoch') if name in train_cfg]
+    if len(given) != 1:
+        raise UsageError(
+            f'train_cfg needs either type or by_epoch, which choose the loop, got {" and ".join(given) or "neither"}; '
+            'set by_epoch=True to count epochs or by_epoch=False to count iterations, and replace an inherited '
+            'train_cfg with dict(_delete_=True, ...)'
+        )
+
+
 def _check_lengths(train_cfg: Mapping[str, Any]) -> None:
     lengths = [name for name in ('max_epochs', 'max_iters') if train_cfg.get(name) is not None]
     for name in (*lengths, 'val_interval'):
         value = train_cfg.get(name, 1)
         # MMEngine takes 12.0, too.
         _check_whole(f'train_cfg.{name}', int(value) if isinstance(value, float) and value % 1 == 0 else value, least=1)
-    if len(lengths) != 1 and train_cfg.get('type') in (None, 'EpochBasedTrainLoop', 'IterBasedTrainLoop'):
+    if len(lengths) != 1 and str(train_cfg.get('type')).removeprefix('Defocus') in _LOOPS:
         given = ' and '.join(f'{name}={train_cfg[name]}' for name in lengths) or 'neither'
         raise UsageError(
             f'train_cfg needs either max_epochs or max_iters, the length of the training, got {given}; remove one, or '

@@ -289,6 +289,16 @@ CASES = [
         'got max_epochs=1 and max_iters=100 | needs either max_epochs or max_iters | remove one',
     ),
     detector(
+        'The loop is chosen twice',
+        'train_cfg = dict(by_epoch=True)',
+        "got type='EpochBasedTrainLoop' and by_epoch=True | needs either type or by_epoch | dict(_delete_=True, ...)",
+    ),
+    detector(
+        'The loop is not chosen',
+        'train_cfg = dict(_delete_=True, max_epochs=1)',
+        'got neither | needs either type or by_epoch | set by_epoch=True to count epochs',
+    ),
+    detector(
         'The type of the loop is unknown',
         "train_cfg = dict(type='EpochTrainLoop')",
         "got 'EpochTrainLoop' | train_cfg: type must be a registered loop | Correct the name",
