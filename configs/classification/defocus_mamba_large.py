@@ -38,7 +38,7 @@ test_pipeline = [
     dict(type='CenterCrop', crop_size=384),
     dict(type='PackInputs'),
 ]
-train_dataloader = dict(batch_size=32, persistent_workers=False)
+train_dataloader = dict(batch_size=32)
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 

@@ -68,11 +68,12 @@ def test_targets_of_make_exist(page):
 
 
 def options_of_tools() -> set[str]:
-    """Return the options that any call of ``add_argument`` in the tools and in their package defines."""
+    """Return the options that the tools, their package and the tests define."""
     found = {'--help', *OPTIONS_OF_PIP, *OPTIONS_OF_SLURM}
-    for path in [*(ROOT / 'tools').rglob('*.py'), *(ROOT / 'mmdefocus' / 'cli').rglob('*.py')]:
+    programs = [('tools', '*.py'), ('mmdefocus/cli', '*.py'), ('tests', 'conftest.py')]
+    for path in [path for folder, pattern in programs for path in (ROOT / folder).rglob(pattern)]:
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and getattr(node.func, 'attr', '') == 'add_argument':
+            if isinstance(node, ast.Call) and getattr(node.func, 'attr', '') in ('add_argument', 'addoption'):
                 texts = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
                 found.update(text for text in texts if text.startswith('--'))
     return found | set(re.findall(r'--[a-z_]+', (ROOT / 'tools' / 'setup.sh').read_text()))

@@ -121,7 +121,6 @@ def test_hooks_and_random_numbers(name):
     }
     assert hooks == expected
     assert cfg.randomness == {'seed': None, 'diff_rank_seed': True}
-    assert cfg.train_dataloader.persistent_workers is False, 'DefocusEpochSeedHook seeds new workers'
 
 
 def test_augmentation_is_that_of_dino():

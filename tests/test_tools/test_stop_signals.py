@@ -9,7 +9,7 @@ import killing
 import pytest
 from commands import TOOLS
 from processes import finish, ranks, start, wait_for
-from saving_data import CONFIG, make_images
+from saving_data import CONFIG, assert_same_training, make_images
 
 from mmdefocus.models.checkpoint import read_checkpoint
 
@@ -21,6 +21,12 @@ def root(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp('signals')
     make_images(root, per_class=4)  # four iterations per epoch
     return root
+
+
+@pytest.fixture(scope='module')
+def uninterrupted(root) -> Path:
+    finish(start(root, 'whole.log', CONFIG, '--work-dir', 'whole'), root / 'whole.log')
+    return root / 'whole' / 'epoch_4.pth'
 
 
 def stopped(root: Path, point: str, number: int, *options: str, code: int, signals=(SIGTERM,)) -> tuple[Path, str]:
@@ -44,7 +50,7 @@ def names(work_dir: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(('name', 'code'), [(SIGTERM, 143), (SIGINT, 130)])
-def test_in_the_middle_of_an_epoch(root, name, code):
+def test_in_the_middle_of_an_epoch(root, uninterrupted, name, code):
     work_dir, printed = stopped(root, 'before_train_iter', 6, signals=(name,), code=code)
     command = f'python {TOOLS / "train.py"} {CONFIG} --work-dir {work_dir.name} --resume'
     assert (
@@ -60,6 +66,7 @@ def test_in_the_middle_of_an_epoch(root, name, code):
     printed = finish(start(root, log, CONFIG, '--work-dir', work_dir.name, '--resume'), root / log)
     assert f'Load checkpoint from {work_dir.name}/iter_6.pth' in printed
     assert names(work_dir) == ['epoch_4.pth']
+    assert_same_training(work_dir / 'epoch_4.pth', uninterrupted)
 
 
 @pytest.mark.parametrize(('point', 'number'), [('before_train_iter', 8), ('before_val_iter', 5)])

@@ -6,7 +6,7 @@ custom_imports = dict(
     allow_failed_imports=False,
 )
 
-train_dataloader = dict(persistent_workers=False, dataset=dict(type='DefocusCocoDataset'))
+train_dataloader = dict(dataset=dict(type='DefocusCocoDataset'))
 val_dataloader = dict(dataset=dict(type='DefocusCocoDataset'))
 test_dataloader = val_dataloader
 val_evaluator = dict(type='DefocusCocoMetric')

@@ -23,7 +23,6 @@ model = dict(
 
 train_dataloader = dict(
     batch_size=32,
-    persistent_workers=False,
     sampler=dict(_delete_=True, type='RepeatAugSampler', num_repeats=3),
 )
 
