@@ -160,3 +160,12 @@ def test_summary_of_the_operators_is_that_of_their_report(operators):
         ]
         times = [float(row[name].split()[0]) for name in ('forward, ms', 'forward + backward, ms')]
         assert times == pytest.approx([float(reported['ms']) for reported in same], rel=0, abs=0.0055)
+
+
+def test_the_optimiser_steps():
+    report = tables((BENCHMARKS / '2026-11-22-cpu-optimizer.md').read_text())
+    rows = {row['`fused=True`']: row for row in tables((ROOT / 'docs/options.md').read_text()) if '`fused=True`' in row}
+    for title, network in (('base classifier', 'defocus_mamba_base'), ('base DINO', 'defocus_mamba_base_12ep')):
+        measured = next(row for row in report if (row['network'], row['AdamW']) == (network, 'fused'))
+        numbers = [measured['groups'], measured['ms'], measured['merged groups'], measured['merged ms']]
+        assert list(rows[title].values())[1:] == [f'{float(number):.3g}' for number in numbers]

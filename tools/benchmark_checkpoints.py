@@ -4,10 +4,11 @@
     python tools/benchmark_checkpoints.py --directory /mnt/shared --repeats 5
 
 The checkpoint is that of a training of the config with AdamW and an average of the weights, with random values: by
-default the base classifier. Both hooks save it in turn to the same directory. Before anything is timed, both files must
-load, hold what was saved and be equal; otherwise the exit code is 1. `save` is the time for which the training waits.
-MMEngine's hook leaves the file in the memory of the operating system; `save and sync` is the time until it is on the
-disk. Run nothing else on the machine meanwhile.
+default the base classifier. Both hooks save it in turn to the same directory, as with `max_keep_ckpts=1`: each file has
+a new name, and MMEngine's hook removes the last one before it writes, the other one afterwards. Before anything is
+timed, both files must load, hold what was saved and be equal; otherwise the exit code is 1. `save` is the time for
+which the training waits. MMEngine's hook leaves the file in the memory of the operating system; `save and sync` is the
+time until it is on the disk. Run nothing else on the machine meanwhile.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from typing import Any
 
 import torch
 from benchmarking.report import table
+from mmengine.fileio import get_file_backend
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import save_checkpoint
 from torch import Tensor
@@ -51,11 +53,17 @@ def training_state(config: str) -> dict[str, Any]:
     return dict(state_dict=weights, ema_state_dict=average, optimizer=optimizer.state_dict())
 
 
-def seconds(state: dict[str, Any], path: Path, backend: str) -> tuple[float, float]:
-    """Return the time until the hook would continue, and until the file is on the disk."""
+def seconds(state: dict[str, Any], path: Path, hook: str, last: Path | None = None) -> tuple[float, float]:
+    """Return the time until the hook has saved a file and removed the last one, and until the file is on the disk."""
+    backend_args = dict(backend=BACKENDS[hook])
+    backend = get_file_backend(backend_args=backend_args)
     os.sync()
     start = time.perf_counter()
-    save_checkpoint(state, str(path), backend_args=dict(backend=backend))
+    if last is not None and hook == 'CheckpointHook':
+        backend.remove(last)
+    save_checkpoint(state, str(path), backend_args=backend_args)
+    if last is not None and hook == 'DefocusCheckpointHook':
+        backend.remove(last)
     saved = time.perf_counter() - start
     with path.open('rb') as file:
         os.fsync(file.fileno())
@@ -81,13 +89,15 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(item)
 
 
-def measure(state: dict[str, Any], directory: Path, repeats: int) -> list[tuple[str, ...]]:
+def measure(state: dict[str, Any], last: dict[str, Path], repeats: int) -> list[tuple[str, ...]]:
     """Return the rows of the table: medians."""
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in BACKENDS}
-    for _ in range(repeats):
-        for name, backend in BACKENDS.items():
-            times[name].append(seconds(state, directory / f'{name}.pth', backend))
-    size = (directory / 'CheckpointHook.pth').stat().st_size
+    size = last['CheckpointHook'].stat().st_size
+    for number in range(repeats):
+        for name in BACKENDS:
+            path = last[name].with_name(f'{name}_{number}.pth')
+            times[name].append(seconds(state, path, name, last[name]))
+            last[name] = path
     return [
         (name, *(f'{statistics.median(column):.3g}' for column in zip(*pairs, strict=True)), f'{size / 1e9:.2f}')
         for name, pairs in times.items()
@@ -110,14 +120,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         parser.error(str(error))
     with tempfile.TemporaryDirectory(dir=arguments.directory) as directory:
-        paths = [Path(directory) / f'{name}.pth' for name in BACKENDS]
-        for path, backend in zip(paths, BACKENDS.values(), strict=True):
-            seconds(state, path, backend)
-        reason = defect(state, paths)
+        paths = {name: Path(directory) / f'{name}.pth' for name in BACKENDS}
+        for name, path in paths.items():
+            seconds(state, path, name)
+        reason = defect(state, list(paths.values()))
         if reason is not None:
             print(f'NOT TIMED: {reason}', file=sys.stderr)
             return 1
-        print(table(HEADER, measure(state, Path(directory), arguments.repeats)))
+        print(table(HEADER, measure(state, paths, arguments.repeats)))
     return 0
 
 
