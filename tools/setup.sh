@@ -22,7 +22,7 @@ DISK_GB=8 # 5.3 for .venv, the rest for unpacking downloads, data and checkpoint
 
 BUILD_TOOLS=(setuptools wheel packaging ninja)
 OPENMMLAB=(onedl-mmengine onedl-mmdetection onedl-mmpretrain opencv-python-headless scikit-learn timm)
-DEVELOPMENT=(pytest pytest-xdist hypothesis markdown-it-py PyYAML ruff mypy import-linter clang-format)
+DEVELOPMENT=(pytest pytest-xdist hypothesis markdown-it-py pyyaml ruff mypy import-linter clang-format)
 
 fail() {
     printf '\nset-up failed: %s\n' "$1" >&2

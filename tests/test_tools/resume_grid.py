@@ -1,10 +1,10 @@
 """Trainings of the resume grid, and their comparison; used in one process and in two."""
 
-import itertools
 import json
 import runpy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count, product
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -16,7 +16,7 @@ from mmengine.logging import HistoryBuffer
 from mmdefocus.models.checkpoint import read_checkpoint
 
 HERE = Path(__file__).parent
-numbers = itertools.count()
+numbers = count()
 # Times, and names that MMEngine and the tests give.
 OWN = {'time', 'train/time', 'train/data_time', 'eta', 'cfg', 'experiment_name', 'last_ckpt', 'seed'}
 BASES = {
@@ -106,6 +106,11 @@ class Cell:
         path = root / f'{self.name}.py'
         path.write_text(f'_base_ = {str(base)!r}\nroot = {str(root)!r}\n{text}')
         return path
+
+
+GRID = [
+    Cell(task, *settings) for task in ('classification', 'detection') for settings in product((True, False), repeat=4)
+]
 
 
 def train(root: Path, config: Path, work_dir: str, *words: str | Path, **options: object) -> Path:

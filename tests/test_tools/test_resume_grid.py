@@ -1,8 +1,8 @@
 """Resumed trainings equal uninterrupted ones at tolerance 0.
 
 The grid is {classification, detection} × {1, 2 processes} × {by epochs, by iterations, in the middle of an epoch} ×
-{average of the weights} × {drop-path schedule} × {gradient accumulation}: all of it for a classifier in one process,
-pairs of settings for a detector and for two processes.
+{average of the weights} × {drop path} × {gradient accumulation}. With ``drop_path``, the rate of a training by epochs
+changes with its schedule; by iterations it is constant, because the schedule counts epochs.
 """
 
 import itertools
@@ -16,14 +16,12 @@ import pytest
 import torch
 from commands import error_of, run
 from PIL import Image
-from resume_grid import Cell, assert_equal_training, batches_of, train
-from resume_pair import ALIKE, ALIKE_OPTIONS, CELLS
+from resume_grid import GRID, Cell, assert_equal_training, batches_of, train
+from resume_pair import ALIKE, ALIKE_OPTIONS, of_two_processes
 
 from mmdefocus.models.checkpoint import read_checkpoint
 
 HERE = Path(__file__).parent
-
-ON_OFF = (False, True)
 
 
 @pytest.fixture(scope='module')
@@ -39,44 +37,15 @@ def root(tmp_path_factory, digits_coco) -> Path:
     return root
 
 
-@pytest.mark.parametrize(('ema', 'drop_path', 'accumulation'), [*itertools.product(ON_OFF, repeat=3)])
-def test_a_classifier_by_epochs(root, ema, drop_path, accumulation):
-    cell = Cell('classification', True, ema, drop_path, accumulation)
+@pytest.mark.parametrize('cell', GRID, ids=lambda cell: cell.name)
+def test_one_process(root, cell):
+    """The training that is not interrupted has workers, or else the resumed one has them."""
     config = cell.write_config(root)
-    whole = train(root, config, f'{cell.name}_whole', train_dataloader__num_workers=2)
-    for name, iteration in (('epoch_1', 4), ('iter_5', 5)):
-        resumed = train(root, config, f'{cell.name}_{name}', '--resume', whole / f'{name}.pth')
-        assert_equal_training(resumed, whole, iteration)
-
-
-@pytest.mark.parametrize(('ema', 'drop_path', 'accumulation'), [*itertools.product(ON_OFF, repeat=3)])
-def test_a_classifier_by_iterations(root, ema, drop_path, accumulation):
-    """With ``drop_path``, the rate is constant: its schedule counts epochs."""
-    cell = Cell('classification', False, ema, drop_path, accumulation)
-    config = cell.write_config(root)
-    whole = train(root, config, f'{cell.name}_whole')
-    resumed = train(root, config, f'{cell.name}_5', '--resume', whole / 'iter_5.pth', train_dataloader__num_workers=2)
-    assert_equal_training(resumed, whole, 5)
-
-
-DETECTORS = [
-    Cell('detection', by_epoch, ema, drop_path, accumulation)
-    for by_epoch, ema, drop_path, accumulation in (
-        (True, False, False, False),
-        (True, True, False, True),
-        (True, True, True, False),
-        (False, False, True, True),
-        (False, True, False, False),
-    )
-]
-
-
-@pytest.mark.parametrize('cell', DETECTORS, ids=lambda cell: cell.name)
-def test_a_detector(root, cell):
-    config = cell.write_config(root)
-    whole = train(root, config, f'{cell.name}_whole', train_dataloader__num_workers=2)
+    whole = train(root, config, f'{cell.name}_whole', train_dataloader__num_workers=2 if cell.by_epoch else 0)
     for name, iteration in (('epoch_1', 4), ('iter_5', 5)) if cell.by_epoch else (('iter_5', 5),):
-        resumed = train(root, config, f'{cell.name}_{name}', '--resume', whole / f'{name}.pth')
+        workers = 0 if cell.by_epoch else 2
+        words = '--resume', whole / f'{name}.pth'
+        resumed = train(root, config, f'{cell.name}_{name}', *words, train_dataloader__num_workers=workers)
         assert_equal_training(resumed, whole, iteration)
 
 
@@ -92,12 +61,11 @@ def pair(root) -> Path:
     return root
 
 
-@pytest.mark.parametrize(
-    ('cell', 'last', 'name', 'iteration'),
-    [(cell, last, *item) for cell, last, checkpoints in CELLS for item in checkpoints.items()],
-)
-def test_two_processes(pair, cell, last, name, iteration):
-    assert_equal_training(pair / f'pair_{cell.name}_{name}', pair / f'pair_{cell.name}', iteration, last, ranks=2)
+@pytest.mark.parametrize('cell', GRID, ids=lambda cell: cell.name)
+def test_two_processes(pair, cell):
+    last, checkpoints = of_two_processes(cell)
+    for name, iteration in checkpoints.items():
+        assert_equal_training(pair / f'pair_{cell.name}_{name}', pair / f'pair_{cell.name}', iteration, last, ranks=2)
 
 
 @pytest.mark.parametrize(('name', 'iteration'), [('epoch_1', 3), ('iter_4', 4)])
@@ -125,7 +93,7 @@ def test_other_steps_in_the_middle_of_an_epoch_are_refused(pair, capsys):
 
 
 def test_gradients_of_two_processes_are_not_saved(pair, capsys):
-    cell, _, _ = CELLS[1]
+    cell = Cell('classification', accumulation=True)
     path = pair / f'pair_{cell.name}' / 'iter_4.pth'
     message = error_of(capsys, train, pair, cell.write_config(pair), 'refused', '--resume', path)
     assert f'{path} cannot be resumed exactly: it has no gradients of the 1 batches since the last step' in message
