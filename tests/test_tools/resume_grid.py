@@ -91,7 +91,7 @@ class Cell:
         words = [name for name in ('ema', 'drop_path', 'accumulation') if getattr(self, name)]
         return '_'.join([self.task, 'epochs' if self.by_epoch else 'iterations', *words])
 
-    def write_config(self, root: Path) -> Path:
+    def write_config(self, root: Path, name: str = '') -> Path:
         """Write the config; with a drop-path schedule it is of a De-focus network, else of a ResNet."""
         text = CLASSIFICATION if self.task == 'classification' else DETECTION
         text += COMMON.format(by_epoch=self.by_epoch, counts=3 if self.accumulation else 1) + SCHEDULES[self.by_epoch]
@@ -103,7 +103,7 @@ class Cell:
         }
         text += f'default_hooks.update({hooks})\n'
         base = HERE / BASES[self.task, self.drop_path]
-        path = root / f'{self.name}.py'
+        path = root / f'{name or self.name}.py'
         path.write_text(f'_base_ = {str(base)!r}\nroot = {str(root)!r}\n{text}')
         return path
 
@@ -118,7 +118,9 @@ def train(root: Path, config: Path, work_dir: str, *words: str | Path, **options
     settings = [f'experiment_name={work_dir}_{next(numbers)}']  # MMEngine keeps state under this name
     settings += [f'{key.replace("__", ".")}={value}' for key, value in options.items()]
     arguments = [str(config), '--work-dir', str(root / work_dir), *map(str, words), '--cfg-options', *settings]
-    with patch('sys.argv', ['train.py', *arguments]):
+    # Every checkpoint holds the config; formatting its text takes longer than the rest of a training of this size.
+    unformatted = patch('yapf.yapflib.yapf_api.FormatCode', lambda code, **_: (code, True))
+    with patch('sys.argv', ['train.py', *arguments]), unformatted:
         runpy.run_path(str(TOOLS / 'train.py'), run_name='__main__')
     return root / work_dir
 
@@ -157,4 +159,5 @@ def assert_equal_training(resumed: Path, whole: Path, iteration: int, last: int 
         uninterrupted = batches_of(whole, rank)
         assert batches_of(resumed, rank) == {number: uninterrupted[number] for number in range(iteration, last)}
     actual, expected = (read_checkpoint(path / f'iter_{last}.pth') for path in (resumed, whole))
-    assert list(differences(actual, expected)) == []
+    found = list(differences(actual, expected))
+    assert not found, found

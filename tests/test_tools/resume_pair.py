@@ -35,14 +35,13 @@ def main(root: Path) -> None:
     # One group serves all trainings.
     leave, mmdefocus.cli.run_tool.leave_process_group = mmdefocus.cli.run_tool.leave_process_group, lambda: None
     for cell in GRID:
-        config = cell.write_config(root)
+        config = root / f'{cell.name}.py'
         options = {'train_dataloader__batch_size': 2} if cell.task == 'classification' else {}
         words = '--launcher', 'pytorch'
         whole = train(root, config, f'pair_{cell.name}', *words, **options)
         for name in of_two_processes(cell)[1]:
             train(root, config, f'pair_{cell.name}_{name}', *words, '--resume', whole / f'{name}.pth', **options)
-    config = ALIKE.write_config(root)
-    train(root, config, 'pair_alike', *words, train_dataloader__batch_size=2, **ALIKE_OPTIONS)
+    train(root, root / 'alike.py', 'pair_alike', *words, train_dataloader__batch_size=2, **ALIKE_OPTIONS)
     leave()
 
 

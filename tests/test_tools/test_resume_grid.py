@@ -52,6 +52,9 @@ def test_one_process(root, cell):
 @pytest.fixture(scope='module')
 def pair(root) -> Path:
     """The root after the trainings in two processes."""
+    for cell in GRID:
+        cell.write_config(root)
+    ALIKE.write_config(root, 'alike')
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
@@ -73,7 +76,7 @@ def test_one_process_takes_the_steps_of_two(pair, name, iteration):
     """Equal up to the order of sums, with the same augmentation of every image."""
     whole = pair / 'pair_alike'
     options = {**ALIKE_OPTIONS, 'train_dataloader__batch_size': 4}
-    config = ALIKE.write_config(pair)
+    config = pair / 'alike.py'
     resumed = train(pair, config, f'alone_{name}', '--resume', whole / f'{name}.pth', **options)
     both = [batches_of(whole, rank) for rank in range(2)]
     for number, (_, images, pixels) in batches_of(resumed).items():
@@ -87,7 +90,7 @@ def test_one_process_takes_the_steps_of_two(pair, name, iteration):
 
 def test_other_steps_in_the_middle_of_an_epoch_are_refused(pair, capsys):
     options = {**ALIKE_OPTIONS, 'train_dataloader__batch_size': 2}
-    config, checkpoint = ALIKE.write_config(pair), pair / 'pair_alike' / 'iter_4.pth'
+    config, checkpoint = pair / 'alike.py', pair / 'pair_alike' / 'iter_4.pth'
     message = error_of(capsys, train, pair, config, 'refused', '--resume', checkpoint, **options)
     assert 'this run has 1 processes with batches of 2, the checkpoint is from the middle of an epoch of 2' in message
 
