@@ -113,7 +113,7 @@ def change(content, changes):
     for kind, path, value in changes:
         parent = content
         for key in path[:-1]:
-            if not isinstance(parent, (dict, list)) or (isinstance(parent, list) and len(parent) <= key):
+            if not isinstance(parent, (dict, list)) or (isinstance(parent, list) and key not in range(len(parent))):
                 break
             if isinstance(parent, dict) and key not in parent:
                 break
@@ -145,6 +145,7 @@ def test_annotations_that_were_found(load, path, test_mode):
 
 @given(st.lists(st.tuples(KINDS, st.sampled_from(PLACES), VALUES), min_size=1, max_size=3), st.booleans())
 @example([('replace', ('annotations', 0, 'bbox'), [0.125] * 2000)], False)
+@example([('replace', ('annotations', 0), []), ('replace', ('annotations', 0, 'bbox', 0), None)], False)
 @FUZZ
 def test_changed_values(load, changes, test_mode):
     load(json.dumps(change(CONTENT, changes)).encode(), test_mode)

@@ -65,6 +65,12 @@ def find_official_weights(content: Any, weights: str = 'model') -> OfficialWeigh
                     f'there is no {family.average_entry!r} in this file, which only files of a classification training '
                     "have; convert the plain weights ('model') instead"
                 )
+            wrong = [name for name in average if not isinstance(name, str)]
+            if wrong:
+                raise ValueError(
+                    f'the keys of {family.average_entry!r} in this file must be names of tensors, got {wrong[0]!r}; '
+                    "convert the plain weights ('model') instead"
+                )
             return OfficialWeights(family, family.official_kind(average), average, False)
     return None
 
