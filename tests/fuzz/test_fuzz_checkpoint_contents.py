@@ -70,6 +70,7 @@ CHANGES = st.tuples(st.sampled_from(('entry', 'tensor', 'rename', 'delete')), st
 
 @given(st.sampled_from(sorted(OFFICIAL)), st.booleans(), st.lists(CHANGES, min_size=1, max_size=4))
 @example('cls_norope_official_cls', True, [('entry', 0, 'model_ema', {0: None})])
+@example('det_raster_official_det', True, [('entry', 0, 'meta', None)])
 @FUZZ
 def test_changed_content(kind, official, changes):
     content = copy.copy((OFFICIAL if official else OURS)[kind])

@@ -56,7 +56,7 @@ def convert_official(
         raise ValueError(f"head={head!r} is for classifiers; a detector's checkpoint has no classification heads")
     checkpoint = as_mmengine_checkpoint(content, weights, strict)
     state_dict = checkpoint['state_dict']
-    meta = dict(checkpoint.get('meta', {}))
+    meta = dict(_meta_of(checkpoint))
     if not is_detector:
         _check_names(state_dict, meta, official.family.classifiers)
     if to == 'det' or head == 'drop':
@@ -94,12 +94,22 @@ def convert_to_official(content: Any) -> dict[str, Any]:
     _, kind = name_map_to_official(state_dict)
     official = OrderedDict(mmdefocus_to_official(state_dict, kind))
     if kind == 'detection':
-        return {'meta': content.get('meta', {}), 'state_dict': official}
+        return {'meta': _meta_of(content), 'state_dict': official}
     metadata = getattr(state_dict, '_metadata', {}).get('backbone', {})
-    meta = content.get('meta', {})
+    meta = _meta_of(content)
     _check_names(state_dict, meta, family.classifiers)
     named = {} if _names(meta) is None else {DATASET_META: meta[DATASET_META]}
     return {'model': official, **family.write_metadata(metadata), **named}
+
+
+def _meta_of(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    meta = content.get('meta', {})
+    if not isinstance(meta, Mapping):
+        raise ValueError(
+            f"the entry 'meta' of the checkpoint must be a dictionary, got {type(meta).__name__}; remove the entry, or "
+            'name another file'
+        )
+    return meta
 
 
 def _names(meta: Any) -> Any:
