@@ -13,6 +13,8 @@ from torch import nn
 
 from mmdefocus.engine import DefocusCheckpointHook
 
+RUN = 'training'
+
 
 class Toy(BaseModel):
     def __init__(self):
@@ -80,7 +82,7 @@ def train(tmp_path, monkeypatch):
         loader['collate_fn'] = dict(type='pseudo_collate')
         Runner(
             model=Toy(),
-            work_dir=str(tmp_path / 'work'),
+            work_dir=str(tmp_path / RUN),
             train_dataloader=loader,
             val_dataloader=loader,
             train_cfg=dict(by_epoch=True, max_epochs=3),
@@ -91,7 +93,7 @@ def train(tmp_path, monkeypatch):
             default_scope='mmengine',
             experiment_name=f'{tmp_path.name}_{len(list(tmp_path.iterdir()))}',
         ).train()
-        return sorted(path.name for path in (tmp_path / 'work').glob('*.pth*'))
+        return sorted(path.name for path in (tmp_path / RUN).glob('*.pth*'))
 
     return train
 
@@ -116,7 +118,7 @@ def test_all_checkpoints_are_kept_by_default(train):
 def test_published_weights(train, tmp_path):
     names = train(max_keep_ckpts=1, published_keys=['meta', 'state_dict'])
     (published,) = {name for name in names if name.startswith('epoch_3-') and name.endswith('.pth')}
-    content = torch.load(tmp_path / 'work' / published, weights_only=False)
+    content = torch.load(tmp_path / RUN / published, weights_only=False)
     assert content.keys() == {'meta', 'state_dict'}
 
 
@@ -134,7 +136,7 @@ def test_a_storage_of_another_kind_gets_the_new_file_first(train, tmp_path):
     epoch.append('remove best_up_acc_epoch_{0}.pth')
     expected = [step.format(number - 1, number) for number in (1, 2, 3) for step in epoch]
     assert Store.steps == [step for step in expected if 'epoch_0' not in step]
-    assert (tmp_path / 'work' / 'last_checkpoint').read_text() == 'toy://store/work/epoch_3.pth'
+    assert (tmp_path / RUN / 'last_checkpoint').read_text() == f'toy://store/{RUN}/epoch_3.pth'
 
 
 def test_a_subclass_of_the_local_backend_is_kept(train):

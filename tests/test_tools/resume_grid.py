@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 numbers = count()
 # Times, and names that MMEngine and the tests give; mmengine_version holds the current commit of this checkout.
 OWN = {'time', 'train/time', 'train/data_time', 'eta'}
-OWN |= {'cfg', 'experiment_name', 'last_ckpt', 'seed', 'mmengine_version'}
+OWN |= {'cfg', 'experiment_name', 'last_ckpt', 'mmengine_version'}
 BASES = {
     ('classification', False): 'toy_classifier.py',
     ('classification', True): 'toy_image_folder.py',

@@ -112,13 +112,13 @@ def _meta_of(content: Mapping[str, Any]) -> Mapping[str, Any]:
     return meta
 
 
-def _names(meta: Any) -> Any:
+def _names(meta: Mapping[str, Any]) -> Any:
     """Return the names of the classes, None if there are none."""
-    dataset_meta = meta.get(DATASET_META) if isinstance(meta, Mapping) else None
+    dataset_meta = meta.get(DATASET_META)
     return dataset_meta.get('classes') if isinstance(dataset_meta, Mapping) else None
 
 
-def _check_names(state_dict: Mapping[str, Tensor], meta: Any, classifiers: Iterable[str]) -> None:
+def _check_names(state_dict: Mapping[str, Tensor], meta: Mapping[str, Any], classifiers: Iterable[str]) -> None:
     """Raise a ValueError if the number of names is not that of the classes of a classifier."""
     names = _names(meta)
     for name in classifiers if names is not None else ():
