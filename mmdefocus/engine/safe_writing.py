@@ -3,9 +3,11 @@
 import errno
 import hashlib
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from mmengine.fileio import LocalBackend, register_backend
 
@@ -33,11 +35,39 @@ def hash_path(path: str | Path) -> Path:
     return path.with_name(f'{path.name}.sha256')
 
 
-def write_safely(path: str | Path, content: bytes, with_hash: bool = False) -> None:
-    """Write a file so that its name refers to the former content or to the new one at any time, after a power cut too.
+@contextmanager
+def open_safely(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for writing whose name refers to the former content or to the new one at any time.
 
-    The content goes to a temporary file of the same directory, to the disk, and only then to its name. This needs a
-    file system whose rename is atomic and whose fsync is honest; network file systems such as NFS are.
+    The content goes to a temporary file of the same directory, to the disk, and, when the block ends without an error,
+    to its name. This needs a file system whose rename is atomic and whose fsync is honest; network file systems such as
+    NFS are.
+
+    Args:
+        path: File to write or to replace. A missing directory is created.
+
+    Raises:
+        OSError: The file could not be written. One that was there before is unchanged, and nothing else remains.
+    """
+    unfinished = path.with_name(path.name + UNFINISHED)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(unfinished, 'wb') as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if hash_path(path).exists():  # It would contradict the new content.
+            hash_path(path).unlink()
+            _sync_directory(path.parent)
+        os.replace(unfinished, path)
+        _sync_directory(path.parent)
+    finally:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+
+
+def write_safely(path: str | Path, content: bytes, with_hash: bool = False) -> None:
+    """Write a file as :func:`open_safely` does, so that a power cut leaves the former content or the new one.
 
     Args:
         path: File to write or to replace. A missing directory is created.
@@ -48,26 +78,14 @@ def write_safely(path: str | Path, content: bytes, with_hash: bool = False) -> N
         SavingError: The file could not be written. One that was there before is unchanged, and nothing else remains.
     """
     path = Path(path)
-    unfinished = path.with_name(path.name + UNFINISHED)
     # Hashing a large file takes as long as writing it; both leave the interpreter to the other.
     with ThreadPoolExecutor(max_workers=1) as pool:
         digest = pool.submit(hashlib.sha256, content) if with_hash else None
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(unfinished, 'wb') as file:
+            with open_safely(path) as file:
                 file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            if hash_path(path).exists():  # It would contradict the new content.
-                hash_path(path).unlink()
-                _sync_directory(path.parent)
-            os.replace(unfinished, path)
-            _sync_directory(path.parent)
         except OSError as error:
             raise SavingError(_explain(path, len(content), error)) from error
-        finally:
-            with suppress(OSError):
-                unfinished.unlink(missing_ok=True)
     if digest is not None:
         write_safely(hash_path(path), f'{digest.result().hexdigest()}  {path.name}\n'.encode())
 

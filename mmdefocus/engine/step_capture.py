@@ -15,6 +15,7 @@ from mmdefocus.ops.backends import ENVIRONMENT_VARIABLE
 
 from .errors import SetupError
 from .plain_batch import stored, tensors_of, to_plain
+from .safe_writing import open_safely
 from .training_step import TrainingStep
 
 FORMAT = 1
@@ -93,16 +94,8 @@ def write_capture(content: Mapping[str, Any], path: Path) -> None:
         OSError: The file cannot be written.
         RuntimeError: Likewise, from PyTorch's writer.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        with open(temporary, 'wb') as file:
-            torch.save(dict(content), file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with open_safely(path) as file:
+        torch.save(dict(content), file)
 
 
 def read_capture(path: Path) -> dict[str, Any]:
