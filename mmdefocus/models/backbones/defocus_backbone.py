@@ -73,6 +73,9 @@ class DefocusBackbone(VisionBackbone):
             (default, published classifiers): numbers, from the ratio of ``img_size`` to the checkpoint's image size.
             ``'per_image'`` (published detectors): ``'auto'``, from the ratio of each padded image to the checkpoint's
             image size.
+        token_map: If True, the image tokens that enter the last block pass through the module ``token_map`` as a map
+            (B, C, ceil(height / patch_size), ceil(width / patch_size)), without padding tokens. It changes nothing, but
+            tools that read the maps of a layer, such as MMPreTrain's ``vis_cam.py``, can hook it.
         with_cp: If True, recompute the blocks in the backward pass instead of keeping their activations.
         frozen_stages: -1 freezes nothing, 0 patch embedding, absolute positions and class token, k also the first k
             blocks, and ``num_layers`` also the final norm.
@@ -104,6 +107,7 @@ class DefocusBackbone(VisionBackbone):
         blocks_in_fp32: bool | None = None,
         patch_embed_init: str | None = None,
         scale_rule: str | None = None,
+        token_map: bool = False,
         with_cp: bool = False,
         frozen_stages: int = -1,
         init_cfg: dict | list[dict] | None = None,
@@ -152,6 +156,7 @@ class DefocusBackbone(VisionBackbone):
         self.layers = nn.ModuleList(
             DefocusBlock(self.make_mixer(sizes), self.embed_dims, rate, self.make_ffn(sizes)) for rate in rates
         )
+        self.token_map = nn.Identity() if token_map else None
         self.norm = LayerNorm(self.embed_dims, eps=final_norm_eps)
         self._reset_stem()
         self.freeze_stages()
@@ -217,6 +222,8 @@ class DefocusBackbone(VisionBackbone):
 
         with autocast_off(images.device) if self.blocks_in_fp32 else nullcontext():
             for block in self.layers:
+                if self.token_map is not None and block is self.layers[-1]:
+                    sequence = self._pass_token_map(sequence, grid, (height, width))
                 if self.with_cp and torch.is_grad_enabled():
                     sequence = checkpoint(block, sequence, positions, delta_scale, use_reentrant=False)
                 else:
@@ -227,9 +234,27 @@ class DefocusBackbone(VisionBackbone):
             return (sequence[:, -1],)
         if self.out_type == 'raw':
             return (sequence,)
-        grid_tokens = sequence_to_image(sequence[:, :-1], grid, self.window)  # (B, H, W, C)
-        rows, columns = -(-height // self.patch_size), -(-width // self.patch_size)
-        return (grid_tokens[:, :rows, :columns].permute(0, 3, 1, 2).contiguous(),)
+        return (self._image_tokens(sequence, grid, (height, width)).permute(0, 3, 1, 2).contiguous(),)
+
+    def _image_tokens(self, sequence: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
+        """Return the tokens that show the image of ``size`` pixels, without padding, (B, rows, columns, C)."""
+        rows, columns = (-(-side // self.patch_size) for side in size)
+        return sequence_to_image(sequence[:, :-1], grid, self.window)[:, :rows, :columns]
+
+    def _pass_token_map(self, sequence: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
+        assert self.token_map is not None
+        image = self.token_map(self._image_tokens(sequence, grid, size).permute(0, 3, 1, 2))  # (B, C, rows, columns)
+        tokens = sequence_to_image(sequence[:, :-1], grid, self.window).clone()  # (B, H, W, C)
+        tokens[:, : image.shape[2], : image.shape[3]] = image.permute(0, 2, 3, 1)
+        return torch.cat((image_to_sequence(tokens, self.window), sequence[:, -1:]), dim=1)
+
+    @property
+    def num_extra_tokens(self) -> '_NoNumber':
+        """What ``vis_cam.py --vit-like`` of MMPreTrain would cut off the front: an object that refuses its use.
+
+        The property itself does not raise: ``torch.jit.trace`` reads all attributes.
+        """
+        return _NoNumber(type(self).__name__)
 
     def scales_at(self, height: int, width: int) -> tuple[float, float]:
         """Return ``rope_scale`` and ``delta_scale`` as numbers for a padded image of ``height`` × ``width`` pixels."""
@@ -267,3 +292,20 @@ class DefocusBackbone(VisionBackbone):
         stages = [[self.cls_token, self.patch_embed, *positions], *([block] for block in self.layers)]
         stages[-1].append(self.norm)
         return stages
+
+
+class _NoNumber:
+    """Raises a RuntimeError when it is used as a number."""
+
+    def __init__(self, network: str) -> None:
+        self.network = network
+
+    def __index__(self) -> int:
+        raise RuntimeError(
+            f'{self.network} has its class token last, and its image tokens may be in window order, which '
+            'vis_cam.py --vit-like does not know: leave --vit-like out, and give it --cfg-options '
+            'model.backbone.token_map=True --target-layers backbone.token_map'
+        )
+
+    def __gt__(self, other: object) -> bool:
+        return self.__index__() > 0
