@@ -34,7 +34,8 @@ def pins() -> dict[str, set[str]]:
 
 PINS = pins()
 EXTRAS = PROJECT['project']['optional-dependencies']
-DECLARED = [*PROJECT['project']['dependencies'], *PROJECT['build-system']['requires'], *EXTRAS['det'], *EXTRAS['dev']]
+REQUIRED = [*PROJECT['project']['dependencies'], *PROJECT['build-system']['requires']]
+DECLARED = [*REQUIRED, *EXTRAS['det'], *EXTRAS['analysis'], *EXTRAS['dev']]
 
 
 def array(name: str) -> list[str]:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from mmdefocus.analysis.errors import AnalysisError
 from mmdefocus.apis.errors import UsageError
 from mmdefocus.datasets.errors import DataError
 from mmdefocus.engine.errors import SetupError
@@ -16,7 +17,7 @@ from .failed_settings import describe_failure
 from .launcher import leave_process_group
 
 # Their messages address the user, who needs no traceback.
-USER_ERRORS = (UsageError, CheckpointError, SetupError, DataError, SavingError)
+USER_ERRORS = (UsageError, AnalysisError, CheckpointError, SetupError, DataError, SavingError)
 
 
 def run_tool(

@@ -11,6 +11,7 @@ from .errors import SetupError
 from .finite_loss_hook import DefocusFiniteLossHook
 from .merged_groups_constructor import DefocusOptimWrapperConstructor
 from .optimizer_step_ema_hook import DefocusOptimizerStepEMAHook
+from .over_focus_hook import DefocusOverFocusHook
 from .safe_writing import SavingError
 from .scheduled_drop_path_hook import DefocusScheduledDropPathHook
 from .stop_signal_hook import DefocusStopSignalHook
@@ -28,6 +29,7 @@ __all__ = [
     'DefocusIterBasedTrainLoop',
     'DefocusOptimWrapperConstructor',
     'DefocusOptimizerStepEMAHook',
+    'DefocusOverFocusHook',
     'DefocusScheduledDropPathHook',
     'DefocusStopSignalHook',
     'DefocusWarmupCosineLR',
