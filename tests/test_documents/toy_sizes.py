@@ -191,6 +191,10 @@ def _one_seed(argv: list[str]) -> list[str]:
     return [*_few_digits(argv), *([] if '--seeds' in argv else ['--seeds', '0'])]
 
 
+def _two_networks(argv: list[str]) -> list[str]:
+    return [*_one_seed(argv), '--variants', 'De-focus Mamba', 'Mamba, without band-pass', '--images', '2']
+
+
 def _short_sequences(argv: list[str]) -> list[str]:
     operators = importlib.import_module('benchmarking.operators')
     shape = operators.Shape
@@ -225,6 +229,7 @@ PROGRAMS = {
     'make_digits_coco.py': _few_digits,
     'compare_mixers.py': _one_seed,
     'ablate_digits.py': _one_seed,
+    'compare_over_focus.py': _two_networks,
     'benchmark_ops.py': _short_sequences,
     'benchmark.py': _small_networks,
     'compile_cuda.py': _arguments_only,

@@ -14,6 +14,9 @@ from mmengine.config import Config
 from PIL import Image
 from studies.ablation import Variant, run_ablation
 from studies.ablation_table import BEGIN_MARK, END_MARK, format_ablation, write_table
+from studies.over_focus_networks import change_pairs, network_variants
+from studies.over_focus_scores import COLUMNS
+from studies.over_focus_table import format_effects
 
 from mmdefocus.apis.errors import UsageError
 from mmdefocus.cli.config_file import load_config
@@ -81,6 +84,56 @@ def test_mixers_are_compared_in_a_table_and_a_picture(run):
     with Image.open('points.png') as picture:
         assert picture.format == 'PNG'
         assert len(picture.convert('RGB').getcolors(1 << 16)) > 2, 'something is drawn'
+
+
+def test_over_focus_is_compared_in_tables_and_on_a_page(run):
+    networks = ['De-focus Mamba', 'Mamba, without band-pass']
+    run('compare_over_focus.py', *TINY, '--images', '3', '--variants', *networks)
+    lines = Path('table.md').read_text().splitlines()
+    scores, effects, faithfulness = (
+        [[cell.strip() for cell in line.split('|')[1:-1]] for line in table.splitlines()[2:]]
+        for table in '\n'.join(lines[1:-1]).split('\n\n')
+    )
+    assert [row[0] for row in scores] == ['*over-focused:*', *networks]
+    assert [row[0] for row in effects] == ['band-pass in Mamba']
+    assert [row[0] for row in faithfulness] == networks
+    numbers = json.loads(Path('work', 'scores.json').read_text())
+    for row, network in zip(scores[1:], networks, strict=True):
+        (seed,) = numbers[network]
+        metrics = json.loads(
+            Path('work', network.replace(', ', '-').replace(' ', '-'), 'seed_4/result.json').read_text()
+        )
+        assert float(row[1]) == pytest.approx(metrics['metrics']['accuracy/top1'], abs=0.005)
+        assert [float(cell) for cell in row[2:]] == pytest.approx(
+            [seed[name] for name in ('entropy', 'top_mass', 'gini', 'sink_strength', 'query_irrelevance')]
+            + [seed[name] for name in ('gradient_evenness', 'receptive_field')],
+            abs=0.0005,
+        )
+    first, second = (numbers[network][0]['entropy'] for network in networks)
+    change, verdict = effects[0][1].split(', ')
+    assert float(change) == pytest.approx(first - second, abs=0.0005)
+    assert verdict == ('less over-focus' if first > second else 'more over-focus')
+    page = Path('work/report/index.html').read_text()
+    assert all(network in page for network in networks)
+    assert len(list(Path('work/images').iterdir())) == 3
+
+
+def test_a_difference_counts_if_all_seeds_agree():
+    before = dict.fromkeys(COLUMNS, 0.5)
+    after = [before | dict(entropy=0.6, gini=0.6, top_mass=0.6), before | dict(entropy=0.7, gini=0.7, top_mass=0.4)]
+    table = format_effects({'with': after, 'without': [before, before]}, {'change': ('with', 'without')})
+    row = [cell.strip() for cell in table.splitlines()[2].split('|')[1:-1]]
+    assert row[:4] == [
+        'change',
+        '+0.150 ± 0.071, less over-focus',  # entropy, low in an over-focused network
+        '+0.000 ± 0.141, unclear',
+        '+0.150 ± 0.071, more over-focus',
+    ]
+    pairs = change_pairs(['De-focus Mamba', 'Mamba, without band-pass', 'De-focus ViT'])
+    assert pairs == {'band-pass in Mamba': ('De-focus Mamba', 'Mamba, without band-pass')}
+    assert {name for pair in change_pairs([v.name for v in network_variants()]).values() for name in pair} == {
+        variant.name for variant in network_variants()
+    }
 
 
 @pytest.mark.parametrize('task', ['classification', 'detection'])
