@@ -64,7 +64,7 @@ class TokenNetwork:
 
     @property
     def is_defocus(self) -> bool:
-        """Whether this is a causal plain backbone of mmdefocus, with the class token last."""
+        """Whether this is a plain backbone of mmdefocus, with the class token last."""
         return isinstance(self.backbone, DefocusBackbone)
 
     def select(self, layers: Sequence[int] | None) -> list[int]:
