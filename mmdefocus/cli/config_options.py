@@ -60,8 +60,21 @@ def apply_options(cfg: Config, options: Mapping[str, Any]) -> None:
                 f'its items, such as {key}.type={value}'
             )
     for key, value in values.items():
+        _check_items_of(key, value, values)
         first, *rest = key.split('.')
         cfg[first] = _replaced(cfg.get(first), rest, value)
+
+
+def _check_items_of(key: str, value: Any, values: Mapping[str, Any]) -> None:
+    """Raise ``UsageError`` if another option sets an item of a value that has none, or that replaces it later."""
+    order = list(values)
+    for inner in order:
+        is_empty = value is None and order.index(key) < order.index(inner)
+        if inner.startswith(f'{key}.') and not isinstance(value, Mapping) and not is_empty:
+            raise UsageError(
+                f'--cfg-options {inner}: another option sets {key} to {value!r}, expected a dictionary, since only it '
+                'has such items; leave one of the two out'
+            )
 
 
 def _parse(key: str, text: OptionText, present: Any) -> Any:

@@ -72,6 +72,7 @@ def test_the_config_is_read(load):
 @example(['model.backbone.class=1'])
 @example(['work_dir=' + '9' * 5000])
 @example(['work_dir=5'])
+@example(['model.model=', 'model.model.model='])
 @FUZZ
 def test_options(load, words):
     cfg = load(*words)

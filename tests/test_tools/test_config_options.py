@@ -318,3 +318,25 @@ def test_braces_that_python_refuses_to_hash_are_text():
 def test_work_directories_that_cannot_be_made(word, message):
     with pytest.raises(UsageError, match=message):
         typed(CLASSIFIER, word)
+
+
+@pytest.mark.parametrize(
+    ('words', 'value'),
+    [
+        (('model.new=', 'model.new.key=1'), "''"),
+        (('model.new.key=1', 'model.new=5'), '5'),
+        (('model.new.key=1', 'model.new=None'), 'None'),
+    ],
+)
+def test_items_of_a_value_that_another_option_sets(words, value):
+    with pytest.raises(UsageError) as info:
+        typed(CLASSIFIER, *words)
+    assert str(info.value) == (
+        f'--cfg-options model.new.key: another option sets model.new to {value}, expected a dictionary, since only it '
+        'has such items; leave one of the two out'
+    )
+
+
+def test_items_of_a_dictionary_that_another_option_sets():
+    assert typed(CLASSIFIER, 'model.new={"a": 1}', 'model.new.key=2').model.new == dict(a=1, key=2)
+    assert typed(CLASSIFIER, 'model.new=None', 'model.new.key=2').model.new == dict(key=2)
