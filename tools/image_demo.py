@@ -3,7 +3,6 @@
 import argparse
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,12 +11,9 @@ from mmpretrain.utils import progress
 
 from mmdefocus.apis.errors import UsageError
 from mmdefocus.apis.inference import ClassificationInferencer, DetectionInferencer, list_images
-from mmdefocus.apis.model_index import find_model
-from mmdefocus.apis.num_classes import resolve_num_classes
 from mmdefocus.cli.arguments import ToolParser
-from mmdefocus.cli.config_checks import check_model
-from mmdefocus.cli.config_file import load_config
 from mmdefocus.cli.folders import make_folder
+from mmdefocus.cli.model_source import read_model_source
 from mmdefocus.cli.run_tool import run_tool
 
 
@@ -90,17 +86,10 @@ def main() -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    is_file = args.model.endswith('.py') or Path(args.model).exists()
-    path, weights = (args.model, None) if is_file else find_model(args.model)
-    args.checkpoint = args.checkpoint or weights
-    if args.checkpoint is None:
-        raise UsageError(f'{args.model} has no published weights; name a checkpoint with --checkpoint')
     if args.batch_size < 1:
         raise UsageError(f'--batch-size must be at least 1, got {args.batch_size}; give the images at a time')
+    config, args.checkpoint = read_model_source(args.model, args.checkpoint)
     images = list_images(args.input)
-    config = load_config(path)
-    check_model(config)
-    resolve_num_classes(config)
     if args.out_dir:
         make_folder('--out-dir', args.out_dir)
     seconds = (detect if config.get('default_scope') == 'mmdet' else classify)(args, config, images)

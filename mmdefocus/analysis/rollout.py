@@ -10,6 +10,8 @@ from torch import Tensor
 
 from .errors import AnalysisError
 
+MAX_TOKENS = 1024  # for callers that roll out all layers: the maps of a layer then need 4 MiB
+
 
 def rollout(maps: Mapping[int, Tensor]) -> dict[int, Tensor]:
     """Roll attention out over layers (Abnar and Zuidema 2020, arXiv 2005.00928, eq. 1).

@@ -11,9 +11,7 @@ from .errors import AnalysisError
 from .eval_mode import eval_mode
 from .gradient_maps import gradient_maps
 from .networks import TokenNetwork, open_network
-from .rollout import rollout
-
-MAX_ROLLOUT_TOKENS = 1024
+from .rollout import MAX_TOKENS, rollout
 
 
 def saliency_maps(model: nn.Module | TokenNetwork, images: Tensor) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -51,8 +49,8 @@ def saliency_maps(model: nn.Module | TokenNetwork, images: Tensor) -> tuple[dict
     except AnalysisError as error:
         missing['attention'] = str(error)
     try:
-        if layout.length > MAX_ROLLOUT_TOKENS:
-            raise AnalysisError(f'{layout.length} tokens, expected at most {MAX_ROLLOUT_TOKENS}')
+        if layout.length > MAX_TOKENS:
+            raise AnalysisError(f'{layout.length} tokens, expected at most {MAX_TOKENS}')
         rolled = rollout(attention_maps(network, images, range(last + 1), 'mean'))[last]
         maps['rollout'] = layout.to_grid(rolled[:, layout.class_token])
     except AnalysisError as error:

@@ -12,11 +12,10 @@ from torch import Tensor
 from mmdefocus.analysis.attention_maps import attention_blocks
 from mmdefocus.analysis.errors import NoAttention
 from mmdefocus.analysis.networks import TokenNetwork
-from mmdefocus.analysis.rollout import rollout
+from mmdefocus.analysis.rollout import MAX_TOKENS, rollout
 
 MATRIX_SIDE = 256
 MOST_VALUES = 2**22  # of the rows of a layer, 16 MiB
-MOST_ROLLOUT_TOKENS = 1024
 
 
 @dataclass
@@ -28,7 +27,7 @@ class LayerAttention:
             averaged to the largest divisor of K that is not.
         heads: K before that.
         matrix: Mean of the heads' absolute maps; longer sides than ``MATRIX_SIDE`` are averages over areas.
-        mean: The same mean, (L, L), for the rollout; None for more than ``MOST_ROLLOUT_TOKENS`` tokens.
+        mean: The same mean, (L, L), for the rollout; None for more than ``MAX_TOKENS`` tokens.
     """
 
     rows: Tensor
@@ -122,7 +121,7 @@ class _Collector:
         side = min(self.length, MATRIX_SIDE)
         self.areas = torch.arange(self.length) * side // self.length  # of every row and column
         self.sums = torch.zeros(side, side)
-        self.mean = torch.zeros(self.length, self.length) if self.length <= MOST_ROLLOUT_TOKENS else None
+        self.mean = torch.zeros(self.length, self.length) if self.length <= MAX_TOKENS else None
         self.seen = 0
 
     @property

@@ -17,11 +17,12 @@ from mmdefocus.analysis.networks import TokenNetwork
 from mmdefocus.analysis.prepared_image import PreparedImage
 from mmdefocus.analysis.receptive_field import receptive_field
 from mmdefocus.analysis.report_data import LayerReport, NetworkReport
+from mmdefocus.analysis.rollout import MAX_TOKENS
 from mmdefocus.analysis.scores import ScoreTable, scores
 from mmdefocus.analysis.token_layout import TokenLayout, grid_queries
 
 from .analysis_models import AnalysedNetwork, naming
-from .layer_attention import MOST_ROLLOUT_TOKENS, LayerAttention, collect_attention, rollouts
+from .layer_attention import LayerAttention, collect_attention, rollouts
 
 MOST_QUERIES = 256  # tokens of a sequence all of which are queries
 GRID_QUERIES = 14  # rows and columns of the queries of longer sequences
@@ -177,16 +178,14 @@ def _report(
             notes.append(f'no {step}: {error}')
             return None
 
-    rolls = max(layout.length for layout in found.entering.values()) <= MOST_ROLLOUT_TOKENS
+    rolls = max(layout.length for layout in found.entering.values()) <= MAX_TOKENS
     queries = {layer: _queries(found.entering[layer]) for layer in (earlier if rolls else layers)}
     passes = sum(layer + 1 for layer in layers)
     side = GRADIENT_QUERIES if passes * (1 + GRADIENT_QUERIES**2) <= MOST_PASSES else 1
     chosen = {layer: paired_queries(found.leaving[layer], found.entering[layer], side) for layer in layers}
     advance(STEPS[0])
     attention, missing = collect_attention(network, inputs, queries, options.reduce, options.include)
-    rolled, reason = (
-        rollouts(attention, layers) if rolls else ({}, f'no rollout of more than {MOST_ROLLOUT_TOKENS} tokens')
-    )
+    rolled, reason = rollouts(attention, layers) if rolls else ({}, f'no rollout of more than {MAX_TOKENS} tokens')
     notes += [reason] if reason and attention else []
     gradients = attempt(STEPS[1], lambda: _per_layer(gradient_maps, network, inputs, chosen))
     class_gradients = attempt(STEPS[2], lambda: gradient_maps(network, inputs, layers, of='class'))

@@ -106,8 +106,8 @@ def test_long_sequences_keep_some_queries_and_a_reduced_matrix(mamba, monkeypatc
     monkeypatch.setattr(over_focus_report, 'MOST_QUERIES', 64)
     monkeypatch.setattr(over_focus_report, 'GRID_QUERIES', 4)
     monkeypatch.setattr(layer_attention, 'MATRIX_SIDE', 13)  # 65 tokens are 13 areas of 5
-    monkeypatch.setattr(layer_attention, 'MOST_ROLLOUT_TOKENS', 64)
-    monkeypatch.setattr(over_focus_report, 'MOST_ROLLOUT_TOKENS', 64)
+    monkeypatch.setattr(layer_attention, 'MAX_TOKENS', 64)
+    monkeypatch.setattr(over_focus_report, 'MAX_TOKENS', 64)
     network, image = mamba
     (report,), _ = report_network(network, [image], ReportOptions(layers=[2]))
     (layer,) = report.layers

@@ -202,9 +202,3 @@ def test_json_is_complete_and_standard():
     assert first['std'] == pytest.approx([0.2 * math.sqrt(2), 0.3 * math.sqrt(2)])
     assert first['all_heads'] == {'mean': pytest.approx(0.45), 'std': pytest.approx(0.25 * math.sqrt(2))}
     assert content['scores']['norm_outliers']['layers'][0]['all_heads'] == {'mean': None, 'std': None}
-
-
-def test_report_has_the_mean_of_the_images():
-    report = toy_table().to_report()
-    torch.testing.assert_close(report['entropy'][0], torch.tensor([0.3, 0.6]))
-    assert report['entropy'][1].tolist() == pytest.approx([0.3, math.nan], nan_ok=True)

@@ -10,12 +10,9 @@ from mmdefocus.analysis.query_pictures import draw_detection_maps
 from mmdefocus.apis.errors import UsageError
 from mmdefocus.apis.images import read_image
 from mmdefocus.apis.inference import DetectionInferencer
-from mmdefocus.apis.model_index import find_model
-from mmdefocus.apis.num_classes import resolve_num_classes
 from mmdefocus.cli.arguments import ToolParser
-from mmdefocus.cli.config_checks import check_model
-from mmdefocus.cli.config_file import load_config
 from mmdefocus.cli.folders import make_folder
+from mmdefocus.cli.model_source import read_model_source
 from mmdefocus.cli.run_tool import run_tool
 
 
@@ -48,14 +45,7 @@ def main() -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    is_file = args.model.endswith('.py') or Path(args.model).exists()
-    path, weights = (args.model, None) if is_file else find_model(args.model)
-    checkpoint = args.checkpoint or weights
-    if checkpoint is None:
-        raise UsageError(f'{args.model} has no published weights; name a checkpoint with --checkpoint')
-    config = load_config(path)
-    check_model(config)
-    resolve_num_classes(config)
+    config, checkpoint = read_model_source(args.model, args.checkpoint)
     if config.get('default_scope') != 'mmdet':
         raise UsageError(f'{config.model.type} is no detector; tools/analysis/cam.py draws maps of classifiers')
     make_folder('--out', args.out)

@@ -56,10 +56,6 @@ class ScoreTable:
             )
         return _mean_std(self.values[name][self.layers.index(layer)].nanmean(1))
 
-    def to_report(self) -> dict[str, list[Tensor]]:
-        """Return the means over the images as in :attr:`NetworkReport.scores`: by score, one tensor (K) per layer."""
-        return {name: [value.nanmean(0) for value in values] for name, values in self.values.items()}
-
     def to_json(self) -> str:
         """Return everything as JSON; NaN is null.
 
