@@ -20,6 +20,7 @@ from mmdefocus.analysis.attention_maps import attention_maps
 from mmdefocus.analysis.networks import TokenNetwork
 from mmdefocus.analysis.scores import scores
 from mmdefocus.cli.runner import build_runner
+from mmdefocus.engine import over_focus_log
 from mmdefocus.engine.errors import SetupError
 from mmdefocus.engine.over_focus_hook import DefocusOverFocusHook
 
@@ -129,7 +130,7 @@ def test_the_training_is_the_same_with_the_hook(train, settings):
     )
 
 
-def test_modes_random_numbers_and_gradients_stay(train):
+def test_modes_random_numbers_and_gradients_stay(train, monkeypatch):
     runner = train(dict(num_images=1), epochs=1)
     (hook,) = [hook for hook in runner.hooks if isinstance(hook, DefocusOverFocusHook)]
     runner.model.train()
@@ -137,6 +138,14 @@ def test_modes_random_numbers_and_gradients_stay(train):
     modes = [module.training for module in runner.model.modules()]
     gradients = [None if x.grad is None else x.grad.clone() for x in runner.model.parameters()]
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    draw = over_focus_log.draw
+
+    def draw_random_numbers(*args):
+        torch.rand(1)
+        np.random.rand()  # noqa: NPY002
+        return draw(*args)
+
+    monkeypatch.setattr(over_focus_log, 'draw', draw_random_numbers)
     hook.before_train(runner)
     hook.after_train_epoch(runner)
     assert modes == [module.training for module in runner.model.modules()]
