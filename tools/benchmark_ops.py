@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from benchmarking import attention, scans
+from benchmarking import attention, neighbourhood, scans
 from benchmarking.machine import Machine, keep_freed_memory
 from benchmarking.measurement import Measurement, benchmark
 from benchmarking.operator_tables import against_chains, flatness, plot, sections, summary
@@ -35,6 +35,7 @@ OPERATORS = {
         scans.MIXER,
         attention.BANDPASS_ATTENTION,
         attention.RETENTION,
+        neighbourhood.NEIGHBOURHOOD_ATTENTION,
     )
 }
 DEFAULT_SHAPES = {'cpu': ['1,197', '1,577', '1,4705'], 'cuda': ['64,197', '16,577', '2,4705']}

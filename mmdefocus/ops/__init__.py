@@ -5,6 +5,7 @@ from mmdefocus.ops.backends import available_backends
 from mmdefocus.ops.bandpass import bandpass_attention, retention
 from mmdefocus.ops.causal_conv1d import causal_conv1d
 from mmdefocus.ops.defocus_scan import defocus_scan
+from mmdefocus.ops.neighbourhood_attention import neighbourhood_attention
 from mmdefocus.ops.selective_scan import selective_scan
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     'causal_conv1d',
     'defocus_scan',
     'flops',
+    'neighbourhood_attention',
     'retention',
     'selective_scan',
 ]

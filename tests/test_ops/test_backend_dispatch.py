@@ -7,8 +7,16 @@ import importlib
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from mmdefocus.ops import bandpass_attention, causal_conv1d, defocus_scan, retention, selective_scan
+from mmdefocus.ops import (
+    bandpass_attention,
+    causal_conv1d,
+    defocus_scan,
+    neighbourhood_attention,
+    retention,
+    selective_scan,
+)
 from mmdefocus.ops.bandpass.rotary import apply_rotary
 from mmdefocus.ops.kernel_limits import CUDA_LIMITS, TRITON_LIMITS
 
@@ -133,3 +141,48 @@ def test_attention_hands_the_kernels_what_it_was_given(monkeypatch):
     assert torch.equal(rates[:, 0::2], decay)
     assert torch.equal(rates[:, 1::2], decay)
     assert causal is False
+
+
+@pytest.fixture
+def neighbourhood(monkeypatch):
+    """Record the names of the backends of neighbourhood attention that run, and their arguments."""
+    module = importlib.import_module('mmdefocus.ops.neighbourhood_attention.attention')
+    calls = []
+    for name in ('attend', 'attend_triton', 'neighbourhood_attention_reference'):
+
+        def spy(*arguments, name=name):
+            calls.append((name, arguments))
+            return (arguments[0],) if name == 'attend_triton' else arguments[0]
+
+        monkeypatch.setattr(module, name, spy)
+    monkeypatch.setattr(module, 'can_run_triton', lambda device, dtype: 'no' if dtype == torch.float64 else None)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ('device', 'dtype', 'backend', 'runs'),
+    [
+        ('cpu', torch.float32, None, 'attend'),
+        ('cpu', torch.float32, 'reference', 'neighbourhood_attention_reference'),
+        ('cuda', torch.bfloat16, None, 'attend_triton'),
+        ('cuda', torch.float64, None, 'attend'),
+        ('cuda', torch.float32, 'reference', 'neighbourhood_attention_reference'),
+    ],
+)
+def test_neighbourhood_attention_uses_triton_where_it_can(neighbourhood, device, dtype, backend, runs):
+    with FakeTensorMode():  # tensors of a GPU that need not be present
+        q, k, v = (torch.empty(B, H, 9, 7, P, dtype=dtype, device=device) for _ in range(3))
+        neighbourhood_attention(q, k, v, None, 3, 0.5, backend)
+    ((name, arguments),) = neighbourhood
+    assert name == runs
+    if runs == 'attend_triton':  # which converts as it loads
+        assert all(given is asked for given, asked in zip(arguments[:3], (q, k, v), strict=True))
+        assert arguments[3].dtype == torch.float32
+
+
+def test_the_environment_chooses_a_backend_of_neighbourhood_attention(neighbourhood, monkeypatch):
+    q = torch.zeros(B, H, 9, 7, P)
+    for variable in ('reference', 'cpp'):
+        monkeypatch.setenv('MMDEFOCUS_BACKEND', variable)
+        neighbourhood_attention(q, q, q, None, 3)
+    assert [name for name, _ in neighbourhood] == ['neighbourhood_attention_reference', 'attend']

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from mmengine.analysis import FlopAnalyzer
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode, flop_registry
+from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from mmdefocus.models import DefocusMamba
-from mmdefocus.ops import causal_conv1d, defocus_scan, selective_scan
+from mmdefocus.ops import causal_conv1d, defocus_scan, neighbourhood_attention, selective_scan
 from mmdefocus.ops.causal_conv1d.registration import causal_conv1d_backward_flops, causal_conv1d_flops
 from mmdefocus.ops.flops import FLOP_FORMULAS
 from mmdefocus.ops.selective_scan.reference import selective_scan_reference
@@ -80,6 +80,17 @@ def test_convolution_takes_what_torch_counts_for_its_own(width):
     assert causal_conv1d_flops(x.shape, weight.shape, None, True) == count(convolve)
     # Each of the two gradients takes as many products as the convolution.
     assert causal_conv1d_backward_flops(x.shape, x.shape, weight.shape, None, True) == 2 * count(convolve)
+
+
+@pytest.mark.parametrize('device', ('cpu', 'meta'))
+def test_neighbourhood_attention_takes_what_torch_counts_for_attention_to_as_many_keys(device):
+    q, k, v = torch.rand(3, 2, 4, 9, 8, 5, device=device, requires_grad=True).unbind()
+    bias = torch.rand(4, 13, 13, device=device, requires_grad=True)
+    queries, keys = (2, 4, 72, 5), (2, 4, 49, 5)
+    forward = sdpa_flop_count(queries, keys, keys)
+    backward = sdpa_backward_flop_count(queries, queries, keys, keys)
+    assert count(neighbourhood_attention, q, k, v, bias, 7) == forward
+    assert count(lambda: neighbourhood_attention(q, k, v, bias, 7).sum().backward()) == forward + backward
 
 
 def operators_that_compute():

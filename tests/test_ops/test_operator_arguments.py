@@ -4,7 +4,14 @@ import pytest
 import torch
 from tolerances import FORWARD, assert_close
 
-from mmdefocus.ops import bandpass_attention, causal_conv1d, defocus_scan, retention, selective_scan
+from mmdefocus.ops import (
+    bandpass_attention,
+    causal_conv1d,
+    defocus_scan,
+    neighbourhood_attention,
+    retention,
+    selective_scan,
+)
 
 B, L, E, N, H, P = 2, 7, 8, 4, 2, 4
 
@@ -38,15 +45,25 @@ def recurrent_memory():
     return {**attention(), 'initial_state': torch.randn(B, H, 2 * P, 2 * P)}
 
 
+def neighbourhood():
+    q, k, v = torch.randn(3, B, H, L, L, P)
+    return {'q': q, 'k': k, 'v': v, 'bias': torch.randn(H, 5, 5)}
+
+
 MAKERS = {
     defocus_scan: scan,
     selective_scan: plain_scan,
     causal_conv1d: convolution,
     bandpass_attention: attention,
     retention: recurrent_memory,
+    neighbourhood_attention: neighbourhood,
 }
 ALL = [(op, name) for op, make in MAKERS.items() for name in make()]
-OPTIONS = {defocus_scan: {'group_size': 4}, selective_scan: {'delta_softplus': True}}
+OPTIONS = {
+    defocus_scan: {'group_size': 4},
+    selective_scan: {'delta_softplus': True},
+    neighbourhood_attention: {'kernel_size': 3},
+}
 each_argument = pytest.mark.parametrize(('op', 'name'), ALL, ids=[f'{op.__name__}-{name}' for op, name in ALL])
 each_operator = pytest.mark.parametrize('op', MAKERS, ids=lambda op: op.__name__)
 backends = pytest.mark.parametrize('backend', [None, 'reference'])

@@ -13,6 +13,7 @@ from test_bandpass_attention import make as make_attention
 from test_causal_conv1d import make as make_conv
 from test_defocus_scan import ACTIVATIONS, NAMES
 from test_defocus_scan import make as make_scan
+from test_neighbourhood_attention import make as make_map
 from triton.backends.compiler import GPUTarget
 from triton.runtime import jit
 
@@ -21,6 +22,7 @@ from mmdefocus.ops.bandpass.registration import attend_triton
 from mmdefocus.ops.causal_conv1d.registration import causal_conv1d_triton
 from mmdefocus.ops.defocus_scan import _IMPLEMENTATIONS, triton
 from mmdefocus.ops.defocus_scan.arguments import ScanTensors
+from mmdefocus.ops.neighbourhood_attention.registration import attend_triton as attend_neighbours
 
 LARGEST_GRID = (2**31 - 1, 65535, 65535)  # of any NVIDIA GPU
 
@@ -110,6 +112,24 @@ def test_bandpass_attention(compiled):
     y, *_ = attend_triton(*inputs, causal=False)
     torch.autograd.grad(y, inputs, torch.zeros_like(y))
     check(compiled, ('forward', 'backward_queries', 'backward_keys'))
+
+
+@pytest.mark.parametrize(
+    ('dtype', 'sizes'),
+    [
+        (torch.bfloat16, (14, 14, 7, 1, 2, 32)),
+        (torch.float32, (14, 14, 7, 1, 2, 32)),
+        (torch.float16, (1, 1, 1, 1, 1, 1)),
+    ],
+)
+def test_neighbourhood_attention(compiled, dtype, sizes):
+    arguments = make_map(*sizes)
+    inputs = [arguments[name].detach().to(dtype).requires_grad_() for name in 'qkv'] + [arguments['bias']]
+    y, _ = attend_neighbours(*inputs, sizes[2], 0.5)
+    torch.autograd.grad(y, inputs, torch.zeros_like(y))
+    check(compiled, ('forward', 'backward_queries', 'backward_keys'))
+    rounded = {torch.bfloat16: 'cvt.rn.bf16', torch.float16: 'cvt.rn.f16', torch.float32: 'st.global'}
+    assert rounded[dtype] in compiled['forward'].asm['ptx']
 
 
 def test_more_heads_than_the_second_dimension_of_a_grid_takes(compiled, monkeypatch):

@@ -5,6 +5,7 @@ import torch
 from test_bandpass_attention import make as make_attention
 from test_causal_conv1d import make as make_conv
 from test_defocus_scan import make as make_scan
+from test_neighbourhood_attention import make as make_map
 
 from mmdefocus.ops.bandpass.arguments import TRITON_BLOCK
 
@@ -29,6 +30,10 @@ def attention_arguments():
     arguments = without_gradients(make_attention())
     parameters = {'self_logits': torch.rand(2, 3, 70, 1), 'decay': torch.rand(3, 8)}
     return {name: arguments[name] for name in 'qkv'} | parameters | {'causal': True}
+
+
+def map_arguments():
+    return without_gradients(make_map()) | {'kernel_size': 3, 'scale': 0.5}
 
 
 SCAN_CHANGES = [
@@ -60,6 +65,19 @@ ATTENTION_CHANGES = [
     ({'decay': torch.zeros(2, 8)}, ValueError, r'expected decay of shape .* = \(3, 8\), got \(2, 8\)'),
     ({'decay': torch.zeros(3, 8).half()}, TypeError, 'expected decay as torch.float32, got torch.float16'),
 ]
+MAP_CHANGES = [
+    ({'q': torch.zeros(2, 3, 9, 11)}, ValueError, r'expected q of shape .*, got \(2, 3, 9, 11\)'),
+    (
+        {'k': torch.zeros(2, 3, 9, 9, 5)},
+        ValueError,
+        r'expected k of shape .* = \(2, 3, 9, 11, 5\), got \(2, 3, 9, 9, 5\)',
+    ),
+    ({'v': torch.zeros(2, 3, 9, 11, 4)}, ValueError, r'expected v of shape .* = \(2, 3, 9, 11, 5\), got'),
+    ({'bias': torch.zeros(3, 5, 4)}, ValueError, r'expected bias of shape .* = \(3, 5, 5\), got \(3, 5, 4\)'),
+    ({'bias': torch.zeros(3, 5, 5).half()}, TypeError, 'expected bias as torch.float32, got torch.float16'),
+    ({'kernel_size': 2}, ValueError, 'expected an odd kernel_size of at least 1, got 2'),
+    ({'kernel_size': 11}, ValueError, 'at least kernel_size = 11 rows and columns, got 9 x 11'),
+]
 BACKWARD_CHANGES = {
     'defocus_scan_triton': [
         ({'grad_y': torch.zeros(2, 3, 7)}, ValueError, r'expected grad_y of shape .* = \(2, 3, 8\), got \(2, 3, 7\)'),
@@ -81,11 +99,17 @@ BACKWARD_CHANGES = {
             r'expected intra_block of shape .* = \(2, 3, 2, 64, 64\), got',
         ),
     ],
+    'neighbourhood_attention_triton': [
+        ({'grad': torch.zeros(2, 3, 9, 11, 4)}, ValueError, r'expected grad of shape .* = \(2, 3, 9, 11, 5\), got'),
+        ({'y': torch.zeros(2, 3, 9, 11, 5).half()}, TypeError, 'expected y as torch.float32, got torch.float16'),
+        ({'lse': torch.zeros(2, 3, 99)}, ValueError, r'expected lse of shape .* = \(2, 3, 9, 11\), got \(2, 3, 99\)'),
+    ],
 }
 FORWARD = {
     'defocus_scan_triton': (scan_arguments, SCAN_CHANGES),
     'causal_conv1d_triton': (conv_arguments, CONV_CHANGES),
     'bandpass_attention_triton': (attention_arguments, ATTENTION_CHANGES),
+    'neighbourhood_attention_triton': (map_arguments, MAP_CHANGES),
 }
 
 
@@ -96,6 +120,8 @@ def backward_arguments(op):
         saved = {'grad_y': arguments['u'], 'grad_last_state': state, 'chunk_states': torch.zeros(2, 1, 8, 4)}
     elif op == 'causal_conv1d_triton':
         saved = {'grad': arguments['x']}
+    elif op == 'neighbourhood_attention_triton':
+        saved = {'grad': arguments['q'], 'y': arguments['q'], 'lse': torch.zeros(2, 3, 9, 11)}
     else:
         saved = dict.fromkeys(('grad', 'y'), arguments['v'])
         saved |= {'lse': torch.zeros(2, 3, 70), 'intra_block': torch.zeros(2, 3, 2, TRITON_BLOCK, TRITON_BLOCK)}
