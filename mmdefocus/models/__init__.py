@@ -1,13 +1,15 @@
 """Networks of De-focus Attention; importing this package registers them, and safe checkpoint loading, in MMEngine."""
 
 from . import flop_handles  # noqa: F401 (MMEngine's FLOP counter gets to know our operators)
-from .backbones import DefocusBackbone, DefocusBlock, DefocusMamba, DefocusRetNet, DefocusViT
+from .backbones import DAT, DefocusBackbone, DefocusBlock, DefocusMamba, DefocusRetNet, DefocusViT, FCViT
 from .heads import DefocusClsHead
+from .map_mixers import DeformableAttentionMixer, NeighbourhoodAttentionMixer
 from .mixers import AttentionMixer, MambaMixer, RetentionMixer
 from .necks import SimpleFeaturePyramid
 from .norms import DefocusLN2d
 
 __all__ = [
+    'DAT',
     'AttentionMixer',
     'DefocusBackbone',
     'DefocusBlock',
@@ -16,7 +18,10 @@ __all__ = [
     'DefocusMamba',
     'DefocusRetNet',
     'DefocusViT',
+    'DeformableAttentionMixer',
+    'FCViT',
     'MambaMixer',
+    'NeighbourhoodAttentionMixer',
     'RetentionMixer',
     'SimpleFeaturePyramid',
 ]

@@ -123,7 +123,7 @@ def test_leftovers_are_all_named():
     ):
         mmdefocus_to_official({'backbone.cls_token': 0, 'head.fc.1.bias': 0})
     with pytest.raises(ValueError, match=r'mmdefocus detection names: roi_head\.weight'):
-        mmdefocus_to_official({'backbone.cls_token': 0, 'roi_head.weight': 0})
+        mmdefocus_to_official({'backbone.layers.0.mixer.A_log': 0, 'roi_head.weight': 0})
 
 
 def test_leftovers_are_left_out_on_request():

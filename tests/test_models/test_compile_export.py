@@ -1,4 +1,4 @@
-"""Whole networks under torch.compile, without a graph break, and torch.export, with any batch size."""
+"""Whole networks under torch.compile, without a graph break, and torch.export, with any batch size but for DAT."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from detector_options import DETECTOR
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 
-from mmdefocus.models import DefocusMamba, DefocusRetNet, DefocusViT
+from mmdefocus.models import DAT, DefocusMamba, DefocusRetNet, DefocusViT, FCViT
 
 MAMBA = {
     'embed_dims': 16,
@@ -20,6 +20,27 @@ MAMBA = {
 VIT = {'embed_dims': 16, 'num_layers': 2, 'num_heads': 2, 'ffn_dims': 32}
 RETNET = {'embed_dims': 16, 'num_layers': 2, 'num_heads': 2, 'value_dims': 32, 'ffn_dims': 24}
 NETWORKS = {'mamba': (DefocusMamba, MAMBA), 'vit': (DefocusViT, VIT), 'retnet': (DefocusRetNet, RETNET)}
+FCVIT = {
+    'embed_dims': (8, 8, 8, 8),
+    'depths': (1, 1, 1, 1),
+    'mixer_ratios': (1, 1, 1, 1),
+    'num_heads': 4,
+    'kernel_sizes': (3, 3),
+}
+DAT_PLUS_PLUS = {
+    'embed_dims': (8, 8, 8, 8),
+    'blocks': ('N', 'D', 'N', 'D'),
+    'num_heads': (2, 2, 2, 2),
+    'num_groups': (1, 1, 1, 1),
+    'offset_kernels': (9, 7, 5, 3),
+    'offset_strides': (8, 4, 2, 1),
+    'overlap_patches': True,
+    'local_perception': True,
+    'conv_ffn': True,
+    'offset_range': -1.0,
+    'reference_points': 'Hk - 1',
+}
+PYRAMIDS = {'fcvit': lambda: FCViT(FCVIT), 'dat': lambda: DAT(DAT_PLUS_PLUS, img_size=32)}
 FEATURE_MAP = {
     **DETECTOR,
     'token_order': 'window',
@@ -73,6 +94,12 @@ def test_a_backbone_compiles_without_graph_break(kind):
     assert_compiles(build(kind, out_type='raw'))
 
 
+@pytest.mark.parametrize('kind', PYRAMIDS)
+def test_a_pyramid_compiles_without_graph_break(kind):
+    torch.manual_seed(0)
+    assert_compiles(PYRAMIDS[kind]())
+
+
 @pytest.mark.parametrize(
     ('options', 'dtype'),
     [
@@ -102,6 +129,19 @@ def assert_exports(module, call):
 def test_a_backbone_exports(kind, options):
     network = build(kind, **{key: value for key, value in options.items() if kind == 'mamba' or key != 'delta_scale'})
     assert_exports(network, network)
+
+
+@pytest.mark.parametrize('kind', PYRAMIDS)
+def test_a_pyramid_exports(kind):
+    torch.manual_seed(0)
+    network = PYRAMIDS[kind]()
+    if kind == 'fcvit':
+        assert_exports(network, network)
+    else:  # the chunks of deformable attention depend on the batch size
+        network.eval()
+        program = torch.export.export(network, (images(),)).module()
+        with torch.no_grad():
+            torch.testing.assert_close(program(images()), network(images()))
 
 
 @pytest.mark.parametrize('hidden_dims', [None, 12])

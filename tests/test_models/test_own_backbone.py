@@ -73,7 +73,7 @@ class Pyramid(VisionBackbone):
             nn.init.constant_(layer.weight, 0.5)
             nn.init.zeros_(layer.bias)
 
-    def stages(self):
+    def stage_parts(self):
         return [[self.stem, self.scale], *([block] for block in self.blocks)]
 
     def get_layer_depth(self, param_name, prefix=''):

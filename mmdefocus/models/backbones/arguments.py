@@ -96,19 +96,39 @@ def require_for_feature_map(**arguments: object) -> None:
         )
 
 
-def check_images(images: Tensor, in_channels: int, patch_size: int) -> None:
+def is_whole(value: object) -> bool:
+    """Return True for an integer that is no truth value."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def check_drop_path_rate(rate: float) -> None:
+    """Raise a ValueError if a drop path rate is not a number in [0, 1)."""
+    if not isinstance(rate, int | float) or not 0 <= rate < 1:
+        raise ValueError(f'drop_path_rate must be in [0, 1), got {rate!r}')
+
+
+def check_images(images: Tensor, in_channels: int, smallest_side: int, of_one: str = 'at least one patch') -> None:
     """Check the shape and dtype of a batch of images.
+
+    Args:
+        images: Batch that the backbone received.
+        in_channels: Number of channels that it expects.
+        smallest_side: Height and width that an image must have at least, in pixels.
+        of_one: What that size is, for the message.
 
     Raises:
         TypeError: If the images are not floating point.
-        ValueError: If the rank or the number of channels is wrong, or if an image is smaller than a patch.
+        ValueError: If the rank or the number of channels is wrong, or if an image is too small.
     """
     if images.ndim != 4 or images.shape[1] != in_channels:
-        raise ValueError(f'expected images of shape (batch, {in_channels}, height, width), got {tuple(images.shape)}')
+        raise ValueError(
+            f'expected images of shape (batch, {in_channels}, height, width), got {tuple(images.shape)}; convert them, '
+            'or set in_channels of the backbone'
+        )
     if not images.is_floating_point():
         raise TypeError(f'expected floating-point images, got {images.dtype}; normalise them first (data_preprocessor)')
-    if min(images.shape[-2:]) < patch_size:
+    if min(images.shape[-2:]) < smallest_side:
         raise ValueError(
-            f'expected images of at least one patch ({patch_size} x {patch_size} pixels), '
+            f'expected images of {of_one} ({smallest_side} x {smallest_side} pixels), '
             f'got {images.shape[-2]} x {images.shape[-1]}; resize or pad them'
         )

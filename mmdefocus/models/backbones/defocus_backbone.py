@@ -23,9 +23,18 @@ from ..positions import token_positions
 from ..precision import at_least_float32, autocast_off
 from ..token_order import image_to_sequence, sequence_to_image
 from .arch import arch_sizes
-from .arguments import check_choice, check_images, check_scales, image_sides, refuse_unknown, require_for_feature_map
+from .arguments import (
+    check_choice,
+    check_drop_path_rate,
+    check_images,
+    check_scales,
+    image_sides,
+    refuse_unknown,
+    require_for_feature_map,
+)
 from .block import DefocusBlock
-from .checkpoint_hooks import add_checkpoint_hooks, translate_official_names
+from .name_hooks import translate_official_names
+from .scale_hooks import add_scale_hooks
 from .vision_backbone import VisionBackbone
 
 TOKEN_ORDERS = ('raster', 'window')
@@ -130,8 +139,7 @@ class DefocusBackbone(VisionBackbone):
         check_choice('patch_embed_init', self.patch_embed_init, PATCH_EMBED_INITS)
         check_choice('scale_rule', self.scale_rule, SCALE_RULES)
         check_scales(rope_scale, delta_scale, token_order, pretrain_size, patch_size)
-        if not 0 <= drop_path_rate < 1:
-            raise ValueError(f'drop_path_rate must be in [0, 1), got {drop_path_rate}')
+        check_drop_path_rate(drop_path_rate)
         if not -1 <= frozen_stages <= self.num_layers:
             raise ValueError(f'frozen_stages must be from -1 to num_layers ({self.num_layers}), got {frozen_stages}')
 
@@ -160,7 +168,7 @@ class DefocusBackbone(VisionBackbone):
         self.norm = LayerNorm(self.embed_dims, eps=final_norm_eps)
         self._reset_stem()
         self.freeze_stages()
-        add_checkpoint_hooks(self)
+        add_scale_hooks(self)
 
     @abstractmethod
     def make_mixer(self, sizes: dict[str, int]) -> TokenMixer:
@@ -287,7 +295,19 @@ class DefocusBackbone(VisionBackbone):
             return int(name.split('.')[1]) + 1, count
         return count - 1, count
 
-    def stages(self) -> list[list[nn.Module | nn.Parameter]]:
+    def describe_size(self, weights: Mapping[str, Tensor]) -> str:
+        size = dict(
+            embed_dims=weights['cls_token'].shape[-1] if 'cls_token' in weights else None,
+            num_layers=len({name.split('.')[1] for name in weights if name.startswith('layers.')}),
+        )
+        archs = self.arch_zoo.items()
+        name = next((name for name, arch in archs if all(arch.get(key) == value for key, value in size.items())), None)
+        return (
+            f'{f"arch={name!r}" if name else "another arch"} '
+            f'(embed_dims={size["embed_dims"]}, num_layers={size["num_layers"]})'
+        )
+
+    def stage_parts(self) -> list[list[nn.Module | nn.Parameter]]:
         positions = [] if self.pos_embed is None else [self.pos_embed]
         stages = [[self.cls_token, self.patch_embed, *positions], *([block] for block in self.layers)]
         stages[-1].append(self.norm)

@@ -5,13 +5,16 @@ leaves random weights. Here, such a checkpoint raises an error.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mmengine.model import BaseModule, PretrainedInit
+from mmengine.model import PretrainedInit
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from ..checkpoint.container import CheckpointError
 from ..checkpoint.fit import load_and_describe_misfit
+
+if TYPE_CHECKING:
+    from .vision_backbone import VisionBackbone
 
 InitCfg = Mapping[str, Any]
 
@@ -23,8 +26,8 @@ def split_pretrained(init_cfg: InitCfg | Sequence[InitCfg] | None) -> tuple[list
     return [part for part in parts if part not in pretrained], pretrained
 
 
-def load_pretrained(backbone: BaseModule, init_cfg: InitCfg) -> None:
-    """Load a checkpoint that contains every tensor of a backbone.
+def load_pretrained(backbone: 'VisionBackbone', init_cfg: InitCfg) -> None:
+    """Load a checkpoint that contains every tensor of a backbone, except those that it calls optional.
 
     Args:
         backbone: Backbone whose load hooks find its tensors in the state dict of a whole model.
@@ -43,7 +46,7 @@ def load_pretrained(backbone: BaseModule, init_cfg: InitCfg) -> None:
         state_dict = {
             key.removeprefix(f'{prefix}.'): value for key, value in state_dict.items() if key.startswith(f'{prefix}.')
         }
-    misfit = load_and_describe_misfit(backbone, state_dict)
+    misfit = load_and_describe_misfit(backbone, state_dict, backbone.optional_names())
     if misfit is not None:
         raise CheckpointError(
             f'{name} is not a checkpoint of this {type(backbone).__name__}: {misfit}. Name a checkpoint of this '

@@ -5,12 +5,12 @@ networks. Token order, class token and scales are not: see :class:`.defocus_back
 """
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
-from torch import nn
+from torch import Tensor, nn
 
 from .arch import ArchZoo
 from .pretrained import InitCfg, load_pretrained, split_pretrained
@@ -41,12 +41,26 @@ class VisionBackbone(BaseModule):
         """Set the published initial values of all parameters."""
 
     @abstractmethod
-    def stages(self) -> list[list[nn.Module | nn.Parameter]]:
+    def stage_parts(self) -> list[list[nn.Module | nn.Parameter]]:
         """Return the modules and parameters of every stage; stage 0 is the stem."""
 
     @abstractmethod
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Return the depth of a parameter and the number of depths, for layer-wise learning-rate decay."""
+
+    def describe_size(self, weights: Mapping[str, Tensor]) -> str:
+        """Describe the size of the network that tensors with the names of this backbone belong to, with its arch.
+
+        The base class knows none and returns the number of tensors.
+        """
+        return f'a network of {len(weights)} tensors'
+
+    def optional_names(self) -> frozenset[str]:
+        """Return the names of tensors that the weights of the same network with other outputs lack.
+
+        They then keep their initial values. The base class has none.
+        """
+        return frozenset()
 
     def init_weights(self) -> None:
         """Set the published initial values, then apply ``init_cfg``, then load the checkpoints that it names.
@@ -79,5 +93,5 @@ class VisionBackbone(BaseModule):
         return self
 
     def _frozen_parts(self) -> Iterator[nn.Module | nn.Parameter]:
-        for stage in self.stages()[: self.frozen_stages + 1]:
+        for stage in self.stage_parts()[: self.frozen_stages + 1]:
             yield from stage

@@ -24,7 +24,8 @@ def convert_official(
 
     Args:
         content: What :func:`read_checkpoint` returns.
-        weights: ``'model'`` for the plain weights, ``'model_ema'`` for the moving average, if the file has one.
+        weights: ``'model'`` for the plain weights, ``'model_ema'`` for the moving average, if the file has one,
+            whatever the entries are called.
         to: ``'cls'`` or ``'det'``; by default the kind of the file. ``'det'`` makes the backbone of a detector from a
             classifier.
         head: Treatment of a classifier's heads: ``'keep'``, ``'drop'``, or ``'21k-to-1k'``, which reduces them from the
@@ -78,8 +79,9 @@ def convert_to_official(content: Any) -> dict[str, Any]:
         content: What :func:`read_checkpoint` returns, or a state dict.
 
     Returns:
-        From classifiers ``model``, what the family writes of the backbone's metadata, such as the image size, and
-        ``dataset_meta`` with the names of the classes, if there are any; from detectors ``meta`` and ``state_dict``.
+        From classifiers the family's entry with the weights (``model`` or ``state_dict``), what it writes of the
+        backbone's metadata, such as the image size, and ``dataset_meta`` with the names of the classes, if there are
+        any; from detectors ``meta`` and ``state_dict``.
 
     Raises:
         ValueError: Not one of our checkpoints, or keys that do not belong to the model.
@@ -99,7 +101,7 @@ def convert_to_official(content: Any) -> dict[str, Any]:
     meta = _meta_of(content)
     _check_names(state_dict, meta, family.classifiers)
     named = {} if _names(meta) is None else {DATASET_META: meta[DATASET_META]}
-    return {'model': official, **family.write_metadata(metadata), **named}
+    return {family.weights_entry: official, **family.write_metadata(metadata), **named}
 
 
 def _meta_of(content: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -2,7 +2,7 @@
 
 import re
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from mmengine.model import BaseTTAModel, is_model_wrapper
@@ -12,7 +12,9 @@ _SHOWN = 3
 _SIZE_MISMATCH = re.compile(r'size mismatch for (\S+): .*?torch\.Size\((.*?)\).*torch\.Size\((.*?)\)', re.DOTALL)
 
 
-def load_and_describe_misfit(model: nn.Module, checkpoint: Mapping[str, Any]) -> str | None:
+def load_and_describe_misfit(
+    model: nn.Module, checkpoint: Mapping[str, Any], optional: Collection[str] = ()
+) -> str | None:
     """Load the tensors of a checkpoint that fit a model, and describe the others.
 
     The comparison happens during loading, so names that the modules' loading hooks convert fit. As in MMEngine, a
@@ -22,6 +24,7 @@ def load_and_describe_misfit(model: nn.Module, checkpoint: Mapping[str, Any]) ->
     Args:
         model: Model, whose values are overwritten. It may have loaded the checkpoint before.
         checkpoint: Content of a checkpoint file, with the entry ``state_dict`` or a state dict itself.
+        optional: Names of tensors of the model that may be missing.
 
     Returns:
         Counts and first names of the tensors that are missing, unexpected or of a different shape; None if all fit.
@@ -37,7 +40,7 @@ def load_and_describe_misfit(model: nn.Module, checkpoint: Mapping[str, Any]) ->
     misshapen: list[str] = []
 
     def record(_: nn.Module, keys: Any) -> None:
-        missing.extend(key for key in keys.missing_keys if 'num_batches_tracked' not in key)
+        missing.extend(key for key in keys.missing_keys if 'num_batches_tracked' not in key and key not in optional)
         unexpected.extend(keys.unexpected_keys)
 
     handle = model.register_load_state_dict_post_hook(record)

@@ -10,8 +10,11 @@ from torch import Tensor, nn
 
 from .families import family_of
 
-# Lists of equal layers, whose tensors share a line of the report.
-_LAYERS = re.compile(r'\b(layers|blocks|stages|lateral_convs|fpn_convs|cls_branches|reg_branches)\.\d+')
+# Lists of equal layers, whose tensors share a line of the report. Stages are lists of blocks.
+_LAYERS = re.compile(
+    r'\b(?:(?:stages|network)\.\d+(?:\.\d+)?|(?:layers|blocks|downsample_layers|down_projs|layer_norms|attns|mlps'
+    r'|local_perception_units|norms|lateral_convs|fpn_convs|cls_branches|reg_branches)\.\d+)\b'
+)
 
 
 def expected_model(state_dict: Mapping[str, Tensor]) -> nn.ModuleDict:
@@ -50,10 +53,11 @@ def report(state_dict: Mapping[str, Tensor], other_names: Mapping[str, str], lin
         link: Word between our name and the official one, such as ``'from'``.
 
     Returns:
-        Lines on the network, its training, and the tensors: count, name, shape, dtype and official name. Layers share
-        a line, with ``*`` for their number.
+        Lines on the network, its training, and the tensors: count, name, shape, dtype and official name. Layers with
+        tensors of the same shape share a line, with ``*`` for their number.
     """
-    parameters = sum(value.numel() for value in state_dict.values())
+    buffers = {name for name, _ in expected_model(state_dict).named_buffers()}
+    parameters = sum(value.numel() for name, value in state_dict.items() if name not in buffers)
     lines = [
         *family_of(state_dict).describe(state_dict),
         f'keys       {len(state_dict)} mapped, {parameters:,} parameters',
@@ -76,4 +80,4 @@ def report(state_dict: Mapping[str, Tensor], other_names: Mapping[str, str], lin
 
 
 def _numberless(key: str) -> str:
-    return _LAYERS.sub(r'\1.*', key)
+    return _LAYERS.sub(lambda found: re.sub(r'\d+', '*', found[0]), key)

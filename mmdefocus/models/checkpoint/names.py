@@ -16,8 +16,8 @@ def official_to_mmdefocus(
     """Convert a state dict with official names to our names.
 
     Args:
-        state_dict: State dict of a classifier, of a detector or of the backbone alone. In an official file of De-focus
-            Mamba it is the entry ``model`` (or ``model_ema``) for classification and ``state_dict`` for detection.
+        state_dict: State dict of a classifier, of a detector or of the backbone alone. In an official file it is the
+            entry ``model`` or ``state_dict`` (``model_ema`` or ``state_dict_ema`` for the average).
         strict: Raise if there are other names. Else they are left out.
         family: Name of a checkpoint family. By default the one that recognises the names or, for a part of a model,
             the one that knows most of them.
@@ -103,8 +103,8 @@ def backbone_state_dict(state_dict: Mapping[str, Value]) -> dict[str, Value]:
         state_dict: Official or our names, of a whole classifier or detector or of the backbone alone.
 
     Returns:
-        State dict with the backbone's own names (``cls_token``, ``layers.0.norm.weight``, ...). Names that no family
-        knows are kept; those of other parts of a whole model are left out.
+        State dict with the backbone's own names, such as ``layers.0.norm.weight`` or ``stages.0.0.norm1.weight``.
+        Names that no family knows are kept; those of other parts of a whole model are left out.
     """
     family = find_official_family(state_dict)
     if family is not None:

@@ -4,8 +4,10 @@ A package that adds a family subclasses :class:`CheckpointFamily` and calls :fun
 (``custom_imports`` of a config); see docs/checkpoints.md for an example.
 """
 
+from .dat import DATFamily
 from .defocus_mamba import DefocusMambaFamily
 from .family import BACKBONE, KINDS, CheckpointFamily, Kind
+from .fcvit import FCViTFamily
 from .name_map import Derived, NameMap, Rule, rename_from_official, rename_to_official
 from .registry import (
     family_by_name,
@@ -17,6 +19,8 @@ from .registry import (
 )
 
 register_family(DefocusMambaFamily())
+register_family(FCViTFamily())
+register_family(DATFamily())
 
 __all__ = [
     'BACKBONE',

@@ -11,6 +11,11 @@ from .name_map import NameMap
 Kind = Literal['classification', 'detection']
 KINDS: tuple[Kind, ...] = ('classification', 'detection')
 BACKBONE = 'backbone.'
+# Names of MMDetection's detectors outside the backbone, DINO included.
+DETECTOR_PARTS = (
+    r'(?:neck|rpn_head|roi_head|bbox_head|encoder|decoder|memory_trans_fc|memory_trans_norm|query_embedding'
+    r'|dn_query_generator)\..+|level_embed'
+)
 
 
 class CheckpointFamily(ABC):
@@ -26,12 +31,15 @@ class CheckpointFamily(ABC):
     Attributes:
         name: Identifier of the family, unique among the registered ones.
         title: Name of the network in messages and reports.
+        weights_entry: Entry with the weights of official classification files, ``'model'`` or ``'state_dict'``. Both
+            are read; this one is written.
         average_entry: Entry of an official file with the moving average of the weights. A file need not have it.
         classifiers: Our names of the classification layers, each a ``Linear`` or a ``Sequential`` that ends in one.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
+    weights_entry: ClassVar[str] = 'model'
     average_entry: ClassVar[str] = 'model_ema'
     classifiers: ClassVar[tuple[str, ...]] = ('head.fc',)
 

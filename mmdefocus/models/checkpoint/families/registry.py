@@ -98,7 +98,8 @@ def unknown(names: Iterable[str]) -> ValueError:
 
 def known_titles() -> str:
     """Return the registered networks as text."""
-    return ' or '.join(family.title for family in _FAMILIES.values())
+    *others, last = (family.title for family in _FAMILIES.values())
+    return f'{", ".join(others)} or {last}' if others else last
 
 
 def show_names(names: Iterable[str]) -> str:

@@ -1,18 +1,14 @@
-"""Hooks that run when a state dict is loaded into a plain backbone or taken from it.
-
-They rename keys, explain shapes that do not fit and set the scales. As for any PyTorch module, ``strict`` of the caller
-decides whether a state dict must be complete.
-"""
+"""Hooks that set the scales of a plain backbone when it loads a state dict, and save them with its own."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mmengine.logging import print_log
 from torch import Tensor
 
-from ..checkpoint.names import backbone_state_dict, is_official, rename_official
 from ..checkpoint.resolution import METADATA_KEY, Resolution, Scale, scales_by_rule
+from .name_hooks import find_misfit, take_own_tensors
 
 if TYPE_CHECKING:
     from .defocus_backbone import DefocusBackbone
@@ -21,19 +17,10 @@ if TYPE_CHECKING:
 _ROUNDING = 0.06
 
 
-def add_checkpoint_hooks(backbone: 'DefocusBackbone') -> None:
+def add_scale_hooks(backbone: 'DefocusBackbone') -> None:
     """Make a backbone load official state dicts and those of whole models, and apply the rule for image sizes."""
     backbone._register_load_state_dict_pre_hook(_before_loading, with_module=True)
     backbone._register_state_dict_hook(_after_saving)
-
-
-def translate_official_names(state_dict: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """Rename official keys of a classifier in place, heads included, before MMPreTrain loads it."""
-    own = {key[len(prefix) :]: state_dict[key] for key in state_dict if key.startswith(prefix)}
-    if is_official(own):
-        for key in own:
-            del state_dict[prefix + key]
-        state_dict.update({prefix + key: value for key, value in rename_official(own).items()})
 
 
 def resolution_of(backbone: 'DefocusBackbone') -> Resolution:
@@ -62,41 +49,16 @@ def _before_loading(
     _unexpected_keys: list[str],
     errors: list[str],
 ) -> None:
-    own = {key[len(prefix) :]: state_dict[key] for key in state_dict if key.startswith(prefix)}
-    weights = backbone_state_dict(own)
-    for key in own:
-        del state_dict[prefix + key]
-    state_dict.update({prefix + key: value for key, value in weights.items()})
-    expected = {name: parameter.shape for name, parameter in backbone.named_parameters()}
-    common = expected.keys() & weights.keys()
-    wrong = [name for name in expected if name in common and expected[name] != weights[name].shape]
-    if wrong:
-        errors.append(_misfit(backbone, weights, wrong[0]))
+    weights = take_own_tensors(state_dict, prefix)
+    misfit = find_misfit(backbone, weights)
+    if misfit is not None:
+        errors.append(misfit)
         return
+    expected = dict(backbone.named_parameters())
+    common = expected.keys() & weights.keys()
     trained = Resolution.from_metadata(metadata)
     if common and (trained is not None or len(common) == len(expected)):
         _adapt_scales(backbone, trained)
-
-
-def _misfit(backbone: 'DefocusBackbone', weights: Mapping[str, Tensor], wrong: str) -> str:
-    own, theirs = (_size(backbone, tensors) for tensors in (dict(backbone.named_parameters()), weights))
-    return (
-        f'expected weights of {own}, got weights of {theirs if theirs != own else "the same width and depth"} whose '
-        f'{wrong} is {tuple(weights[wrong].shape)}, not {tuple(backbone.get_parameter(wrong).shape)}; give '
-        f'{type(backbone).__name__} the sizes of the checkpoint'
-    )
-
-
-def _size(backbone: 'DefocusBackbone', weights: Mapping[str, Tensor]) -> str:
-    width = weights['cls_token'].shape[-1] if 'cls_token' in weights else None
-    size = dict(embed_dims=width, num_layers=_num_layers(weights))
-    archs = backbone.arch_zoo.items()
-    name = next((name for name, arch in archs if all(arch.get(key) == value for key, value in size.items())), None)
-    return f'{f"arch={name!r}" if name else "another arch"} (embed_dims={width}, num_layers={size["num_layers"]})'
-
-
-def _num_layers(keys: Iterable[str]) -> int:
-    return len({key.split('.')[1] for key in keys if key.startswith('layers.')})
 
 
 def _adapt_scales(backbone: 'DefocusBackbone', trained: Resolution | None) -> None:
