@@ -21,7 +21,7 @@ def main() -> None:
         type=int,
         nargs='+',
         metavar='PIXELS',
-        help="height and width, or one side; default: a classifier's img_size, or 800 1333 for a detector",
+        help="height and width, or one side; default: that of a classifier's test images, or 800 1333 for a detector",
     )
     add_config_options(parser)
     args = parser.parse_args()

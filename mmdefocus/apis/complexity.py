@@ -7,14 +7,17 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmdefocus.ops.backends import choose_backend
 
+from .image_size import image_size
+
 DETECTION_SHAPE = (800, 1333)
+MASKS = 100
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,13 @@ class Complexity:
 def count_complexity(cfg: Config, shape: tuple[int, int] | None = None) -> Complexity:
     """Count the parameters and the FLOPs of ``cfg.model``.
 
-    The network runs on the meta device, which computes shapes only and needs neither memory nor time.
+    The network runs on the meta device, which computes shapes only and needs neither memory nor time. A detector of
+    regions counts as many as its test may propose, usually 1000, and the masks of 100, as in published tables.
 
     Args:
         cfg: Config of a classifier of MMPreTrain or a detector of MMDetection.
-        shape: Height and width of the image in pixels. By default ``img_size`` of a classifier's backbone, and
-            800 × 1333 for a detector, the largest test image of the usual recipes.
+        shape: Height and width of the image in pixels. By default that of :func:`~mmdefocus.apis.image_size.image_size`
+            for a classifier, and 800 × 1333 for a detector, the largest test image of the usual recipes.
 
     Returns:
         The counts.
@@ -58,10 +62,12 @@ def count_complexity(cfg: Config, shape: tuple[int, int] | None = None) -> Compl
             'MMDEFOCUS_BACKEND'
         )
     detect = cfg.get('default_scope') == 'mmdet'
-    shape = shape or (DETECTION_SHAPE if detect else _nominal_shape(cfg))
+    shape = shape or (DETECTION_SHAPE if detect else image_size(cfg))
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')), meta, torch.no_grad():
         # Only without gradients does torch's counter accept modules that return a view of a parameter (positions).
         model = MODELS.build(copy.deepcopy(cfg.model)).eval().requires_grad_(False)
+        if hasattr(model, 'roi_head'):
+            _fix_regions(model)
         arguments = [torch.empty(1, 3, *shape)] + ([[_detection_sample(shape)]] if detect else [])
         with FlopCounterMode(display=False) as counter, _SizesOnCpu():
             model(*arguments, mode='tensor')
@@ -83,9 +89,24 @@ class _SizesOnCpu(TorchDispatchMode):
         return function(*args, **kwargs)
 
 
-def _nominal_shape(cfg: Config) -> tuple[int, int]:
-    size = cfg.model.backbone.get('img_size', 224)
-    return (size, size) if isinstance(size, int) else tuple(size)
+def _fix_regions(model: Any) -> None:
+    """Give a detector of regions as many regions as its test may propose.
+
+    Which ones it proposes depends on values, which the meta device does not have.
+    """
+    boxes = model.test_cfg.rpn.max_per_img
+    counts = dict(bbox=boxes, mask=min(boxes, MASKS))
+
+    def run_heads(*_: Any) -> None:
+        for kind in [kind for kind in counts if getattr(model.roi_head, f'with_{kind}')]:
+            extractors, heads = (getattr(model.roi_head, f'{kind}_{part}') for part in ('roi_extractor', 'head'))
+            # A cascade has several.
+            several = isinstance(heads, nn.ModuleList)
+            for extractor, head in zip(extractors, heads, strict=True) if several else [(extractors, heads)]:
+                head(torch.empty(counts[kind], extractor.out_channels, *extractor.roi_layers[0].output_size))
+
+    model.rpn_head.predict = lambda features, *_, **__: model.rpn_head(features)
+    model.roi_head.forward = run_heads
 
 
 def _detection_sample(shape: tuple[int, int]) -> Any:

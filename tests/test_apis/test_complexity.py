@@ -11,7 +11,7 @@ from mmengine.analysis import FlopAnalyzer
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
-from mmdefocus.apis.complexity import _nominal_shape, count_complexity
+from mmdefocus.apis.complexity import count_complexity
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / 'configs'
@@ -92,10 +92,3 @@ def test_tool_says_what_is_wrong(arguments, message, monkeypatch, capsys, tmp_pa
         run_tool(monkeypatch, *arguments)
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ('settings', 'shape'), [({}, (224, 224)), ({'img_size': 96}, (96, 96)), ({'img_size': (64, 96)}, (64, 96))]
-)
-def test_size_of_a_classifier(settings, shape):
-    assert _nominal_shape(Config({'model': {'backbone': settings}})) == shape

@@ -90,7 +90,7 @@ def test_objects_are_found(demo, directory):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['photos', 'vit'], "expected one of the models defocus-mamba-base_.*; got 'vit'"),
+        (['photos', 'vit'], "expected one of the models .*, defocus-vit-base_in1k, .*; got 'vit'"),
         (['photos', 'none.py', '--checkpoint', 'classifier.pth'], "config file 'none.py' does not exist"),
         (['photos', 'defocus-mamba-small_in1k'], 'in1k has no published weights; name a checkpoint with --checkpoint'),
         (['.', 'classifier.py', '--checkpoint', 'classifier.pth'], r"expected images in folder '.' .*got none"),

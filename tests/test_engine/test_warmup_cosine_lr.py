@@ -4,6 +4,7 @@ import pytest
 import torch
 from mmengine.optim import OptimWrapper
 from mmengine.registry import PARAM_SCHEDULERS
+from timm.scheduler.cosine_lr import CosineLRScheduler
 
 from mmdefocus.engine import DefocusWarmupCosineLR
 
@@ -88,3 +89,32 @@ def test_warmup_as_long_as_the_training(warmup):
     message = rf'a warmup from 0 to less than the length of the training \(6\), got {warmup}'
     with pytest.raises(ValueError, match=message):
         DefocusWarmupCosineLR(make_optimizer(), warmup=warmup, end=6, start_factor=0.1, end_factor=0.1)
+
+
+@pytest.mark.parametrize('overlap', [True, False])
+def test_schedule_of_timm(overlap):
+    """As timm steps it after every epoch; its warm-up is before the cosine only if it is told so."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
+    timm = CosineLRScheduler(
+        optimizer, 30 if overlap else 25, lr_min=0.4, warmup_lr_init=0.2, warmup_t=5, warmup_prefix=not overlap
+    )
+    expected = [timm._get_lr(epoch)[0] for epoch in range(34)]
+    scheduler = build(34, None, warmup=5, cooldown=4, overlap=overlap, delay=0, convert_to_iter_based=False)
+    assert rates(scheduler, 34) == pytest.approx(expected)
+
+
+def test_cooldown_is_converted_to_iterations():
+    found = rates(build(epochs=6, epoch_length=5, cooldown=2), 30)
+    assert found[:20] == pytest.approx(rates(build(epochs=4, epoch_length=5), 20)), 'the cosine ends after 4 epochs'
+    assert found[21:] == [pytest.approx(2 * 0.2)] * 9
+
+
+@pytest.mark.parametrize('changes', [{'cooldown': -1}, {'delay': -1}])
+def test_negative_steps(changes):
+    with pytest.raises(ValueError, match=r'a cooldown and a delay of at least 0, got (-1 and 1|0 and -1)'):
+        build(epochs=6, epoch_length=1, **changes)
+
+
+def test_cooldown_as_long_as_the_training():
+    with pytest.raises(ValueError, match=r'less than the length of the training \(6, without the cooldown 2\), got 2'):
+        build(epochs=6, epoch_length=1, cooldown=4)
