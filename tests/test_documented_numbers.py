@@ -100,6 +100,8 @@ def test_classifier_of_a_folder():
     [
         ('base detector', ['README.md', 'configs/dino/README.md']),
         ('base classifier', ['configs/classification/README.md']),
+        ('Mask R-CNN with DAT-T++', ['configs/mask_rcnn/README.md']),
+        ('Mask R-CNN with FCViT-B24', ['configs/mask_rcnn/README.md']),
     ],
 )
 def test_one_training_step_at_full_size(network, pages):

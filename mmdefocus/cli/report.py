@@ -6,7 +6,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-_BOX_COLUMNS = dict(AP='mAP', AP50='mAP_50', AP75='mAP_75', APs='mAP_s', APm='mAP_m', APl='mAP_l')
+_TITLES = dict(bbox='COCO box AP', segm='COCO mask AP')
+_COLUMNS = dict(AP='mAP', AP50='mAP_50', AP75='mAP_75', APs='mAP_s', APm='mAP_m', APl='mAP_l')
 _CLASS_SUFFIX = '_precision'
 
 
@@ -18,26 +19,29 @@ def format_metrics(metrics: Mapping[str, float]) -> str:
             exists), MMPreTrain's ``Accuracy`` (percent) or any other metric.
 
     Returns:
-        Text: COCO box AP in one line; one line per class if the evaluator ran with ``classwise=True``; other metrics.
+        Text: COCO box AP and mask AP, each in one line; one line per class if the evaluator ran with
+        ``classwise=True``; other metrics.
     """
     rest = dict(metrics)
     tables: dict[str, Table] = {}
-    boxes = {
-        column: rest.pop(f'coco/bbox_{name}') for column, name in _BOX_COLUMNS.items() if f'coco/bbox_{name}' in rest
-    }
-    if boxes:
-        table = Table(box=box.ASCII2)
-        for column in boxes:
-            table.add_column(column, justify='right')
-        table.add_row(*(_fraction(value) for value in boxes.values()))
-        tables['COCO box AP'] = table
+    for kind, title in _TITLES.items():
+        keys = {column: f'coco/{kind}_{name}' for column, name in _COLUMNS.items()}
+        found = {column: rest.pop(key) for column, key in keys.items() if key in rest}
+        if found:
+            table = Table(box=box.ASCII2)
+            for column in found:
+                table.add_column(column, justify='right')
+            table.add_row(*map(_fraction, found.values()))
+            tables[title] = table
     classes = [key for key in rest if key.startswith('coco/') and key.endswith(_CLASS_SUFFIX)]
     if classes:
         table = Table('class', box=box.ASCII2)
         table.add_column('AP', justify='right')
         for key in classes:
             table.add_row(key.removeprefix('coco/').removesuffix(_CLASS_SUFFIX), _fraction(rest.pop(key)))
-        tables['COCO box AP per class'] = table
+        # MMDetection keeps the classes of its last metric only.
+        last = [title for key in metrics for kind, title in _TITLES.items() if key == f'coco/{kind}_mAP'][-1:]
+        tables[f'{(last or [_TITLES["bbox"]])[0]} per class'] = table
     if rest:
         table = Table('metric', box=box.ASCII2)
         table.add_column('value', justify='right')

@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 
 from mmdefocus.datasets.coco_checks import check_category_ids, check_classes, read_coco
+from mmdefocus.datasets.coco_masks import check_masks, loads_masks
 from mmdefocus.datasets.coco_values import check_box_format, is_degenerate
 from mmdefocus.datasets.errors import DataError, MissingFileError
 from mmdefocus.datasets.image_files import ErrorsNameImages, check_files_exist
@@ -28,7 +29,8 @@ class DefocusCocoDataset(ErrorsNameImages, CocoDataset):
     The annotations (see :mod:`mmdefocus.datasets.coco_checks`) and the existence of the images are checked once, when
     the file is read. Images are checked when they are loaded: ``LoadImageFromFile`` in the pipeline acts as
     :class:`DefocusLoadImage`. Boxes that are smaller than a pixel, have no area or lie outside their image are dropped
-    as in MMDetection, with a warning that counts them.
+    as in MMDetection, with a warning that counts them. If the pipeline loads masks, every other box needs one (see
+    :mod:`mmdefocus.datasets.coco_masks`).
 
     Args:
         *args: As for MMDetection's ``CocoDataset``.
@@ -95,6 +97,8 @@ class DefocusCocoDataset(ErrorsNameImages, CocoDataset):
             by_image[ann['image_id']].append(ann)
             self.cat_img_map[ann['category_id']].append(ann['image_id'])
         self._report_boxes(name, content, by_image)
+        if loads_masks(self.pipeline):
+            self._report_masks(name, content)
         return [
             self.parse_data_info(dict(raw_img_info=dict(image, img_id=image['id']), raw_ann_info=by_image[image['id']]))
             for image in content['images']
@@ -164,6 +168,21 @@ class DefocusCocoDataset(ErrorsNameImages, CocoDataset):
             )
         if not usable:
             _warn(f'{name} has no usable box ({total} annotations): every AP will be -1')
+
+    def _report_masks(self, name: str, content: dict[str, Any]) -> None:
+        images = {image['id']: image for image in content['images']}
+        loaded = []
+        for ann in content['annotations']:
+            image = images[ann['image_id']]
+            is_dropped = ann.get('ignore') or is_degenerate(ann, image['width'], image['height'])
+            if ann['category_id'] in self.cat2label and not is_dropped:
+                loaded.append(ann)
+        without_area = check_masks(name, content['images'], loaded)
+        if without_area:
+            _warn(
+                f'{name}: {len(without_area)} of {len(loaded)} boxes are ignored in training: none of the polygons of '
+                f'their masks has three points (the first is annotation {without_area[0]})'
+            )
 
 
 def _warn(message: str) -> None:

@@ -45,7 +45,7 @@ def check_images(name: str, images: Sequence[dict[str, Any]]) -> None:
             )
         for key in ('width', 'height'):
             value = image[key]
-            if not _is_number(value) or value != int(value) or not 1 <= value <= _LONGEST_SIDE:
+            if not is_number(value) or value != int(value) or not 1 <= value <= _LONGEST_SIDE:
                 raise DataError(
                     f'{name}: the {key} of image {image["id"]!r} ({file_name!r}) must be a whole number of pixels from '
                     f'1 to {_LONGEST_SIDE}, got {value!r}; write the size of the image file'
@@ -77,7 +77,7 @@ def check_boxes(name: str, annotations: Sequence[dict[str, Any]]) -> None:
     """Raise ``DataError`` unless box, area and flags of every annotation have valid values."""
     for ann in annotations:
         box = ann['bbox']
-        if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
+        if not isinstance(box, list) or len(box) != 4 or not all(is_number(value) for value in box):
             raise DataError(
                 f'{name}: the bbox of annotation {ann["id"]!r} must be [x, y, width, height] in pixels, four finite '
                 f'numbers, got {reprlib.repr(box)}; correct the annotation or remove it'
@@ -87,7 +87,7 @@ def check_boxes(name: str, annotations: Sequence[dict[str, Any]]) -> None:
                 f'{name}: the bbox of annotation {ann["id"]!r} must be in pixels, from -{_LONGEST_SIDE} to '
                 f'{_LONGEST_SIDE}, got {box!r}; correct the annotation or remove it'
             )
-        if not _is_number(ann['area']) or ann['area'] > _LARGEST_AREA:
+        if not is_number(ann['area']) or ann['area'] > _LARGEST_AREA:
             raise DataError(
                 f'{name}: the area of annotation {ann["id"]!r} must be a finite number up to {_LARGEST_AREA:g}, got '
                 f'{ann["area"]!r}; write the width times the height of the box'
@@ -138,5 +138,6 @@ def is_degenerate(ann: dict[str, Any], width: float, height: float) -> bool:
     return w < 1 or h < 1 or ann['area'] <= 0 or inside_w <= 0 or inside_h <= 0
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Return True for a finite number that is not a boolean."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and -math.inf < value < math.inf

@@ -27,23 +27,26 @@ def check_ground_truth(dataset: Any, metrics: Sequence[BaseMetric], split: str) 
         split: ``'val'`` or ``'test'``, for messages.
 
     Raises:
-        ValueError: A metric has other images, categories or boxes, or MMDetection's own ``CocoMetric`` would count them
-            wrongly: an annotation with the id 0, images that the data set leaves out, or categories in an order that it
-            does not support.
+        ValueError: A metric has other images, categories or boxes, or evaluates masks that are not there, or
+            MMDetection's own ``CocoMetric`` would count them wrongly: an annotation with the id 0, images that the data
+            set leaves out, or categories in an order that it does not support.
     """
     datasets = list(_innermost(dataset))
     if not all(type(one) is CocoDataset or isinstance(one, DefocusCocoDataset) for one in datasets):
         return
-    # Without an ann_file, a metric uses the annotations of the data set.
-    metrics = [
-        metric for metric in metrics if type(metric) in (CocoMetric, DefocusCocoMetric) and metric._coco_api is not None
-    ]
-    if not metrics:
+    coco_metrics = [metric for metric in metrics if type(metric) in (CocoMetric, DefocusCocoMetric)]
+    if not coco_metrics:
         return
     contents = [_read(one) for one in datasets]
     name = ', '.join(repr(one.ann_file) for one in datasets)
-    for metric in metrics:
-        difference = _difference(contents, metric._coco_api.dataset)
+    for metric in coco_metrics:
+        # Without an ann_file, a metric uses the annotations of the data set.
+        truth = None if metric._coco_api is None else metric._coco_api.dataset
+        if 'segm' in metric.metrics and not metric.format_only:
+            _check_masks(contents if truth is None else [truth], name, split)
+        if truth is None:
+            continue
+        difference = _difference(contents, truth)
         if difference:
             raise ValueError(
                 f'{split}_evaluator: the ann_file of {type(metric).__name__} is not that of the {split} data set, '
@@ -52,7 +55,7 @@ def check_ground_truth(dataset: Any, metrics: Sequence[BaseMetric], split: str) 
             )
         if type(metric) is CocoMetric:
             _check_stock_metric(metric, datasets, len(dataset), name, split)
-        elif not metric._coco_api.dataset.get('categories') and 'category_ids' not in (metric.dataset_meta or {}):
+        elif not truth.get('categories') and 'category_ids' not in (metric.dataset_meta or {}):
             raise ValueError(
                 f'{name} lists no categories, and the checkpoint does not know the ids of its classes either; give the '
                 f'{split} data set metainfo=dict(classes=..., category_ids=[...]), an id for every class'
@@ -79,6 +82,17 @@ def check_label_order(dataset: Any) -> None:
                 f'config names them {abbreviate(classes)}, so that names would be wrong; use '
                 "type='DefocusCocoDataset', which finds the categories by name, or give all classes in that order"
             )
+
+
+def _check_masks(contents: Sequence[Mapping[str, Any]], name: str, split: str) -> None:
+    annotations = [ann for content in contents for ann in content.get('annotations', [])]
+    missing = [ann['id'] for ann in annotations if not ann.get('segmentation')]
+    if missing:
+        raise ValueError(
+            f"{split}_evaluator: the metric 'segm' evaluates masks, and {len(missing)} of {len(annotations)} boxes of "
+            f'{name} have no segmentation (the first is annotation {missing[0]!r}); export the annotations with masks, '
+            f"or set {split}_evaluator.metric='bbox'"
+        )
 
 
 def _check_stock_metric(metric: CocoMetric, datasets: Sequence[Any], num_images: int, name: str, split: str) -> None:

@@ -46,7 +46,15 @@ class DefocusCocoMetric(CocoMetric):
 
         Returns:
             Metrics by name.
+
+        Raises:
+            ValueError: Masks are evaluated and the predictions have none, or ``ann_file`` lacks a class.
         """
+        if 'segm' in self.metrics and not all('masks' in prediction for _, prediction in results):
+            raise ValueError(
+                "the metric 'segm' evaluates masks, and the model predicts none; use a model with masks, such as Mask "
+                "R-CNN, or set metric='bbox' in val_evaluator and test_evaluator"
+            )
         self.img_ids = [image['img_id'] for image, _ in results]
         self.label_ids = self._find_ids()
         # COCO's evaluation sorts them, and the base class reads its tables in the order of this list.

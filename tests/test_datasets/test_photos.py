@@ -1,8 +1,14 @@
+import contextlib
+import io
 import json
 from importlib import resources
 
+import numpy as np
 import pytest
 from mmdet.datasets import CocoDataset
+from PIL import Image
+from pycocotools.coco import COCO
+from scipy import ndimage
 
 from mmdefocus.datasets.photos import describe_photos, make_photos_coco
 
@@ -31,7 +37,48 @@ def test_annotations_are_complete():
     assert 'two sample photographs' in content['info']['description']
     assert content['images'][0] == dict(id=1, file_name='china.jpg', width=640, height=427)
     assert [ann['id'] for ann in content['annotations']] == list(range(1, 12))
-    assert all(ann['area'] == ann['bbox'][2] * ann['bbox'][3] for ann in content['annotations'])
+
+
+@pytest.fixture
+def masks():
+    """The annotations by id, each with its pixels as pycocotools draws them."""
+    coco = COCO()
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.dataset = describe_photos()
+        coco.createIndex()
+    return {number: (ann, coco.annToMask(ann).astype(bool)) for number, ann in coco.anns.items()}
+
+
+def test_masks_fill_their_boxes(masks):
+    for ann, mask in masks.values():
+        rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
+        bounds = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+        x, y, width, height = ann['bbox']
+        assert np.abs(bounds - [x, y, x + width, y + height]).max() <= 1.5
+        # The polygons of the boats are a few pixels large, and pycocotools draws whole pixels.
+        assert ann['area'] == pytest.approx(mask.sum(), rel=0.002, abs=8)
+
+
+def test_crowd_region_is_its_box_as_run_lengths(masks):
+    ((ann, mask),) = [entry for entry in masks.values() if entry[0]['iscrowd']]
+    assert isinstance(ann['segmentation']['counts'], list)
+    assert sum(ann['segmentation']['counts']) == mask.size
+    expected = np.zeros_like(mask)
+    expected[239:270, 350:548] = True
+    assert np.array_equal(mask, expected)
+    assert ann['area'] == mask.sum()
+
+
+def test_outlines_of_the_dahlias_separate_orange_from_green(masks):
+    image = Image.open(resources.files('sklearn.datasets.images').joinpath('flower.jpg'))
+    red, _, blue = np.moveaxis(np.asarray(image).astype(int), -1, 0)
+    orange = red - blue > 45
+    for number in (10, 11):
+        _, mask = masks[number]
+        around = ndimage.binary_dilation(mask, iterations=8) & ~ndimage.binary_dilation(mask, iterations=1)
+        within = mask & ~ndimage.binary_erosion(mask, iterations=8)
+        assert orange[within].mean() > 0.93
+        assert orange[around].mean() < 0.2  # a bud, out of focus, is behind the second one
 
 
 def test_an_empty_directory_is_used(tmp_path):

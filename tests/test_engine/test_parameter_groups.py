@@ -28,11 +28,15 @@ CONFIGS = {
     'classification/defocus_vit_base': 2,
     'classification/defocus_mamba_nano_digits': 2,
     'classification/defocus_retnet_nano_digits': 2,
+    'classification/fcvit_nano_digits': 2,
+    'classification/dat_nano_digits': 2,
     'classification/defocus_mamba_base_finetune': 52,  # 24 blocks, the patch embedding and the heads
     'classification/defocus_mamba_base_linear_probe': 1,
     'classification/defocus_mamba_nano_folder': 2,
     'dino/defocus_mamba_base_12ep': 2,
     'dino/defocus_vit_nano_digits': 2,
+    'dino/fcvit_nano_digits': 2,
+    'dino/dat_nano_digits': 2,
 }
 
 
@@ -186,6 +190,30 @@ def test_the_log_names_the_layers_of_a_decaying_rate(logged):
             f'backbone.layers.{number}.mixer.out_proj.weight, backbone.layers.{number}.ffn.up.weight, '
             f'backbone.layers.{number}.ffn.down.weight'
         )
+
+
+@pytest.mark.parametrize(('kind', 'channels', 'depths'), [('FCViT', 96, (1, 1, 2, 1)), ('DAT', 128, (2, 2, 2, 2))])
+def test_the_rate_decays_over_the_stages_of_a_pyramid(kind, channels, depths):
+    model = MODELS.build(
+        {
+            'type': 'mmpretrain.ImageClassifier',
+            'backbone': {'type': kind, 'arch': 'nano'},
+            'neck': {'type': 'mmpretrain.GlobalAveragePooling'},
+            'head': {'type': 'mmpretrain.LinearClsHead', 'num_classes': 3, 'in_channels': channels},
+        }
+    )
+    wrapper = build(model, 'DefocusLayerDecayOptimWrapperConstructor', layer_decay_rate=0.5, flat_decay_mult=0.0)
+    rates = {id(p): group['lr'] for group in wrapper.optimizer.param_groups for p in group['params']}
+    found = {name: rates[id(parameter)] for name, parameter in model.named_parameters()}
+    total = sum(depths) + 1  # the exponent of the stem
+    blocks = [f'backbone.stages.{stage}.{block}.' for stage in range(4) for block in range(depths[stage])]
+    firsts = {f'backbone.downsample_layers.{stage}.': sum(depths[:stage]) + 1 for stage in (1, 2, 3)}
+    layers = {'backbone.downsample_layers.0.': 0} | {name: i + 1 for i, name in enumerate(blocks)} | firsts
+    layers |= {'backbone.norm3.': total, 'head.fc.': total}
+    for name, rate in found.items():
+        (layer,) = [number for start, number in layers.items() if name.startswith(start)]
+        assert rate == pytest.approx(0.5 * 0.5 ** (total - layer)), name
+    assert len(wrapper.optimizer.param_groups) == 2 * (total + 1), 'with and without weight decay'
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from mmdefocus.engine import DefocusScheduledDropPathHook
-from mmdefocus.models import DefocusMamba
+from mmdefocus.models import DAT, DefocusMamba, FCViT
 
 DEPTH = 24  # of the base model
 ARCH = {
@@ -88,6 +88,22 @@ def test_constant_mode(tmp_path):
         assert logged == 0.4
     (visualised,) = tmp_path.glob('*/vis_data/scalars.json')
     assert [json.loads(line)['drop_path_rate'] for line in visualised.read_text().splitlines()] == [0.4, 0.4]
+
+
+@pytest.mark.parametrize(('backbone', 'depths'), [(FCViT('nano'), (1, 1, 2, 1)), (DAT('nano'), (2, 2, 2, 2))])
+def test_the_rate_grows_over_the_stages_of_a_pyramid(backbone, depths):
+    model = Model()
+    model.backbone = backbone
+    runner = SimpleNamespace(
+        model=model, epoch=1, max_epochs=2, message_hub=MessageHub.get_instance('drop_path'), train_loop=None
+    )
+    hook = DefocusScheduledDropPathHook(max_rate=0.5)
+    hook.before_train(runner)
+    hook.before_train_epoch(runner)
+    rates = [[block.drop_path.drop_prob for block in stage] for stage in backbone.stages]
+    assert tuple(map(len, rates)) == depths
+    count = sum(depths)
+    assert [rate for stage in rates for rate in stage] == pytest.approx([0.5 * i / (count - 1) for i in range(count)])
 
 
 def test_distributed_model():

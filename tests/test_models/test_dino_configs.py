@@ -187,6 +187,7 @@ def test_parameter_counts(name, total, backbone, neck):
 
 def test_metafile_names_every_config():
     entries = yaml.safe_load((CONFIGS / 'metafile.yml').read_text())['Models']
+    entries = [entry for entry in entries if entry['Name'] in NAMES]  # test_instance_segmentation_configs.py has others
     assert [entry['Name'] for entry in entries] == NAMES
     for entry in entries:
         assert entry['Config'] == f'configs/dino/{entry["Name"]}.py'

@@ -1,4 +1,5 @@
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -260,16 +261,16 @@ def test_report_of_boxes():
     assert lines == [
         ['AP', 'AP50', 'AP75', 'APs', 'APm', 'APl'],
         ['0.751', '0.900', '0.800', '0.600', '0.800', '-'],
+        ['AP'],
+        ['0.250'],
         ['class', 'AP'],
         ['0', '0.500'],
         ['a_precision', '-'],
-        ['metric', 'value'],
-        ['coco/segm_mAP', '0.25'],
     ]
 
 
 def test_report_as_it_is_printed():
-    metrics = {'coco/bbox_mAP': 0.0, 'coco/cat_precision': 0.5, 'coco/segm_mAP': 0.25}
+    metrics = {'coco/bbox_mAP': 0.0, 'coco/cat_precision': 0.5, 'coco/AR@100': 0.25}
     assert (
         report.format_metrics(metrics)
         == """COCO box AP
@@ -285,14 +286,22 @@ COCO box AP per class
 | cat   | 0.500 |
 +-------+-------+
 Other metrics
-+---------------+-------+
-| metric        | value |
-+---------------+-------+
-| coco/segm_mAP |  0.25 |
-+---------------+-------+
++-------------+-------+
+| metric      | value |
++-------------+-------+
+| coco/AR@100 |  0.25 |
++-------------+-------+
 """
     )
     assert report.format_metrics({'accuracy/top1': 50.0}).startswith('Metrics\n+')
+
+
+def test_classes_are_those_of_the_last_metric():
+    boxes, masks, cat = {'coco/bbox_mAP': 0.5}, {'coco/segm_mAP': 0.25}, {'coco/cat_precision': 0.4}
+    titles = re.compile(r'^COCO .*', re.MULTILINE)
+    expected = ['COCO box AP', 'COCO mask AP', 'COCO mask AP per class']
+    assert titles.findall(report.format_metrics(boxes | cat | masks)) == expected
+    assert titles.findall(report.format_metrics(masks | boxes | cat)) == [*expected[:2], 'COCO box AP per class']
 
 
 def test_report_of_accuracy():

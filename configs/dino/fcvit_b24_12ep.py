@@ -1,0 +1,5 @@
+_base_ = ['../_base_/recipes/dino_12ep.py', '../_base_/backbones/fcvit_b24_pyramid.py']
+
+model = _base_.pyramid
+model.backbone.update(out_indices=(1, 2, 3))
+model.neck.update(in_channels=model.neck.in_channels[1:])

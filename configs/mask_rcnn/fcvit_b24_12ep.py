@@ -1,0 +1,7 @@
+_base_ = [
+    '../_base_/recipes/mask_rcnn_fcvit.py',
+    '../_base_/schedules/coco_12ep_fcvit.py',
+    '../_base_/backbones/fcvit_b24_pyramid.py',
+]
+
+model = _base_.pyramid
