@@ -27,6 +27,8 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from mmdefocus.apis.errors import UsageError
+from mmdefocus.apis.image_size import is_built_for_images
+from mmdefocus.apis.timm_networks import build_timm
 from mmdefocus.cli.config_file import load_config
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs' / 'classification'
@@ -57,7 +59,9 @@ class Network:
 
 
 def from_config(path: str, side: int) -> Network:
-    cfg = load_config(path, {'model.backbone.img_size': side})
+    cfg = load_config(path)
+    if is_built_for_images(cfg):
+        cfg.model.backbone.img_size = side
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         model = MODELS.build(cfg.model)
 
@@ -69,7 +73,7 @@ def from_config(path: str, side: int) -> Network:
 
 
 def from_timm(name: str, side: int) -> Network:
-    model = timm.create_model(name, img_size=side)
+    model = build_timm(name, checkpoint=None, random_weights=True, size=side)
     return Network(model, model, lambda labels: lambda images: F.cross_entropy(model(images), labels))
 
 

@@ -1,4 +1,6 @@
-"""Train the three mixers with and without band-pass on handwritten digits, as classifiers and as detectors.
+"""Train five families of networks on handwritten digits, as classifiers and as detectors.
+
+De-focus Mamba, ViT and RetNet are trained with and without band-pass; FCViT and DAT++ have none.
 
 Prints a table of accuracies and box mAPs and plots them. Repeat the command to continue an interrupted study.
 docs/mixers.md explains the table and its limits.
@@ -19,13 +21,16 @@ from mmdefocus.datasets.digits import DigitsOptions, make_digits_coco
 CONFIGS = Path(__file__).parents[1] / 'configs'
 # The plain networks of docs/bandpass.md: without the band-pass, attention and retention need absolute positions.
 PLAIN = {'model.backbone.band_pass': False, 'model.backbone.absolute_positions': True}
+# Prefix of the configs, and settings.
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
-    'De-focus Mamba': ('mamba', {}),
-    'Mamba, band-pass off': ('mamba', {'model.backbone.rotary': False}),
-    'De-focus ViT': ('vit', {}),
-    'ViT, band-pass off': ('vit', PLAIN),
-    'De-focus RetNet': ('retnet', {}),
-    'RetNet, band-pass off': ('retnet', PLAIN),
+    'De-focus Mamba': ('defocus_mamba', {}),
+    'Mamba, band-pass off': ('defocus_mamba', {'model.backbone.rotary': False}),
+    'De-focus ViT': ('defocus_vit', {}),
+    'ViT, band-pass off': ('defocus_vit', PLAIN),
+    'De-focus RetNet': ('defocus_retnet', {}),
+    'RetNet, band-pass off': ('defocus_retnet', PLAIN),
+    'FCViT': ('fcvit', {}),
+    'DAT++': ('dat', {}),
 }
 
 SCENES = DigitsOptions(train_images=3200, val_images=200, size=96, digits=(1, 2), digit_size=(28, 56))
@@ -41,35 +46,38 @@ class Task:
         folder: Folder of the configs.
         metric: Name of the metric in the configs' evaluator.
         schedule: Settings of all networks: shorter trainings than those of the configs.
-        by_mixer: Settings of each mixer's networks, with and without band-pass.
+        by_family: Settings of the networks of each family, with and without band-pass.
     """
 
     folder: str
     metric: str
     schedule: dict[str, Any]
-    by_mixer: dict[str, dict[str, Any]]
+    by_family: dict[str, dict[str, Any]]
 
+
+# Smaller digits than in the configs: 36 tokens.
+SIDE = 24
+TOKENS = {
+    'model.backbone.img_size': SIDE,
+    'train_dataloader.dataset.size': SIDE,
+    'val_dataloader.dataset.size': SIDE,
+    'test_dataloader.dataset.size': SIDE,
+    'val_dataloader.dataset.pipeline.0.scale': (SIDE, SIDE),
+    'test_dataloader.dataset.pipeline.0.scale': (SIDE, SIDE),
+}
 
 TASKS = {
-    # Smaller digits than in the config (36 tokens), evaluated at the end only.
+    # Evaluated at the end only.
     'classification': Task(
         'classification',
         'accuracy/top1',
+        {'train_cfg.val_interval': 100, 'train_dataloader.batch_size': 16, 'param_scheduler.0.end': 88},
         {
-            'model.backbone.img_size': 24,
-            'train_cfg.val_interval': 100,
-            'train_dataloader.batch_size': 16,
-            'param_scheduler.0.end': 88,
-            'train_dataloader.dataset.size': 24,
-            'val_dataloader.dataset.size': 24,
-            'test_dataloader.dataset.size': 24,
-            'val_dataloader.dataset.pipeline.0.scale': (24, 24),
-            'test_dataloader.dataset.pipeline.0.scale': (24, 24),
-        },
-        {
-            'mamba': {'optim_wrapper.optimizer.lr': 4e-3, 'train_cfg.max_epochs': 12},
-            'vit': {'optim_wrapper.optimizer.lr': 2e-3, 'train_cfg.max_epochs': 30},
-            'retnet': {'optim_wrapper.optimizer.lr': 2e-3, 'train_cfg.max_epochs': 12},
+            'defocus_mamba': {**TOKENS, 'optim_wrapper.optimizer.lr': 4e-3, 'train_cfg.max_epochs': 12},
+            'defocus_vit': {**TOKENS, 'optim_wrapper.optimizer.lr': 2e-3, 'train_cfg.max_epochs': 30},
+            'defocus_retnet': {**TOKENS, 'optim_wrapper.optimizer.lr': 2e-3, 'train_cfg.max_epochs': 12},
+            'fcvit': {},
+            'dat': {},
         },
     ),
     # Smaller scenes than in the demo (144 tokens), one epoch.
@@ -77,7 +85,6 @@ TASKS = {
         'dino',
         'coco/bbox_mAP',
         {
-            'model.backbone.img_size': SCENES.size,
             'train_cfg.max_epochs': 1,
             'train_cfg.val_interval': 1,
             'train_dataloader.batch_size': 4,
@@ -93,7 +100,13 @@ TASKS = {
             'val_evaluator.ann_file': DATA_ROOT + 'annotations/instances_val.json',
             'test_evaluator.ann_file': DATA_ROOT + 'annotations/instances_val.json',
         },
-        {'mamba': {}, 'vit': {}, 'retnet': {}},
+        {
+            'defocus_mamba': {'model.backbone.img_size': SCENES.size},
+            'defocus_vit': {'model.backbone.img_size': SCENES.size},
+            'defocus_retnet': {'model.backbone.img_size': SCENES.size},
+            'fcvit': {},
+            'dat': {'model.backbone.img_size': SCENES.size},
+        },
     ),
 }
 
@@ -113,14 +126,14 @@ def main() -> None:
             variants = [
                 Variant(
                     name,
-                    CONFIGS / task.folder / f'defocus_{mixer}_nano_digits.py',
-                    task.schedule | task.by_mixer[mixer] | settings | args.cfg_options,
+                    CONFIGS / task.folder / f'{family}_nano_digits.py',
+                    task.schedule | task.by_family[family] | settings | args.cfg_options,
                 )
-                for name, (mixer, settings) in chosen.items()
+                for name, (family, settings) in chosen.items()
             ]
             work_dir = Path(args.work_dir) / task.folder
             results[task.metric] = run_ablation(variants, args.seeds, task.metric, work_dir, args.jobs, report=print)
-        rows = [Variant(name, mixer, settings) for name, (mixer, settings) in chosen.items()]
+        rows = [Variant(name, family, settings) for name, (family, settings) in chosen.items()]
         table = format_ablation(rows, results)
         print(f'\n{table}', end='')
         if args.out is not None:

@@ -10,6 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmdefocus.models.map_mixers import (
+    DeformableAttentionMixer,
+    GlobalContextMixer,
+    NeighbourhoodAttentionMixer,
+    WindowAttentionMixer,
+)
+
 from .attention_observer import AttentionObserver, Observation
 from .errors import AnalysisError
 from .networks import TokenNetwork
@@ -29,7 +36,8 @@ def foreign_attention(
       signed and its rows need not sum to 1 (talking heads), unless V = L.
 
     If a layer applies several attentions, the heads of all follow one another. Attention between L channels cannot be
-    told from attention between L tokens: a layer that has both numbers equal gives a map of its channels.
+    told from attention between L tokens: a layer that has both numbers equal gives a map of its channels. The layers of
+    FCViT, and of DAT where keys are not the tokens of the image in their order, have no map whatever their sizes are.
 
     Args:
         network: View of the network, in evaluation mode.
@@ -60,8 +68,11 @@ def foreign_attention(
                     tokens = network.tokens(entering).shape[1] if isinstance(entering, Tensor) else None
                 except AnalysisError:
                     tokens = None
+                other_mixing = _other_mixing(module)
                 if tokens is None:
                     missing[index] = 'its input is no tensor of tokens'
+                elif other_mixing is not None:
+                    missing[index] = other_mixing
                 else:
                     observer.observation = Observation(len(images), tokens)
 
@@ -79,3 +90,20 @@ def foreign_attention(
         with torch.no_grad(), observer:
             network.run(images)
     return missing
+
+
+def _other_mixing(layer: nn.Module) -> str | None:
+    """Return how a layer of a pyramidal network of this package mixes, as a clause, if not by attention to its tokens.
+
+    Matrices of as many rows and columns as there are tokens would look like their attention.
+    """
+    for mixer in layer.modules():
+        if isinstance(mixer, GlobalContextMixer):
+            return 'it mixes by convolutions and a global context'
+        if isinstance(mixer, DeformableAttentionMixer):
+            return 'it attends to sampled positions, not to tokens (see sample_positions and attention of its mixer)'
+        if isinstance(mixer, NeighbourhoodAttentionMixer):
+            return f'it attends within neighbourhoods of {mixer.kernel_size} x {mixer.kernel_size} tokens'
+        if isinstance(mixer, WindowAttentionMixer) and mixer.shift:
+            return f'it attends within shifted windows of {mixer.window_size} x {mixer.window_size} tokens'
+    return None

@@ -100,6 +100,23 @@ def test_networks_are_compared(run, project, tmp_path):
     assert f'{len(list(out.iterdir()))} files in {out}' in printed
 
 
+def test_pyramids_are_reported_without_attention(run, tmp_path):
+    words = [f'{name}={CONFIGS / name}_nano_digits.py' for name in ('fcvit', 'dat')]
+    printed = run(
+        *words, 'photos/china.jpg', '--random-weights', '--layers', '0', '-1', '--size', '64', '--out', tmp_path
+    )
+    assert 'fcvit: layers 0, 4: no attention: it mixes by convolutions and a global context' in printed
+    assert 'dat: layer 0: no attention: it attends within neighbourhoods of 7 x 7 tokens' in printed
+    assert 'dat: layer 7: no attention: its keys are not the tokens but features at positions between them' in printed
+    tables = json.loads((tmp_path / 'scores.json').read_text())
+    assert [table['layers'] for table in tables.values()] == [[0, 4], [0, 7]]
+    for table in tables.values():
+        (evenness,) = table['scores']['gradient_evenness']['layers'][0]['values'][0]
+        assert 0 < evenness <= 1
+    assert list(tmp_path.glob('china_receptive-field*.png'))
+    assert list(tmp_path.glob('china_class-gradient*.png'))
+
+
 def test_the_predicted_class_is_one_of_the_classes_of_the_head(run, tmp_path):
     run('odd.py@mamba.pth', 'photos/china.jpg', '--layers', '0', '--out', tmp_path)
     assert re.search(r'"predicted":"(seven|nine) \(', (tmp_path / 'index.html').read_text())

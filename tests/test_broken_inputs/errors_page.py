@@ -5,7 +5,7 @@ import sysconfig
 from pathlib import Path
 
 PAGE = Path(__file__).parents[2] / 'docs' / 'errors.md'
-KINDS = ('annotations', 'images', 'folders', 'configs', 'arguments', 'arrays', 'checkpoints', 'networks')
+KINDS = ('annotations', 'images', 'folders', 'configs', 'arguments', 'arrays', 'checkpoints', 'pyramids', 'networks')
 HOME = '/home/me/project'
 HEAD = """<!-- Written by `pytest tests/test_broken_inputs --write-errors` from the cases of these tests. -->
 # Error messages

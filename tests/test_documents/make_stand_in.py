@@ -18,6 +18,12 @@ from PIL import Image
 
 GOLDEN = Path(__file__).parents[1] / 'golden'
 COCO_IDS = [number for number in range(1, 91) if number not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]
+# Published files without an address in model-index.yml.
+CONFIGS = {
+    'fcvit_b12.pth.tar': 'fcvit_b12',
+    'dat_pp_tiny_in1k_224.pth': 'dat_pp_tiny',
+    'dat_pp_base_in1k_224.pth': 'dat_pp_base',
+}
 SIZE = (96, 64)  # width and height of an image
 random = np.random.default_rng(0)
 
@@ -145,15 +151,21 @@ def make_official(path: str) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     models = load_model_index.load(str(ROOT / 'model-index.yml')).models
     configs = [ROOT / model.config for model in models if (model.weights or '').endswith('/' + name)]
+    if name in CONFIGS:
+        configs.append(ROOT / 'configs' / 'classification' / f'{CONFIGS[name]}.py')
     if not configs:
-        sys.exit(f'{name} is none of the published files in model-index.yml')
+        sys.exit(f'{name} is none of the published files in model-index.yml and CONFIGS')
     if '_det_' in name:
         shutil.copy(GOLDEN / 'det_full_official_det.pth', path)
         return
     _, model = build(str(configs[0]))
     content = convert_to_official({'state_dict': model.state_dict()})
+    if name.startswith('fcvit'):
+        torch.save({'epoch': 309, 'arch': name.partition('.')[0], 'state_dict': content['state_dict']}, path)
+        return
     average = {key: value / 2 for key, value in content['model'].items()}
-    torch.save({**content, 'model_ema': average, 'config': as_yacs(content['config']), 'epoch': 299}, path)
+    config = as_yacs(content.get('config', {'MODEL': {'TYPE': 'dat'}}))
+    torch.save({**content, 'model_ema': average, 'config': config, 'epoch': 299}, path)
 
 
 def make(item: str) -> None:

@@ -2,7 +2,7 @@
 
 * Networks of the sizes small, base and large have two layers of 64 channels; DINO has two layers and 30 queries. These
   are the sizes of ``tests/golden/det_full_official_det.pth``, so that it stands for a published detector. Mask R-CNN
-  has eight regions.
+  has eight regions. Pyramids are of the size nano.
 * Detection images are resized to a tenth of the published sizes. A data set has its first four images, in batches of
   two, and no worker processes.
 * A training runs its first and its last epoch.
@@ -42,6 +42,12 @@ ARCHS = {
     'DefocusViT': dict(num_heads=2, ffn_dims=128),
     'DefocusRetNet': dict(num_heads=2, value_dims=128, ffn_dims=128),
 }
+TIMM_SIZES = {
+    'deit': dict(depth=1, embed_dim=48, num_heads=3),
+    'swin': dict(depths=(1, 1, 1, 1), embed_dim=24, num_heads=(1, 2, 4, 8)),
+    'poolformer': {},
+}
+PYRAMID_WIDTHS = {'FCViT': (32, 48, 64, 96), 'DAT': (32, 64, 96, 128)}  # of the size nano
 PUBLISHED_WIDTHS = (384, 768, 1024)
 IMAGES, BATCH = 4, 2
 
@@ -107,20 +113,38 @@ def shrink(cfg: Config) -> Config:
     if has('full-size'):
         return cfg
     model = cfg.get('model') or {}
-    for part in (model.get('backbone') or {}, model.get('neck') or {}, model.get('head') or {}):
+    backbone, *others = (model.get(name) or {} for name in ('backbone', 'neck', 'head'))
+    if backbone.get('type') in PYRAMID_WIDTHS:
+        _shrink_pyramid(backbone, others)
+    for part in (backbone, *others):
         _shrink_part(part)
     if model.get('num_queries') == 900:
         changes = torch.load(GOLDEN / 'det_full_expected.pt', weights_only=True)['dino_changes']
         cfg.merge_from_dict({f'model.{name}': value for name, value in changes.items()})
         cfg.model.neck.out_channels = WIDTH
     if model.get('roi_head'):
-        cfg.model.train_cfg.rcnn.sampler.num = cfg.model.test_cfg.rpn.max_per_img = 8
+        stages = cfg.model.train_cfg.rcnn
+        for stage in stages if isinstance(stages, list) else [stages]:
+            stage.sampler.num = 8
+        cfg.model.test_cfg.rpn.max_per_img = 8
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         if cfg.get(name) and not has('all-images'):
             _shrink_data(cfg[name])
     if cfg.get('tta_pipeline'):
         _shrink_images(cfg.tta_pipeline)
     return cfg
+
+
+def _shrink_pyramid(backbone: dict, others: list[dict]) -> None:
+    if backbone.get('arch', 'nano') == 'nano':
+        return
+    backbone['arch'] = 'nano'
+    widths = PYRAMID_WIDTHS[backbone['type']]
+    for part in others:
+        if isinstance(part.get('in_channels'), list):
+            part['in_channels'] = list(widths[-len(part['in_channels']) :])
+        elif 'in_channels' in part and part['type'] == 'LinearClsHead':
+            part['in_channels'] = widths[-1]
 
 
 def _shrink_part(part: dict) -> None:
@@ -206,7 +230,7 @@ def _short_sequences(argv: list[str]) -> list[str]:
 
 def _small_networks(argv: list[str]) -> list[str]:
     create = timm.create_model
-    timm.create_model = lambda name, **options: create(name, depth=1, embed_dim=48, num_heads=3, **options)
+    timm.create_model = lambda name, **options: create(name, **TIMM_SIZES[name.partition('_')[0]], **options)
     return _short_time(argv)
 
 

@@ -69,15 +69,17 @@ def test_ablation_writes_a_table_and_goes_on_where_it_was(run, capsys):
 
 
 def test_mixers_are_compared_in_a_table_and_a_picture(run):
-    networks = ['De-focus RetNet', 'ViT, band-pass off']
+    networks = ['DAT++', 'De-focus RetNet', 'ViT, band-pass off', 'FCViT']
     run('compare_mixers.py', *TINY, '--tasks', 'classification', '--variants', *networks, '--plot', 'points.png')
     rows = [line.split(' | ') for line in Path('table.md').read_text().splitlines()[3:-1]]
-    assert [row[0] for row in rows] == ['| ViT, band-pass off', '| De-focus RetNet']
+    assert [row[0] for row in rows] == ['| ViT, band-pass off', '| De-focus RetNet', '| FCViT', '| DAT++']
     assert [row[1] for row in rows] == [
         '`model.backbone.band_pass=False`, `model.backbone.absolute_positions=True`',
         '',
+        '',
+        '',
     ]
-    for row, folder in zip(rows, ('ViT-band-pass-off', 'De-focus-RetNet'), strict=True):
+    for row, folder in zip(rows, ('ViT-band-pass-off', 'De-focus-RetNet', 'FCViT', 'DAT'), strict=True):
         metrics = json.loads(Path('work', 'classification', folder, 'seed_4', 'result.json').read_text())['metrics']
         accuracy = metrics['accuracy/top1']
         assert [float(cell.strip(' |')) for cell in row[2:]] == pytest.approx([accuracy, accuracy], abs=0.005)
@@ -141,19 +143,21 @@ def test_mixers_are_trained_alike_with_and_without_band_pass(task):
     names = runpy.run_path(str(TOOLS / 'compare_mixers.py'))
     task = names['TASKS'][task]
     switches, trainings = {}, {}
-    for mixer, settings in names['NETWORKS'].values():
-        config = TOOLS.parent / 'configs' / task.folder / f'defocus_{mixer}_nano_digits.py'
-        cfg = load_config(config, task.schedule | task.by_mixer[mixer] | settings, 'work')
+    for family, settings in names['NETWORKS'].values():
+        config = TOOLS.parent / 'configs' / task.folder / f'{family}_nano_digits.py'
+        cfg = load_config(config, task.schedule | task.by_family[family] | settings, 'work')
         found = tuple(cfg.model.backbone.pop(key, None) for key in ('rotary', 'band_pass', 'absolute_positions'))
-        switches.setdefault(mixer, []).append(found)
-        trainings.setdefault(mixer, []).append(cfg.to_dict())
-    plain = (None, False, True)
+        switches.setdefault(family, []).append(found)
+        trainings.setdefault(family, []).append(cfg.to_dict())
+    plain, alone = (None, False, True), [(None, None, None)]
     assert switches == {
-        'mamba': [(None, None, None), (False, None, None)],
-        'vit': [(None, None, None), plain],
-        'retnet': [(None, None, None), plain],
+        'defocus_mamba': [(None, None, None), (False, None, None)],
+        'defocus_vit': [(None, None, None), plain],
+        'defocus_retnet': [(None, None, None), plain],
+        'fcvit': alone,
+        'dat': alone,
     }
-    assert all(full == off for full, off in trainings.values())
+    assert all(training == family[0] for family in trainings.values() for training in family)
 
 
 def test_mistakes_are_named_before_any_training(tmp_path):

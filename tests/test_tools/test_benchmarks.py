@@ -6,6 +6,7 @@ import runpy
 import time
 
 import pytest
+import timm
 import torch
 from commands import TOOLS, tool
 from torch import nn
@@ -13,6 +14,11 @@ from torch import nn
 from mmdefocus.models import MambaMixer
 from mmdefocus.ops import available_backends, defocus_scan
 
+TOY_TIMM = {
+    'swin_tiny_patch4_window7_224': dict(depths=(1, 1), embed_dim=12, num_heads=(1, 2)),
+    'poolformer_s12': {},  # its sizes are fixed
+    'deit_tiny_patch16_224': dict(depth=1, embed_dim=12, num_heads=1),
+}
 DIGITS = TOOLS.parent / 'configs' / 'classification' / 'defocus_mamba_nano_digits.py'
 TINY = ['--shapes', '2,5', '--channels', '128', '--seconds', '1e-9']
 COMPILED = [name for name in ('cpp',) if available_backends()[name] is None]
@@ -24,6 +30,7 @@ IMPLEMENTATIONS = {
     'mixer': [*COMPILED, 'reference', *CHAINS],
     'bandpass_attention': ['blocks', 'reference'],
     'retention': ['chunkwise', 'reference'],
+    'neighbourhood_attention': ['tiles', 'reference'],
 }
 # The mixer also rounds intermediate results to the half type.
 LARGEST_ERROR = {'float32': 1e-5, 'bfloat16': 8 * 2**-8}
@@ -74,7 +81,7 @@ def test_report_has_every_operator_implementation_and_pass(ops, tmp_path, monkey
         header, *rows = cells(text.partition(f'## {operator}\n')[2].partition('\n## ')[0])
         assert header[-4:] == ['MB', 'GB/s', 'of copy, exp, mm', 'error']
         assert [row[:2] for row in rows] == [['2, 5', dtype]] * len(rows)
-        yardstick = 'SDPA' if operator in ('bandpass_attention', 'retention') else 'exp'
+        yardstick = 'SDPA' if operator in ('bandpass_attention', 'retention', 'neighbourhood_attention') else 'exp'
         assert f'({yardstick})' in [row[2] for row in rows]
         assert header[6] == f'/ {yardstick}'
         timed = [row for row in rows if row[2] != f'({yardstick})']
@@ -157,6 +164,21 @@ def test_long_attention_is_checked_against_the_proxy(load, monkeypatch):
         assert check.error(operator.implementations[operator.proxy]) < check.tolerance(operator.proxy)
         if operator is attention.BANDPASS_ATTENTION:
             assert check.error(wrong_at_the_end) > 1e-3
+
+
+def test_neighbourhood_attention_has_the_dense_attention_of_torch_as_its_yardstick(load, machine, monkeypatch):
+    cases, shape = load('benchmarking.neighbourhood'), load('benchmarking.operators').Shape
+    assert [cases.map_size(shape(1, length, 64)) for length in (1, 197, 577)] == [(7, 7), (14, 14), (24, 24)]
+    assert cases.fewer_heads(shape(64, 197, 1536)) == (18, 197, 1536)
+    assert cases.fewer_heads(shape(2, 4000, 1536)) == (1, 4000, 64)
+    assert cases.fewer_heads(shape(2, 40000, 1536)) == (1, 4096, 64)
+    tensors = cases.make(shape(2, 90, 128), torch.float32, torch.device('cpu'))
+    expected = cases.NEIGHBOURHOOD_ATTENTION.implementations['reference'](**tensors)
+    torch.testing.assert_close(cases.dense_attention(**tensors), expected)
+    monkeypatch.setattr(cases, 'MOST_PAIRS', 49**2)
+    monkeypatch.setattr(machine, 'best_seconds', lambda function: 1.0)
+    seconds = cases.sdpa_seconds(machine, shape(3, 49, 128), torch.float32)
+    assert seconds == {'forward': 6.0, 'forward + backward': 6.0}
 
 
 def test_reference_of_scans_fits_into_memory(load):
@@ -294,6 +316,29 @@ def test_networks_in_inference_and_training(load, tmp_path):
     # The parameters take 22 MB; training adds gradients and the two moments of AdamW.
     assert float(rows[1][5]) > 3 * float(rows[1][3]) > 0.05
     assert 'Batch 1, 32 x 32 pixels, float32' in text
+
+
+def test_only_networks_that_are_built_for_a_size_are_told_the_side(load, monkeypatch):
+    """FCViT and PoolFormer know none, and that of DAT determines the sizes of tables."""
+    benchmark = load('benchmark')
+    configs = {name: str(DIGITS.with_name(f'{name}_nano_digits.py')) for name in ('defocus_vit', 'fcvit', 'dat')}
+    vit, fcvit, dat = (benchmark.load(path, 96).module.backbone for path in configs.values())
+    assert vit.img_size == (96, 96)
+    assert not hasattr(fcvit, 'img_size')
+    assert dat.img_size == 64, 'that of the config'
+
+    create = timm.create_model
+    monkeypatch.setattr(timm, 'create_model', lambda name, **options: create(name, **TOY_TIMM[name], **options))
+    for name in TOY_TIMM:
+        network = benchmark.load(f'timm:{name}', 96)
+        assert network.logits(torch.randn(1, 3, 96, 96)).shape == (1, 1000)
+    assert (
+        load('benchmark').main(
+            ['--networks', *configs.values(), *(f'timm:{name}' for name in TOY_TIMM), '--side', '96', '--batch', '1']
+            + ['--seconds', '1e-9']
+        )
+        == 0
+    )
 
 
 @pytest.mark.parametrize(
