@@ -107,7 +107,7 @@ def test_pyramids_are_reported_without_attention(run, tmp_path):
     )
     assert 'fcvit: layers 0, 4: no attention: it mixes by convolutions and a global context' in printed
     assert 'dat: layer 0: no attention: it attends within neighbourhoods of 7 x 7 tokens' in printed
-    assert 'dat: layer 7: no attention: its keys are not the tokens but features at positions between them' in printed
+    assert 'dat: layer 7: no attention: it attends to sampled positions, not to tokens' in printed
     tables = json.loads((tmp_path / 'scores.json').read_text())
     assert [table['layers'] for table in tables.values()] == [[0, 4], [0, 7]]
     for table in tables.values():
