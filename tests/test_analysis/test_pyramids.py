@@ -25,18 +25,11 @@ CONFIGS = Path(__file__).parents[2] / 'configs' / 'classification'
 VIS_CAM = Path(mmpretrain.__file__).parent / '.mim' / 'tools' / 'visualization' / 'vis_cam.py'
 SAMPLED = 'it attends to sampled positions, not to tokens (see sample_positions and attention of its mixer)'
 NEIGHBOURS = 'it attends within neighbourhoods of 7 x 7 tokens'
-WINDOWS = dict(
+WINDOWS = DAT.arch_zoo['v1-tiny'] | dict(
     embed_dims=(8, 8, 8, 8),
     blocks=('L', 'LS', 'L', 'D'),
     num_heads=(1, 2, 2, 2),
     num_groups=(1, 1, 1, 1),
-    offset_kernels=(9, 7, 5, 3),
-    offset_strides=(8, 4, 1, 1),
-    overlap_patches=False,
-    local_perception=False,
-    conv_ffn=False,
-    offset_range=2.0,
-    reference_points='Hk',
 )
 
 

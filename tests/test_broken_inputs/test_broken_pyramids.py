@@ -12,18 +12,11 @@ from mmdefocus.models.checkpoint import mmdefocus_to_official
 INTRODUCTION = (
     'The backbones `FCViT` and `DAT` in the config of a classifier, in Python, and with weights of other networks.'
 )
-V1 = dict(
+V1 = MODELS.get('DAT').arch_zoo['v1-tiny'] | dict(
     embed_dims=(16, 16, 32, 32),
     blocks=('LS', 'L', 'LD', 'LD'),
     num_heads=(1, 2, 2, 4),
     num_groups=(1, 1, 2, 2),
-    offset_kernels=(9, 7, 5, 3),
-    offset_strides=(8, 4, 1, 1),
-    overlap_patches=False,
-    local_perception=False,
-    conv_ffn=False,
-    offset_range=2.0,
-    reference_points='Hk',
 )
 FCVIT, DAT, DAT_V1 = dict(type='FCViT', arch='nano'), dict(type='DAT', arch='nano'), dict(type='DAT', arch=V1)
 CHANNELS = {'FCViT': 96, 'DAT': 128}

@@ -8,18 +8,13 @@ import torch
 from mmengine.registry import MODELS, DefaultScope
 from timm.scheduler import CosineLRScheduler
 
-DAT_V1 = dict(
+from mmdefocus.models import DAT
+
+DAT_V1 = DAT.arch_zoo['v1-tiny'] | dict(
     embed_dims=(16, 16, 32, 32),
     blocks=('LS', 'L', 'LD', 'LD'),
     num_heads=(1, 2, 2, 4),
     num_groups=(1, 1, 2, 2),
-    offset_kernels=(9, 7, 5, 3),
-    offset_strides=(8, 4, 1, 1),
-    overlap_patches=False,
-    local_perception=False,
-    conv_ffn=False,
-    offset_range=2.0,
-    reference_points='Hk',
 )
 BACKBONES = {
     'fcvit': dict(type='FCViT', arch='nano'),

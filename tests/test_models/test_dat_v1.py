@@ -10,18 +10,11 @@ from torch.nn import functional as F
 from mmdefocus.models import DAT
 from mmdefocus.models.checkpoint import mmdefocus_to_official, official_to_mmdefocus
 
-ARCH = dict(
+ARCH = DAT.arch_zoo['v1-tiny'] | dict(
     embed_dims=(16, 32, 48, 64),
     blocks=('LS', 'LS', 'LD', 'LD'),
     num_heads=(1, 2, 3, 4),
     num_groups=(1, 1, 3, 2),
-    offset_kernels=(9, 7, 5, 3),
-    offset_strides=(8, 4, 1, 1),
-    overlap_patches=False,
-    local_perception=False,
-    conv_ffn=False,
-    offset_range=2.0,
-    reference_points='Hk',
 )
 
 
