@@ -21,7 +21,8 @@ ASKED_CUDA=${FORCE_CUDA:-auto}
 DISK_GB=8 # 5.3 for .venv, the rest for unpacking downloads, data and checkpoints
 
 BUILD_TOOLS=(setuptools wheel packaging ninja)
-OPENMMLAB=(onedl-mmengine onedl-mmdetection onedl-mmpretrain opencv-python-headless scikit-learn timm grad-cam tensorboard)
+OPENMMLAB=(onedl-mmengine onedl-mmdetection onedl-mmpretrain opencv-python-headless scikit-learn timm grad-cam tensorboard
+    supervision faster-coco-eval ImageHash psutil jinja2 shtab defusedxml PyYAML)
 DEVELOPMENT=(pytest pytest-xdist hypothesis markdown-it-py pyyaml ruff mypy import-linter clang-format selenium)
 
 fail() {

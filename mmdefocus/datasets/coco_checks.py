@@ -28,6 +28,41 @@ def read_coco(path: str | Path, name: str, test_mode: bool) -> dict[str, Any]:
     Raises:
         DataError: The file is not JSON, not in COCO format, or contradictory.
     """
+    content = load_coco(path, name, test_mode)
+    check_keys(name, 'image', content['images'], _IMAGE_KEYS)
+    check_keys(name, 'category', content['categories'], ('id', 'name'))
+    check_keys(name, 'annotation', content['annotations'], (*_BOX_KEYS, 'iscrowd') if test_mode else _BOX_KEYS)
+    if not content['images']:
+        raise DataError(f'annotation file {name} must list images, got an empty list; export it again')
+    for kind, listed in (('image', 'images'), ('category', 'categories'), ('annotation', 'annotations')):
+        check_ids(name, kind, 'id', content[listed])
+    for key in ('image_id', 'category_id'):
+        check_ids(name, 'annotation', key, content['annotations'])
+    check_category_names(name, content['categories'])
+    check_unique(name, 'image', 'id', content['images'])
+    check_unique(name, 'category', 'id', content['categories'])
+    check_unique(name, 'category', 'name', content['categories'])
+    check_unique(name, 'annotation', 'id', content['annotations'])
+    check_images(name, content['images'])
+    check_references(name, content)
+    check_boxes(name, content['annotations'])
+    return content
+
+
+def load_coco(path: str | Path, name: str, test_mode: bool) -> dict[str, Any]:
+    """Read a COCO-format annotation file whose entries may be wrong.
+
+    Args:
+        path: Local file.
+        name: Name of the file in messages.
+        test_mode: The file may lack annotations and with them categories.
+
+    Returns:
+        The content with the lists ``images``, ``annotations`` and ``categories``.
+
+    Raises:
+        DataError: The file is not JSON, or lacks one of the lists.
+    """
     try:
         content = json.loads(Path(path).read_bytes())
     except ValueError as error:
@@ -52,23 +87,6 @@ def read_coco(path: str | Path, name: str, test_mode: bool) -> dict[str, Any]:
             f'no list {", ".join(missing)}, found {", ".join(map(str, content)) or "nothing"}; convert the annotations '
             'to COCO format'
         )
-    check_keys(name, 'image', content['images'], _IMAGE_KEYS)
-    check_keys(name, 'category', content['categories'], ('id', 'name'))
-    check_keys(name, 'annotation', content['annotations'], (*_BOX_KEYS, 'iscrowd') if test_mode else _BOX_KEYS)
-    if not content['images']:
-        raise DataError(f'annotation file {name} must list images, got an empty list; export it again')
-    for kind, listed in (('image', 'images'), ('category', 'categories'), ('annotation', 'annotations')):
-        check_ids(name, kind, 'id', content[listed])
-    for key in ('image_id', 'category_id'):
-        check_ids(name, 'annotation', key, content['annotations'])
-    check_category_names(name, content['categories'])
-    check_unique(name, 'image', 'id', content['images'])
-    check_unique(name, 'category', 'id', content['categories'])
-    check_unique(name, 'category', 'name', content['categories'])
-    check_unique(name, 'annotation', 'id', content['annotations'])
-    check_images(name, content['images'])
-    check_references(name, content)
-    check_boxes(name, content['annotations'])
     return content
 
 

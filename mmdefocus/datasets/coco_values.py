@@ -119,7 +119,7 @@ def check_box_format(name: str, images: Sequence[dict[str, Any]], annotations: S
         if x < width and y < height and (x + w > width + 1 or y + h > height + 1):
             beyond.append(ann)
         corners += x < w <= width + 1 and y < h <= height + 1
-    if 2 * len(beyond) > len(annotations) and 10 * corners >= 9 * len(annotations):
+    if are_corners(len(beyond), corners, len(annotations)):
         example = beyond[0]
         x, y, w, h = example['bbox']
         raise DataError(
@@ -128,6 +128,17 @@ def check_box_format(name: str, images: Sequence[dict[str, Any]], annotations: S
             f'annotation {example["id"]!r}, {[x, y, w - x, h - y]} instead of {example["bbox"]}), and areas accordingly'
         )
     return len(beyond)
+
+
+def are_corners(beyond: int, inside_as_corners: int, total: int) -> bool:
+    """Return True if boxes are most likely written as two corners.
+
+    Args:
+        beyond: Boxes that begin inside their image and end more than a pixel beyond its right or lower edge.
+        inside_as_corners: Boxes that lie inside their image when read as two corners.
+        total: All boxes.
+    """
+    return 2 * beyond > total and 10 * inside_as_corners >= 9 * total
 
 
 def is_degenerate(ann: dict[str, Any], width: float, height: float) -> bool:

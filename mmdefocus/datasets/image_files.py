@@ -10,6 +10,23 @@ from mmengine.dataset import Compose
 
 from mmdefocus.datasets.errors import DataError, MissingFileError
 
+# Suffixes of image files, in lower case.
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.ppm', '.pgm')
+
+
+def find_missing_files(paths: Sequence[str]) -> list[str]:
+    """Return the paths that do not exist, after one listing per folder."""
+    found: dict[str, set[str]] = {}
+    missing = []
+    for path in paths:
+        folder, base = os.path.split(path)
+        if folder not in found:
+            found[folder] = set(os.listdir(folder or '.')) if os.path.isdir(folder or '.') else set()
+        # Some file systems ignore case, so that a file may exist under a name that the listing lacks.
+        if base not in found[folder] and not os.path.exists(path):
+            missing.append(path)
+    return missing
+
 
 def check_files_exist(name: str, paths: Sequence[str], pipeline: Compose) -> None:
     """Check that image files exist, with one listing per folder.
@@ -28,17 +45,7 @@ def check_files_exist(name: str, paths: Sequence[str], pipeline: Compose) -> Non
     storages = {(step.backend_args or {}).get('backend', 'local') for step in loaders}
     if storages != {'local'}:
         return
-    found: dict[str, set[str]] = {}
-    missing = []
-    for path in paths:
-        if '://' in path:
-            continue
-        folder, base = os.path.split(path)
-        if folder not in found:
-            found[folder] = set(os.listdir(folder or '.')) if os.path.isdir(folder or '.') else set()
-        # Some file systems ignore case, so that a file may exist under a name that the listing lacks.
-        if base not in found[folder] and not os.path.exists(path):
-            missing.append(path)
+    missing = find_missing_files([path for path in paths if '://' not in path])
     if missing:
         raise MissingFileError(
             f'{name} lists {len(paths)} images, of which {len(missing)} do not exist, the first is {missing[0]!r} '

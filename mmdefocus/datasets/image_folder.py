@@ -10,10 +10,8 @@ from mmpretrain.datasets.custom import CustomDataset, find_folders, get_samples
 
 from mmdefocus.datasets.coco_checks import abbreviate, check_distinct
 from mmdefocus.datasets.errors import DataError, MissingFileError
-from mmdefocus.datasets.image_files import ErrorsNameImages, check_files_exist
+from mmdefocus.datasets.image_files import IMAGE_SUFFIXES, ErrorsNameImages, check_files_exist
 from mmdefocus.datasets.loading import strict_loading
-
-EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.ppm', '.pgm')
 
 
 @DATASETS.register_module()
@@ -36,7 +34,7 @@ class DefocusImageFolder(ErrorsNameImages, CustomDataset):
             than ``classes``, or a label is outside their range.
     """
 
-    def __init__(self, *args: Any, extensions: Sequence[str] = EXTENSIONS, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, extensions: Sequence[str] = IMAGE_SUFFIXES, **kwargs: Any) -> None:
         if 'pipeline' in kwargs:
             kwargs['pipeline'] = strict_loading(kwargs['pipeline'])
         classes = kwargs.get('classes')

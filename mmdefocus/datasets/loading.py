@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import mmcv
+import numpy as np
 from mmcv.transforms import LoadImageFromFile
 from mmengine import fileio
 from mmengine.logging import print_log
@@ -82,15 +83,7 @@ class DefocusLoadImage(LoadImageFromFile):
             raise MissingFileError(
                 f'image file {path!r} does not exist; check data_root, data_prefix and the file_name of the annotation'
             ) from error
-        if not _looks_complete(data):
-            _check_complete(path, data)
-        decode = partial(mmcv.imfrombytes, data, flag=self.color_type, backend=self.imdecode_backend)
-        try:
-            image, complaint = decode_jpeg(decode) if data.startswith(b'\xff\xd8') else (decode(), None)
-        except Exception as error:
-            raise DataError(_unreadable(path, data)) from error
-        if image is None:
-            raise DataError(_unreadable(path, data))
+        image, complaint = decode_image(path, data, self.color_type, self.imdecode_backend)
         if complaint is not None:
             self._report(path, complaint)
         shape = image.shape[:2]
@@ -115,6 +108,56 @@ class DefocusLoadImage(LoadImageFromFile):
         print_log(message, logger='current', level=logging.WARNING)
 
 
+def decode_image(
+    path: str, data: bytes, color_type: str = 'color', backend: str = 'cv2'
+) -> tuple[np.ndarray, str | None]:
+    """Decode the whole content of an image file.
+
+    Args:
+        path: Name of the file in messages.
+        data: Its content.
+        color_type: As for ``mmcv.imfrombytes``.
+        backend: As for ``mmcv.imfrombytes``.
+
+    Returns:
+        Pixels of shape (H, W, C), BGR, and libjpeg's warning about damaged data or None.
+
+    Raises:
+        DataError: The file is no image, or is truncated.
+    """
+    truncation = find_truncation(data)
+    if truncation is not None:
+        raise DataError(
+            f'image file {path!r} is truncated ({truncation}); expected the whole file: restore it, or remove it '
+            'and its annotations'
+        )
+    decode = partial(mmcv.imfrombytes, data, flag=color_type, backend=backend)
+    try:
+        image, complaint = decode_jpeg(decode) if data.startswith(b'\xff\xd8') else (decode(), None)
+    except Exception as error:
+        raise DataError(_unreadable(path, data)) from error
+    if image is None:
+        raise DataError(_unreadable(path, data))
+    return image, complaint
+
+
+def find_truncation(data: bytes) -> str | None:
+    """Return what is missing if an image file ends early, else None.
+
+    Args:
+        data: Content of the file.
+    """
+    if _looks_complete(data):
+        return None
+    # Files with additional bytes at the end get here too, so only a full decoding can decide.
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+    except OSError as error:
+        return str(error)
+    return None
+
+
 def _unreadable(path: str, data: bytes) -> str:
     what = 'it is empty' if not data else f'it has {len(data)} bytes and begins with {bytes(data[:12])!r}'
     return (
@@ -130,15 +173,3 @@ def _looks_complete(data: bytes) -> bool:
     if data.startswith(b'\x89PNG'):
         return data.rfind(b'IEND') > 0
     return True
-
-
-def _check_complete(path: str, data: bytes) -> None:
-    # Files with additional bytes at the end get here too, so only a full decoding can decide.
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-    except OSError as error:
-        raise DataError(
-            f'image file {path!r} is truncated ({error}); expected the whole file: restore it, or remove it '
-            'and its annotations'
-        ) from error

@@ -9,9 +9,9 @@ from mmengine.registry import DATASETS
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from mmdefocus.cli.config_file import load_config
-from mmdefocus.cli.run_options import apply_test_options
-from mmdefocus.cli.runner import build_runner
+from mmdefocus.apis.runs.config_file import load_config
+from mmdefocus.apis.runs.run_options import apply_test_options
+from mmdefocus.apis.runs.runner import build_runner
 from mmdefocus.datasets.digits_classification import DefocusDigits
 
 NANO = Path(__file__).parents[2] / 'configs' / 'classification' / 'defocus_mamba_nano_digits.py'
