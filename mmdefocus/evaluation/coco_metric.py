@@ -1,12 +1,22 @@
 """COCO's average precision for any annotation ids and category ids."""
 
 from collections.abc import Sequence
+from types import FunctionType
 from typing import Any
 
 import numpy as np
 from mmdet.evaluation import CocoMetric
 from mmengine import fileio
 from mmengine.registry import METRICS
+
+from .faster_coco import FasterCocoEval, require_faster_coco_eval
+
+# MMDetection's method, in which the global name COCOeval is another class: no module changes for other metrics.
+_FASTER_COMPUTE_METRICS = FunctionType(
+    CocoMetric.compute_metrics.__code__,
+    {**CocoMetric.compute_metrics.__globals__, 'COCOeval': FasterCocoEval},
+    CocoMetric.compute_metrics.__name__,
+)
 
 
 @METRICS.register_module()
@@ -26,11 +36,28 @@ class DefocusCocoMetric(CocoMetric):
 
     Args:
         *args: As for MMDetection's ``CocoMetric``.
+        backend: ``pycocotools``, or ``faster`` for the C++ code of faster-coco-eval, which gives equal numbers in a
+            fraction of the time. It evaluates ``bbox``, ``segm`` and ``proposal``; ``proposal_fast`` is MMDetection's
+            own code with either.
         **kwargs: As for MMDetection's ``CocoMetric``.
+
+    Raises:
+        ValueError: The backend is unknown, or ``use_mp_eval`` requests the processes of pycocotools' evaluation.
+        ImportError: The backend is ``faster`` and faster-coco-eval is not installed.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, backend: str = 'pycocotools', **kwargs: Any) -> None:
+        if backend not in ('pycocotools', 'faster'):
+            raise ValueError(f"the backend of {type(self).__name__} must be 'pycocotools' or 'faster', got {backend!r}")
         super().__init__(*args, **kwargs)
+        self.backend = backend
+        if backend == 'faster':
+            require_faster_coco_eval()
+            if self.use_mp_eval:
+                raise ValueError(
+                    "use_mp_eval=True runs pycocotools in several processes, and backend='faster' replaces "
+                    'pycocotools; use one of the two'
+                )
         if self._coco_api is not None:
             annotations = self._coco_api.dataset.get('annotations', [])
             for number, ann in enumerate(annotations, start=1):
@@ -59,6 +86,8 @@ class DefocusCocoMetric(CocoMetric):
         self.label_ids = self._find_ids()
         # COCO's evaluation sorts them, and the base class reads its tables in the order of this list.
         self.cat_ids = sorted(self.label_ids)
+        if self.backend == 'faster':
+            return _FASTER_COMPUTE_METRICS(self, results)
         return super().compute_metrics(results)
 
     def results2json(self, results: Sequence[dict], outfile_prefix: str) -> dict[str, str]:
