@@ -12,6 +12,7 @@ from .finite_loss_hook import DefocusFiniteLossHook
 from .merged_groups_constructor import DefocusOptimWrapperConstructor
 from .optimizer_step_ema_hook import DefocusOptimizerStepEMAHook
 from .over_focus_hook import DefocusOverFocusHook
+from .peak_memory_hook import DefocusPeakMemoryHook
 from .safe_writing import SavingError
 from .scheduled_drop_path_hook import DefocusScheduledDropPathHook
 from .stop_signal_hook import DefocusStopSignalHook
@@ -30,6 +31,7 @@ __all__ = [
     'DefocusOptimWrapperConstructor',
     'DefocusOptimizerStepEMAHook',
     'DefocusOverFocusHook',
+    'DefocusPeakMemoryHook',
     'DefocusScheduledDropPathHook',
     'DefocusStopSignalHook',
     'DefocusWarmupCosineLR',

@@ -11,9 +11,9 @@ from mmengine.model import BaseModel
 from mmengine.registry import HOOKS, MODELS
 from mmengine.structures import InstanceData
 
-from mmdefocus.cli.config_file import load_config
-from mmdefocus.cli.run_options import apply_test_options
-from mmdefocus.cli.runner import build_runner
+from mmdefocus.apis.runs.config_file import load_config
+from mmdefocus.apis.runs.run_options import apply_test_options
+from mmdefocus.apis.runs.runner import build_runner
 from mmdefocus.engine import DefocusGroundTruthCheckHook
 
 CONFIGS = Path(__file__).parents[2] / 'configs'

@@ -13,7 +13,7 @@ from torch import nn
 
 import mmdefocus.engine
 import mmdefocus.models  # noqa: F401
-from mmdefocus.cli.config_file import load_config
+from mmdefocus.apis.runs.config_file import load_config
 from mmdefocus.engine.parameter_groups import abbreviate_names, settings_of
 
 CONFIGS_DIR = Path(__file__).parents[2] / 'configs'

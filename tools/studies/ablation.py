@@ -15,8 +15,8 @@ from typing import Any
 from mmengine.config import Config
 
 from mmdefocus.apis.errors import UsageError
+from mmdefocus.apis.runs.config_file import load_config
 from mmdefocus.cli.arguments import add_config_options
-from mmdefocus.cli.config_file import load_config
 
 _PROGRAM = Path(__file__).with_name('train_and_test.py')
 

@@ -8,9 +8,9 @@ import json
 import sys
 from pathlib import Path
 
-from mmdefocus.cli.config_file import load_config
-from mmdefocus.cli.run_options import apply_train_options
-from mmdefocus.cli.runner import build_runner
+from mmdefocus.apis.runs.config_file import load_config
+from mmdefocus.apis.runs.run_options import apply_train_options
+from mmdefocus.apis.runs.runner import build_runner
 
 
 def train_and_test(config: str) -> None:
