@@ -1,4 +1,4 @@
-"""MMDetection and MMPreTrain: which packages are installed, and imports without their note on OneDL.
+"""MMDetection and MMPreTrain: which packages are installed, imports without their note on OneDL, and their warnings.
 
 On import, both print that the optional package OneDL is missing. MMEngine's ``print_log`` ignores the level DEBUG
 where it has no logger, so the note appears in every program. Import their data sets through :func:`import_quietly`
@@ -7,12 +7,21 @@ before any other module imports them.
 
 import functools
 import importlib
+import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
 import mmengine.logging
+
+# Of mmcv, MMEngine and MMDetection about their own code, which a user of the command line cannot change.
+_WARNINGS = (
+    "You'd better set embed_dims in MultiScaleDeformAttention",
+    "Failed to add <class 'mmengine.visualization.vis_backend.LocalVisBackend'>",
+    'torch.meshgrid: in an upcoming release',
+)
 
 
 def are_installed(*packages: str) -> bool:
@@ -47,3 +56,13 @@ def without_onedl_note() -> Iterator[None]:
         yield
     finally:
         mmengine.logging.print_log = print_log
+
+
+@contextmanager
+def without_their_warnings() -> Iterator[None]:
+    """Suppress warnings about the code of these packages inside the block, unless Python's option ``-W`` is given."""
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            for start in _WARNINGS:
+                warnings.filterwarnings('ignore', start, UserWarning)
+        yield

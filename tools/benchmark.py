@@ -28,8 +28,8 @@ from torch import Tensor, nn
 
 from mmdefocus.apis.errors import UsageError
 from mmdefocus.apis.image_size import is_built_for_images
+from mmdefocus.apis.runs.config_file import load_config
 from mmdefocus.apis.timm_networks import build_timm
-from mmdefocus.cli.config_file import load_config
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs' / 'classification'
 TIMM = 'timm:'

@@ -29,8 +29,8 @@ from mmengine.runner import save_checkpoint
 from torch import Tensor
 
 from mmdefocus.apis.errors import UsageError
-from mmdefocus.cli.checkpoints import check_checkpoint
-from mmdefocus.cli.config_file import load_config
+from mmdefocus.apis.runs.checkpoints import check_checkpoint
+from mmdefocus.apis.runs.config_file import load_config
 from mmdefocus.engine.safe_writing import BACKEND
 from mmdefocus.models.checkpoint import read_checkpoint
 

@@ -21,7 +21,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from mmdefocus.apis.errors import UsageError
-from mmdefocus.cli.config_file import load_config
+from mmdefocus.apis.runs.config_file import load_config
 from mmdefocus.engine.merged_groups_constructor import MergedGroupsMixin
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'

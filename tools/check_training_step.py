@@ -16,11 +16,11 @@ from mmengine.hooks import Hook
 from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
+from mmdefocus.apis.runs.config_file import load_config
+from mmdefocus.apis.runs.run_options import apply_train_options
+from mmdefocus.apis.runs.runner import build_runner
 from mmdefocus.cli.arguments import add_common_arguments, parse_arguments
-from mmdefocus.cli.config_file import load_config
-from mmdefocus.cli.run_options import apply_train_options
 from mmdefocus.cli.run_tool import run_tool
-from mmdefocus.cli.runner import build_runner
 
 WIDTH = 100
 

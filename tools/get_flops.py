@@ -7,9 +7,9 @@ import argparse
 
 from mmdefocus.apis.complexity import count_complexity
 from mmdefocus.apis.num_classes import resolve_num_classes
+from mmdefocus.apis.runs.config_checks import check_model
+from mmdefocus.apis.runs.config_file import load_config
 from mmdefocus.cli.arguments import ToolParser, add_config_options
-from mmdefocus.cli.config_checks import check_model
-from mmdefocus.cli.config_file import load_config
 from mmdefocus.cli.run_tool import run_tool
 
 

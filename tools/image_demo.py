@@ -11,8 +11,8 @@ from mmpretrain.utils import progress
 
 from mmdefocus.apis.errors import UsageError
 from mmdefocus.apis.inference import ClassificationInferencer, DetectionInferencer, list_images
+from mmdefocus.apis.runs.folders import make_folder
 from mmdefocus.cli.arguments import ToolParser
-from mmdefocus.cli.folders import make_folder
 from mmdefocus.cli.model_source import read_model_source
 from mmdefocus.cli.run_tool import run_tool
 

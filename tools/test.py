@@ -2,12 +2,12 @@
 
 from mmengine.dist import is_main_process
 
+from mmdefocus.apis.runs.config_file import load_config
+from mmdefocus.apis.runs.run_options import apply_test_options
+from mmdefocus.apis.runs.runner import build_runner, dump_predictions
 from mmdefocus.cli.arguments import ToolParser, add_common_arguments, parse_arguments
-from mmdefocus.cli.config_file import load_config
 from mmdefocus.cli.report import format_metrics
-from mmdefocus.cli.run_options import apply_test_options
 from mmdefocus.cli.run_tool import run_tool
-from mmdefocus.cli.runner import build_runner, dump_predictions
 
 
 def main() -> None:

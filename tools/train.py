@@ -1,11 +1,11 @@
 """Train a detector or a classifier from a config file."""
 
+from mmdefocus.apis.runs.config_file import load_config
+from mmdefocus.apis.runs.run_options import apply_train_options
+from mmdefocus.apis.runs.runner import train
+from mmdefocus.apis.runs.stop_signals import ended_by_signals
 from mmdefocus.cli.arguments import ToolParser, add_common_arguments, parse_arguments
-from mmdefocus.cli.config_file import load_config
-from mmdefocus.cli.run_options import apply_train_options
 from mmdefocus.cli.run_tool import run_tool
-from mmdefocus.cli.runner import build_runner
-from mmdefocus.cli.stop_signals import ended_by_signals
 
 
 def main() -> None:
@@ -23,13 +23,13 @@ def main() -> None:
     add_common_arguments(parser)
     args = parse_arguments(parser)
 
-    def train() -> None:
+    def run() -> None:
         with ended_by_signals():  # until the training itself listens to them
             cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
             apply_train_options(cfg, args.amp, args.auto_scale_lr, args.resume)
-            build_runner(cfg).train()
+            train(cfg)
 
-    run_tool(parser, train)
+    run_tool(parser, run)
 
 
 if __name__ == '__main__':

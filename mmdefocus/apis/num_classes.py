@@ -7,6 +7,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 
 AUTO = 'auto'
+IMAGENET_CLASSES = 1000
 
 
 def resolve_num_classes(cfg: Config) -> tuple[str, ...] | None:
@@ -26,7 +27,7 @@ def resolve_num_classes(cfg: Config) -> tuple[str, ...] | None:
         FileNotFoundError: The training set does not exist.
         ValueError: There is no training set, or it has no class names or an error.
     """
-    places = [place for name in ('model', 'data_preprocessor') for place in _auto_places(cfg.get(name))]
+    places = _auto_nodes(cfg)
     if not places:
         return None
     loader = cfg.get('train_dataloader')
@@ -46,6 +47,26 @@ def resolve_num_classes(cfg: Config) -> tuple[str, ...] | None:
             for part in _innermost(cfg[f'{split}_dataloader'].dataset):
                 _name_classes(part, classes)
     return tuple(classes)
+
+
+def assume_num_classes(cfg: Config, number: int = IMAGENET_CLASSES) -> bool:
+    """Replace ``num_classes='auto'`` by a number, in place, where no data are at hand.
+
+    Args:
+        cfg: Config.
+        number: Number of classes; that of ImageNet-1k by default.
+
+    Returns:
+        Whether there was something to replace.
+    """
+    places = _auto_nodes(cfg)
+    for place in places:
+        place['num_classes'] = number
+    return bool(places)
+
+
+def _auto_nodes(cfg: Config) -> list[Any]:
+    return [place for name in ('model', 'data_preprocessor') for place in _auto_places(cfg.get(name))]
 
 
 def _auto_places(node: Any) -> Iterator[Any]:

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from mmdefocus.apis.errors import UsageError
-
-from .option_values import OptionText, has_open_bracket
+from mmdefocus.apis.runs.option_values import OptionText, has_open_bracket
 
 
 class ToolParser(argparse.ArgumentParser):
@@ -37,7 +36,7 @@ class ConfigOptions(argparse.Action):
 
 
 def add_config_options(parser: argparse.ArgumentParser, purpose: str = 'settings to change') -> None:
-    """Add ``--cfg-options``, a dictionary for :func:`mmdefocus.cli.config_options.apply_options`.
+    """Add ``--cfg-options``, a dictionary for :func:`mmdefocus.apis.runs.config_options.apply_options`.
 
     Args:
         parser: Parser of the tool.

@@ -7,9 +7,8 @@ from mmengine.config import Config
 from mmdefocus.apis.errors import UsageError
 from mmdefocus.apis.model_index import find_model
 from mmdefocus.apis.num_classes import resolve_num_classes
-
-from .config_checks import check_model
-from .config_file import load_config
+from mmdefocus.apis.runs.config_checks import check_model
+from mmdefocus.apis.runs.config_file import load_config
 
 
 def read_model_source(model: str, checkpoint: str | None) -> tuple[Config, str]:

@@ -8,13 +8,13 @@ from typing import Any
 
 from mmdefocus.analysis.errors import AnalysisError
 from mmdefocus.apis.errors import UsageError
+from mmdefocus.apis.runs.failed_settings import describe_failure
+from mmdefocus.apis.runs.launcher import leave_process_group
 from mmdefocus.datasets.errors import DataError
 from mmdefocus.engine.errors import SetupError
 from mmdefocus.engine.safe_writing import SavingError
 from mmdefocus.models.checkpoint import CheckpointError
-
-from .failed_settings import describe_failure
-from .launcher import leave_process_group
+from mmdefocus.openmmlab import without_their_warnings
 
 # Their messages address the user, who needs no traceback.
 USER_ERRORS = (UsageError, AnalysisError, CheckpointError, SetupError, DataError, SavingError)
@@ -37,7 +37,8 @@ def run_tool(
     status: Any = None
     message = None
     try:
-        action()
+        with without_their_warnings():
+            action()
     except SystemExit as stop:
         status = stop.code
     except Exception as error:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from mmengine.config import Config
 
 from mmdefocus.apis.errors import UsageError
+from mmdefocus.apis.runs.config_file import load_config
 from mmdefocus.cli.arguments import add_common_arguments, parse_arguments
-from mmdefocus.cli.config_file import load_config
 
 TEXT = """
 data_root = 'data/digits/'

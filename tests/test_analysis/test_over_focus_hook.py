@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from mmdefocus.analysis.attention_maps import attention_maps
 from mmdefocus.analysis.networks import TokenNetwork
 from mmdefocus.analysis.scores import scores
-from mmdefocus.cli.runner import build_runner
+from mmdefocus.apis.runs.runner import build_runner
 from mmdefocus.engine import over_focus_log
 from mmdefocus.engine.errors import SetupError
 from mmdefocus.engine.over_focus_hook import DefocusOverFocusHook

@@ -5,14 +5,13 @@ They need Chromium and its driver; where there is none they are skipped, but fai
 
 import base64
 import io
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 import torch
+from headless_browser import headless_chromium
 from PIL import Image
 from report_examples import (
     CAUSAL_NETWORK,
@@ -31,17 +30,6 @@ LAYOUT = raster_layout(6, 8, causal=True)
 
 def equal_network(label: str) -> NetworkReport:
     return invented_network(label, LAYOUT, 'a.png', [0, 1], 2, signed=True, focus=0.2)
-
-
-def missing(what: str) -> NoReturn:
-    reason = f'{what} is not installed'
-    if os.environ.get('CI') == 'true':
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
-def find_program(*names: str) -> str:
-    return next(filter(None, map(shutil.which, names)), None) or missing(' or '.join(names))
 
 
 class Browser:
@@ -114,23 +102,8 @@ class Browser:
 
 @pytest.fixture(scope='module')
 def browser() -> Iterator[Browser]:
-    program, driver_program = find_program('chromium', 'google-chrome'), find_program('chromedriver')
-    try:
-        from selenium import webdriver
-    except ImportError:
-        missing('selenium')
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv('SE_OFFLINE', 'true')  # selenium looks for no driver or browser elsewhere
-        patch.setenv('SE_AVOID_STATS', 'true')
-        options = webdriver.ChromeOptions()
-        options.binary_location = program
-        for flag in ('--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage'):
-            options.add_argument(flag)
-        options.set_capability('goog:loggingPrefs', {'browser': 'ALL'})
-        driver = webdriver.Chrome(options, webdriver.ChromeService(driver_program))
+    with headless_chromium() as driver:
         yield Browser(driver)
-        driver.quit()
 
 
 @pytest.fixture(scope='module')

@@ -20,7 +20,9 @@ PUBLISHED_FILES = [
     'defocus_mamba_large_cls_21k.pth',
 ]
 # Configs for your own data and toys have no published counterpart.
-OTHER_CONFIGS = ('nano_digits', 'nano_folder', 'base_finetune', 'base_linear_probe', '_photos')
+OTHER_CONFIGS = (
+    'nano_digits', 'nano_folder', '_nano', 'base_finetune', 'large_finetune', 'base_linear_probe', '_photos',
+)  # fmt: skip
 
 
 def read_models():

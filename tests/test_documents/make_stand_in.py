@@ -76,6 +76,16 @@ def make_boxes(folder: str) -> None:
         write_coco(Path(folder, f'{split}.json'), Path(folder, 'images'), 2, {1: 'screw', 2: 'nut'})
 
 
+def make_yolo(folder: str) -> None:
+    for split, count in (('train', 8), ('val', 4)):
+        for number in range(count):
+            write_image(Path(folder, 'images', split, f'{number}.jpg'))
+            label = Path(folder, 'labels', split, f'{number}.txt')
+            label.parent.mkdir(parents=True, exist_ok=True)
+            label.write_text('0 0.3 0.4 0.4 0.5\n1 0.7 0.6 0.4 0.6\n')
+    Path(folder, 'data.yaml').write_text('train: images/train\nval: images/val\nnames: [screw, nut]\n')
+
+
 def make_folders(folder: str, names: list[str], splits: tuple[str, ...] = ('train', 'val')) -> None:
     """Write one folder per class in every split, with eight images in each if there are few classes."""
     for split in splits:
@@ -183,6 +193,8 @@ def make(item: str) -> None:
             make_digit_images(value)
         case 'boxes':
             make_boxes(value)
+        case 'yolo':
+            make_yolo(value)
         case 'photo':
             make_photo(value)
         case 'official':

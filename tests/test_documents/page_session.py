@@ -23,7 +23,18 @@ HERE = Path(__file__).parent
 COPIED = ('.ci', 'configs', 'docs', 'requirements', 'tools')
 LINKED = ('mmdefocus', 'tests')
 SECONDS = 300
-WITH_VALUE = ('coco', 'imagenet', 'imagenet21k', 'images', 'digit-images', 'boxes', 'photo', 'official', 'checkpoint')
+WITH_VALUE = (
+    'coco',
+    'imagenet',
+    'imagenet21k',
+    'images',
+    'digit-images',
+    'boxes',
+    'yolo',
+    'photo',
+    'official',
+    'checkpoint',
+)
 ALONE = ('download', 'gpus', 'slurm', 'packages', 'make', 'full-size', 'all-epochs', 'all-images')
 
 
@@ -49,6 +60,7 @@ def write_commands(folder: Path) -> None:
     scripts = {name: f'exec {python} {here}/stub_commands.py {name} "$@"' for name in NEEDS}
     for name in ('python', 'python3'):
         scripts[name] = f'exec {python} -I -S {here}/python_client.py "$DOCUMENTS_SOCKET" "$@"'
+    scripts['mmdefocus'] = f'exec {python} -I -S {here}/python_client.py "$DOCUMENTS_SOCKET" -m mmdefocus "$@"'
     for name, command in scripts.items():
         (folder / name).write_text(f'#!/bin/sh\n{command}\n')
         (folder / name).chmod(0o755)
@@ -70,6 +82,7 @@ class PageSession:
         copy_checkout(folder)
         commands = folder / '.venv' / 'bin'
         write_commands(commands)
+        (folder / '.home').mkdir()
         self.environment = {
             **{name: os.environ[name] for name in ('LANG', 'LC_ALL', 'TMPDIR', 'USER') if name in os.environ},
             'PATH': f'{commands}:{os.environ["PATH"]}',

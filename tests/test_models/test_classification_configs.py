@@ -17,9 +17,9 @@ from mmengine.registry import DefaultScope
 from mmpretrain.registry import HOOKS, MODELS, TRANSFORMS
 
 from mmdefocus.apis.errors import UsageError
-from mmdefocus.cli.config_file import load_config
-from mmdefocus.cli.run_options import apply_train_options
-from mmdefocus.cli.runner import build_runner
+from mmdefocus.apis.runs.config_file import load_config
+from mmdefocus.apis.runs.run_options import apply_train_options
+from mmdefocus.apis.runs.runner import build_runner
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'classification'
 TRAINED = ['defocus_mamba_small', 'defocus_mamba_base', 'defocus_mamba_large_21k', 'defocus_mamba_large']

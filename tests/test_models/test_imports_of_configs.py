@@ -12,11 +12,11 @@ CONFIGS = Path(__file__).parents[2] / 'configs'
 # Importing a module that is None in sys.modules raises ModuleNotFoundError, as if it were not installed.
 WITHOUT = 'import sys; sys.modules.update(dict.fromkeys({missing}))\n'
 LOAD = """
-from mmdefocus.cli.config_file import load_config
+from mmdefocus.apis.runs.config_file import load_config
 cfg = load_config({config!r}, dict(data_root={data_root!r}), work_dir='work')
 """
 BUILD = """
-from mmdefocus.cli.runner import build_runner
+from mmdefocus.apis.runs.runner import build_runner
 cfg.model.backbone.update(arch='nano', init_cfg=None)
 cfg.load_from = None
 {settings}

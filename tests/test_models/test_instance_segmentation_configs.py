@@ -13,9 +13,9 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from mmdefocus.cli.config_file import load_config
-from mmdefocus.cli.run_options import apply_train_options
-from mmdefocus.cli.runner import build_runner
+from mmdefocus.apis.runs.config_file import load_config
+from mmdefocus.apis.runs.run_options import apply_train_options
+from mmdefocus.apis.runs.runner import build_runner
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 WIDTHS = {

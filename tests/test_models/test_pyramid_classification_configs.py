@@ -23,9 +23,9 @@ from torchvision.transforms import CenterCrop, InterpolationMode, PILToTensor, R
 from torchvision.transforms import Compose as TorchvisionCompose
 
 from mmdefocus.apis.errors import UsageError
-from mmdefocus.cli.config_file import load_config
-from mmdefocus.cli.run_options import apply_train_options
-from mmdefocus.cli.runner import build_runner
+from mmdefocus.apis.runs.config_file import load_config
+from mmdefocus.apis.runs.run_options import apply_train_options
+from mmdefocus.apis.runs.runner import build_runner
 from mmdefocus.models.checkpoint import mmdefocus_to_official
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'classification'

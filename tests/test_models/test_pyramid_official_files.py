@@ -25,7 +25,7 @@ from pyramid_trainings import (
 )
 
 from mmdefocus.apis.errors import UsageError
-from mmdefocus.cli.checkpoints import check_checkpoint
+from mmdefocus.apis.runs.checkpoints import check_checkpoint
 from mmdefocus.models.checkpoint import CheckpointError, mmdefocus_to_official, official_to_mmdefocus, read_checkpoint
 from mmdefocus.models.checkpoint.conversion import convert_official
 

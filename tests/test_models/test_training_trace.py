@@ -9,8 +9,8 @@ from mmengine.registry import DATASETS
 from mmpretrain.structures import DataSample
 from torch.utils.data import Dataset
 
-from mmdefocus.cli.config_file import load_config
-from mmdefocus.cli.runner import build_runner
+from mmdefocus.apis.runs.config_file import load_config
+from mmdefocus.apis.runs.runner import build_runner
 from mmdefocus.models.checkpoint import mmdefocus_to_official, official_to_mmdefocus
 
 CONFIG = Path(__file__).parents[2] / 'configs' / 'classification' / 'defocus_mamba_base.py'

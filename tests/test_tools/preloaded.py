@@ -10,10 +10,10 @@ import mmpretrain.visualization  # noqa: F401
 import torch
 import yapf.yapflib.yapf_api
 
-import mmdefocus.cli.config_file
-import mmdefocus.cli.run_options
+import mmdefocus.apis.runs.config_file
+import mmdefocus.apis.runs.run_options
+import mmdefocus.apis.runs.runner
 import mmdefocus.cli.run_tool
-import mmdefocus.cli.runner
 import mmdefocus.datasets
 import mmdefocus.engine
 import mmdefocus.models  # noqa: F401

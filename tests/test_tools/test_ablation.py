@@ -19,7 +19,7 @@ from studies.over_focus_scores import COLUMNS
 from studies.over_focus_table import format_effects
 
 from mmdefocus.apis.errors import UsageError
-from mmdefocus.cli.config_file import load_config
+from mmdefocus.apis.runs.config_file import load_config
 
 CLASSIFIER = Path(__file__).parent / 'toy_classifier.py'
 # One step of eight images, 40 images to test on.

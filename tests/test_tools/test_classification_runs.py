@@ -18,9 +18,9 @@ from mmengine.runner import Runner
 from PIL import Image
 
 from mmdefocus.apis.errors import UsageError
-from mmdefocus.cli.config_file import load_config
-from mmdefocus.cli.run_options import apply_test_options, apply_train_options
-from mmdefocus.cli.runner import build_runner, dump_predictions
+from mmdefocus.apis.runs.config_file import load_config
+from mmdefocus.apis.runs.run_options import apply_test_options, apply_train_options
+from mmdefocus.apis.runs.runner import build_runner, dump_predictions
 from mmdefocus.engine import DefocusEpochSeedHook
 from mmdefocus.models.checkpoint import read_checkpoint
 

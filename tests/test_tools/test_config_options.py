@@ -11,9 +11,9 @@ from commands import TOOLS
 from mmengine.registry import MODELS, DefaultScope
 
 from mmdefocus.apis.errors import UsageError
+from mmdefocus.apis.runs.config_file import load_config
+from mmdefocus.apis.runs.option_values import parse_value
 from mmdefocus.cli.arguments import add_common_arguments, parse_arguments
-from mmdefocus.cli.config_file import load_config
-from mmdefocus.cli.option_values import parse_value
 
 HERE = Path(__file__).parent
 CONFIGS = HERE.parents[1] / 'configs'

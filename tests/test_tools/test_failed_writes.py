@@ -10,7 +10,7 @@ import pytest
 from processes import finish, ranks, start
 from saving_data import CONFIG, assert_same_training, make_images
 
-from mmdefocus.cli.checkpoints import check_checkpoint
+from mmdefocus.apis.runs.checkpoints import check_checkpoint
 
 UNCHANGED = 'The checkpoints that were saved before are unchanged. '
 

@@ -11,7 +11,7 @@ from processes import finish, start
 from saving_data import CONFIG, assert_same_training, make_images
 
 from mmdefocus.apis.errors import UsageError
-from mmdefocus.cli.checkpoints import check_checkpoint, find_newest_checkpoint
+from mmdefocus.apis.runs.checkpoints import check_checkpoint, find_newest_checkpoint
 from mmdefocus.models.checkpoint import read_checkpoint
 
 # The writes of the first epochs: 1 epoch_1, 2 the best, 3 epoch_1 again with the name of the best, 4 epoch_2.

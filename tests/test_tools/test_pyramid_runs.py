@@ -10,9 +10,9 @@ import torch
 from mmengine.registry import MODELS
 from PIL import Image
 
-from mmdefocus.cli.config_file import load_config
-from mmdefocus.cli.run_options import apply_test_options, apply_train_options
-from mmdefocus.cli.runner import build_runner
+from mmdefocus.apis.runs.config_file import load_config
+from mmdefocus.apis.runs.run_options import apply_test_options, apply_train_options
+from mmdefocus.apis.runs.runner import build_runner
 from mmdefocus.engine.errors import SetupError
 from mmdefocus.models.checkpoint import mmdefocus_to_official
 

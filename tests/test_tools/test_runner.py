@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from mmdefocus.apis.errors import UsageError
+from mmdefocus.apis.runs.config_file import check_mmcv_ops, load_config
+from mmdefocus.apis.runs.run_options import apply_test_options, apply_train_options
+from mmdefocus.apis.runs.runner import build_runner, dump_predictions
 from mmdefocus.cli import report
-from mmdefocus.cli.config_file import check_mmcv_ops, load_config
-from mmdefocus.cli.run_options import apply_test_options, apply_train_options
-from mmdefocus.cli.runner import build_runner, dump_predictions
 from mmdefocus.engine import DefocusCheckpointCheckHook
 
 HERE = Path(__file__).parent
@@ -309,3 +309,14 @@ def test_report_of_accuracy():
     assert '| accuracy/top1 |  97.31 |' in text
     assert '| accuracy/top5 | 100.00 |' in text
     assert text.isascii()
+
+
+@pytest.mark.parametrize('config', [DETECTOR, CLASSIFIER])
+def test_every_runner_logs_into_its_own_folder(config, tmp_path):
+    folders = [tmp_path / 'first', tmp_path / 'second']
+    for folder in folders:
+        cfg = load_config(config, {'visualizer.name': f'of {config.stem}'}, str(folder))
+        runner = build_runner(cfg)
+        runner.visualizer.add_scalar('loss', 1.0)
+        (written,) = folder.glob('*/vis_data/scalars.json')
+        assert '"loss": 1.0' in written.read_text()

@@ -8,8 +8,8 @@ import torch
 from mmengine.config import Config, ConfigDict
 
 from mmdefocus.apis.errors import UsageError
-from mmdefocus.cli import run_options, runner
-from mmdefocus.cli.launcher import prepare_launcher
+from mmdefocus.apis.runs import run_options, runner
+from mmdefocus.apis.runs.launcher import prepare_launcher
 
 
 def without_gpu(monkeypatch, **variables):

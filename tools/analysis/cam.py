@@ -11,8 +11,8 @@ from mmdefocus.analysis.cams import CLASS_METHODS, CLASSLESS_METHODS, cam, draw_
 from mmdefocus.analysis.token_probe import SIDES
 from mmdefocus.apis.errors import UsageError
 from mmdefocus.apis.inference import ClassificationInferencer
+from mmdefocus.apis.runs.folders import make_folder
 from mmdefocus.cli.arguments import ToolParser
-from mmdefocus.cli.folders import make_folder
 from mmdefocus.cli.model_source import read_model_source
 from mmdefocus.cli.run_tool import run_tool
 

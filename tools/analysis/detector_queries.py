@@ -10,8 +10,8 @@ from mmdefocus.analysis.query_pictures import draw_detection_maps
 from mmdefocus.apis.errors import UsageError
 from mmdefocus.apis.images import read_image
 from mmdefocus.apis.inference import DetectionInferencer
+from mmdefocus.apis.runs.folders import make_folder
 from mmdefocus.cli.arguments import ToolParser
-from mmdefocus.cli.folders import make_folder
 from mmdefocus.cli.model_source import read_model_source
 from mmdefocus.cli.run_tool import run_tool
 

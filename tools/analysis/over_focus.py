@@ -28,10 +28,10 @@ from mmdefocus.apis.errors import UsageError
 from mmdefocus.apis.map_faithfulness import MapFaithfulness, measure_faithfulness
 from mmdefocus.apis.over_focus_files import mean_over_layers, write_report
 from mmdefocus.apis.over_focus_report import STEPS, ReportOptions, check_network, report_network
+from mmdefocus.apis.runs.config_checks import check_model
+from mmdefocus.apis.runs.config_file import load_config
+from mmdefocus.apis.runs.folders import make_folder
 from mmdefocus.cli.arguments import ToolParser
-from mmdefocus.cli.config_checks import check_model
-from mmdefocus.cli.config_file import load_config
-from mmdefocus.cli.folders import make_folder
 from mmdefocus.cli.run_tool import run_tool
 
 SHOWN = ('entropy', 'top_mass', 'gini', 'sink_rate', 'query_irrelevance', 'norm_outliers', 'gradient_evenness')

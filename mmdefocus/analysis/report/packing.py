@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ...pages.colours import CURVES
 from ..errors import AnalysisError
 from ..report_data import LayerReport, NetworkReport
 from ..token_layout import TokenLayout
-from .palettes import CURVES, DECADES, magnitudes, signed, table
+from .palettes import DECADES, magnitudes, signed, table
 from .quantisation import PackedArray, pack_array, to_base64
 from .selection import group_by_image, image_cells, relative_depth
 

@@ -7,8 +7,6 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
 
-# Okabe and Ito's colours, without their yellow and black, which vanish on a light or dark page.
-CURVES = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#56b4e9', '#e69f00')
 DECADES = 4  # below the largest value, on a logarithmic scale
 
 

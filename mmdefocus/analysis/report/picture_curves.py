@@ -4,15 +4,14 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ...pages.colours import CURVES, DASHES
 from ..report_data import NetworkReport
 from ..scores import SCORES
-from .palettes import CURVES
 from .selection import relative_depth
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_DASHES = ('-', '--', ':', '-.')
 _MARKERS = 'os^Dv'
 
 
@@ -38,7 +37,7 @@ def draw_scores(group: Sequence[NetworkReport], image_name: str) -> 'Figure | No
             low = [mean - std for mean, std in zip(means, spread, strict=True)]
             high = [mean + std for mean, std in zip(means, spread, strict=True)]
             axis.fill_between(depths, low, high, color=colour, alpha=0.15, linewidth=0)
-            style = {'linestyle': _DASHES[number % 4], 'marker': _MARKERS[number % 5], 'markersize': 4}
+            style = {'linestyle': DASHES[number % 4], 'marker': _MARKERS[number % 5], 'markersize': 4}
             axis.plot(depths, means, color=colour, **style)
         axis.set_title(SCORES[name].title if name in SCORES else name, fontsize=10, parse_math=False)
         axis.set_xlabel('relative depth in %', fontsize=8)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmdefocus.apis.errors import UsageError
-from mmdefocus.cli import checkpoints
+from mmdefocus.apis.runs import checkpoints
 
 
 def save(path, epoch, iteration, **changes):

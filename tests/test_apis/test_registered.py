@@ -3,7 +3,7 @@
 import pytest
 from mmengine.registry import MODELS
 
-from mmdefocus.cli.registered import arguments_of
+from mmdefocus.apis.runs.registered import arguments_of
 from mmdefocus.models import DefocusMamba
 
 

@@ -4,11 +4,11 @@ import sys
 import pytest
 import torch
 
-from mmdefocus import __main__ as program
+from mmdefocus.cli import environment as program
 
 
-def test_module_prints_versions_and_backends():
-    result = subprocess.run([sys.executable, '-m', 'mmdefocus'], capture_output=True, text=True, timeout=120)
+def test_the_command_prints_versions_and_backends():
+    result = subprocess.run([sys.executable, '-m', 'mmdefocus', 'env'], capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     rows = dict(line.split(maxsplit=1) for line in result.stdout.splitlines() if line.strip())
     assert rows['torch'].startswith(torch.__version__)
@@ -19,7 +19,7 @@ def test_module_prints_versions_and_backends():
 
 def test_report_shows_why_a_backend_cannot_run(monkeypatch):
     monkeypatch.setattr(program, 'available_backends', lambda: {'reference': None, 'cpp': 'it is not built'})
-    assert 'cpp          cannot run: it is not built' in program.report()
+    assert 'cpp          cannot run: it is not built' in program.environment_as_text()
 
 
 def test_missing_package_is_reported():
@@ -42,4 +42,4 @@ def test_broken_package_is_reported_with_its_error(tmp_path, monkeypatch, source
 
 def test_missing_compiler_is_reported(monkeypatch):
     monkeypatch.setenv('CXX', 'no-such-compiler')
-    assert "'no-such-compiler' not found" in program.report()
+    assert "'no-such-compiler' not found" in program.environment_as_text()

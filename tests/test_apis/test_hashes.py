@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mmdefocus.apis.errors import UsageError
-from mmdefocus.cli.checkpoints import check_checkpoint, find_newest_checkpoint
+from mmdefocus.apis.runs.checkpoints import check_checkpoint, find_newest_checkpoint
 from mmdefocus.engine.safe_writing import hash_path, write_safely
 
 
@@ -79,7 +79,7 @@ def test_checkpoints_without_hashes_are_compared_with_their_own_checksums(work_d
 
 def test_only_the_newest_file_is_read_completely(work_dir, monkeypatch):
     read = []
-    monkeypatch.setattr('mmdefocus.cli.checkpoints.sha256', lambda path: read.append(path.name))
+    monkeypatch.setattr('mmdefocus.apis.runs.checkpoints.sha256', lambda path: read.append(path.name))
     with pytest.raises(UsageError, match='none of them can be resumed'):
         find_newest_checkpoint(work_dir)
     assert read == ['epoch_3.pth', 'epoch_2.pth', 'epoch_1.pth']

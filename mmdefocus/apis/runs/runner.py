@@ -3,6 +3,7 @@
 ``default_scope`` of the config selects the task: ``mmdet`` or ``mmpretrain``.
 """
 
+import itertools
 import logging
 import shlex
 import sys
@@ -12,7 +13,7 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import DistSamplerSeedHook, EarlyStoppingHook, Hook
 from mmengine.logging import print_log
-from mmengine.registry import RUNNERS
+from mmengine.registry import RUNNERS, VISUALIZERS
 from mmengine.runner import Runner
 
 from mmdefocus.apis.errors import UsageError
@@ -39,8 +40,8 @@ def build_runner(cfg: Config, strict: bool = True, compare_classes: bool = True)
     package, with which a resumed training is exact.
 
     Args:
-        cfg: Config from :func:`~mmdefocus.cli.config_file.load_config`. ``default_hooks.NAME = None`` removes the hook
-            of this name.
+        cfg: Config from :func:`~mmdefocus.apis.runs.config_file.load_config`. ``default_hooks.NAME = None`` removes
+            the hook of this name.
         strict: Require a tested checkpoint to fit the model.
         compare_classes: Require a tested checkpoint to have the classes of the data set.
 
@@ -60,6 +61,7 @@ def build_runner(cfg: Config, strict: bool = True, compare_classes: bool = True)
     for split in ('train', 'val', 'test'):
         _compare_parts(cfg.get(f'{split}_dataloader'))
     _remove_hooks(cfg)
+    _name_visualizer(cfg)
     try:
         classes = resolve_num_classes(cfg)
     except (FileNotFoundError, ValueError) as error:
@@ -82,6 +84,34 @@ def build_runner(cfg: Config, strict: bool = True, compare_classes: bool = True)
         if not any(isinstance(present, type(hook)) for present in runner.hooks):
             runner.register_hook(hook)
     return runner
+
+
+def train(cfg: Config) -> Runner:
+    """Log the ``notes`` of a config, a list of sentences, and train it.
+
+    Args:
+        cfg: As for :func:`build_runner`.
+
+    Returns:
+        The runner after the training.
+    """
+    runner = build_runner(cfg)
+    notes = cfg.get('notes')
+    for note in notes if isinstance(notes, list | tuple) else []:
+        runner.logger.info(note)
+    runner.train()
+    return runner
+
+
+def _name_visualizer(cfg: Config) -> None:
+    """Rename the visualizer if this process has one of this name: MMEngine would take that one and its folder."""
+    settings = cfg.get('visualizer') or {}
+    name = settings.get('name')
+    with VISUALIZERS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
+        kind = registry.get(settings['type']) if name else None
+    if kind is not None and kind.check_instance_created(name):
+        names = (f'{name}_{number}' for number in itertools.count(2))
+        settings['name'] = next(other for other in names if not kind.check_instance_created(other))
 
 
 def _make_resumable(runner: Runner) -> None:

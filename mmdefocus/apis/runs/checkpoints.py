@@ -66,6 +66,22 @@ def find_newest_checkpoint(directory: str | Path) -> Path | None:
     return newest
 
 
+def find_best_checkpoint(work_dir: Path) -> Path:
+    """Find the newest best checkpoint of a training, or the newest one if none is marked as the best.
+
+    Raises:
+        UsageError: The directory has no checkpoint.
+    """
+    best = sorted(work_dir.glob('best_*.pth'), key=lambda path: (path.stat().st_mtime, path.name))
+    found = best[-1] if best else find_newest_checkpoint(work_dir)
+    if found is None:
+        raise UsageError(
+            f"'{work_dir}' has no checkpoint; name the work directory of a training that has ended an epoch, or a "
+            'checkpoint file (.pth)'
+        )
+    return found
+
+
 def check_checkpoint(checkpoint: str, to_resume: bool = False) -> str:
     """Check that a checkpoint exists, is readable and, with ``to_resume``, has the state of a training.
 

@@ -24,7 +24,7 @@ def load_config(
 
     Args:
         path: Config file.
-        cfg_options: Dotted keys and new values, see :func:`~mmdefocus.cli.config_options.apply_options`.
+        cfg_options: Dotted keys and new values, see :func:`~mmdefocus.apis.runs.config_options.apply_options`.
         work_dir: Overrides ``work_dir`` of the config; without either it is ``work_dirs/<name of the config>``.
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
 

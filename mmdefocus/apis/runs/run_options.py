@@ -21,7 +21,7 @@ def apply_train_options(cfg: Config, amp: bool = False, auto_scale_lr: bool = Fa
     """Apply the training tool's options to ``cfg`` in place.
 
     Args:
-        cfg: Config from :func:`~mmdefocus.cli.config_file.load_config`.
+        cfg: Config from :func:`~mmdefocus.apis.runs.config_file.load_config`.
         amp: Train in mixed precision, with the dtype and loss scale of the config where it sets them.
         auto_scale_lr: Scale the learning rate by total batch size over the config's ``base_batch_size``.
         resume: Checkpoint to resume, or ``'auto'`` for the newest one of the work directory, if there is one.
@@ -73,7 +73,7 @@ def apply_test_options(
     """Apply the test tool's options to ``cfg`` in place. Logs go to the folder ``test`` of the work directory.
 
     Args:
-        cfg: Config from :func:`~mmdefocus.cli.config_file.load_config`.
+        cfg: Config from :func:`~mmdefocus.apis.runs.config_file.load_config`.
         checkpoint: Checkpoint to test: a file, or a URL that MMEngine can open.
         show: Show every picture in a window.
         show_dir: Directory for pictures with predicted and true boxes or labels.

@@ -37,8 +37,8 @@ def apply_options(cfg: Config, options: Mapping[str, Any]) -> None:
 
     Args:
         cfg: Config from a file.
-        options: Dotted keys and new values; a :class:`~mmdefocus.cli.option_values.OptionText` is parsed. Keys may be
-            new, with new dictionaries on the way to them, unless they look like a misspelling of a present key.
+        options: Dotted keys and new values; a :class:`~mmdefocus.apis.runs.option_values.OptionText` is parsed. Keys
+            may be new, with new dictionaries on the way to them, unless they look like a misspelling of a present key.
             ``data_root`` changes all paths of data sets and evaluators that begin with the data sets' common
             ``data_root``.
 

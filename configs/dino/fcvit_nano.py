@@ -1,0 +1,5 @@
+# A small detector of your own photographs, see ../_base_/recipes/dino_nano.py.
+_base_ = ['../_base_/recipes/dino_nano.py', '../_base_/backbones/fcvit_nano_pyramid.py']
+
+model = _base_.pyramid
+optim_wrapper = dict(paramwise_cfg=dict(flat_decay_mult=0.0))

@@ -1,0 +1,33 @@
+"""``mmdefocus val``: evaluate a checkpoint."""
+
+import argparse
+
+from mmdefocus.cli.training_arguments import add_model_arguments, named_model
+
+SUMMARY = 'Evaluate a checkpoint on a split of your data.'
+EXAMPLES = """examples:
+  mmdefocus val work_dirs/nano_my_data/best_coco_bbox_mAP_epoch_50.pth
+  mmdefocus val work_dirs/nano_my_data/best_coco_bbox_mAP_epoch_50.pth --split test
+  mmdefocus val defocus_mamba_base --weights FILE.pth --data my_data
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    add_model_arguments(parser)
+    parser.add_argument('--data', metavar='DATA', help='data of the evaluation; default: those of the training')
+    parser.add_argument('--split', choices=['train', 'val', 'test'], default='val', help='default: val')
+    parser.add_argument('--json', metavar='FILE', help='also write the metrics to this file')
+
+
+def run(args: argparse.Namespace) -> None:
+    """Evaluate, and print the metrics."""
+    import json
+    from pathlib import Path
+
+    from mmdefocus.cli.report import format_metrics
+
+    metrics = named_model(args).val(args.data, args.split)
+    print(format_metrics(metrics))
+    if args.json is not None:
+        Path(args.json).write_text(json.dumps(metrics, indent=2))
