@@ -16,7 +16,7 @@ from .runs.config_checks import check_model
 from .runs.config_file import check_mmcv_ops, load_config
 from .runs.config_options import apply_options
 from .saved_config import read_saved_config
-from .zoo import find_zoo_model
+from .zoo import find_zoo_model, zoo_names
 
 _TASKS: dict[str, Task] = dict(mmdet='detection', mmpretrain='classification')
 _CLASSES = dict(detection='Detector', classification='Classifier')
@@ -61,7 +61,7 @@ def find_named_model(
             config.
     """
     text, path = str(model), Path(model).expanduser()
-    if path.is_dir():
+    if path.is_dir() and text not in zoo_names():
         path = find_best_checkpoint(path)
     if path.suffix == '.py':
         cfg = load_config(path, cfg_options)
