@@ -11,7 +11,7 @@ EXAMPLES = """examples:
   mmdefocus train defocus_mamba_base --data my_data --batch-size auto
   mmdefocus train nano --data my_data --overfit                can the model learn eight of the images?
   mmdefocus train nano --data my_data --resume                 continue where it stopped
-  mmdefocus train work_dirs/nano_my_data/config.py             the same as tools/train.py
+  mmdefocus train work_dirs/defocus_mamba_nano_my_data/config.py --work-dir again     as tools/train.py would
   torchrun --nproc-per-node 4 --no-python mmdefocus train base --data my_data --batch-size 2 --launcher pytorch
 """
 

@@ -6,8 +6,8 @@ from mmdefocus.cli.training_arguments import add_model_arguments, named_model
 
 SUMMARY = 'Evaluate a checkpoint on a split of your data.'
 EXAMPLES = """examples:
-  mmdefocus val work_dirs/nano_my_data/best_coco_bbox_mAP_epoch_50.pth
-  mmdefocus val work_dirs/nano_my_data/best_coco_bbox_mAP_epoch_50.pth --split test
+  mmdefocus val work_dirs/defocus_mamba_nano_my_data/best_coco_bbox_mAP_epoch_50.pth
+  mmdefocus val work_dirs/defocus_mamba_nano_my_data/best_coco_bbox_mAP_epoch_50.pth --split test
   mmdefocus val defocus_mamba_base --weights FILE.pth --data my_data
 """
 
@@ -23,11 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Evaluate, and print the metrics."""
     import json
-    from pathlib import Path
 
     from mmdefocus.cli.report import format_metrics
+    from mmdefocus.engine.safe_writing import write_safely
 
     metrics = named_model(args).val(args.data, args.split)
     print(format_metrics(metrics))
     if args.json is not None:
-        Path(args.json).write_text(json.dumps(metrics, indent=2))
+        write_safely(args.json, json.dumps(metrics, indent=2).encode())
+        print(f'metrics: {args.json}')
