@@ -47,10 +47,9 @@ def run(args: argparse.Namespace) -> None:
     from mmdefocus.apis.runs.checkpoints import check_checkpoint
 
     found = find_named_model(args.model, args.task, args.cfg_options)
-    own = (
-        found.weights if found.weights and Path(found.weights).is_file() else None
-    )  # published ones stay where they are
-    weights = own if args.checkpoint is None else check_checkpoint(args.checkpoint)
+    weights = None if args.checkpoint is None else check_checkpoint(args.checkpoint)
+    if weights is None and found.weights and Path(found.weights).is_file():  # published weights are not downloaded
+        weights = found.weights
     if weights is None:
         print('No checkpoint: initial weights, with which the time is the same.', file=sys.stderr)
     measured = measure_latency(

@@ -155,10 +155,10 @@ def _write_report(report: 'DataReport', source: 'SourceData', result: _Repaired 
     import json
 
     from mmdefocus.apis.data_page import write_data_page
+    from mmdefocus.engine.safe_writing import write_safely
 
-    folder.mkdir(parents=True, exist_ok=True)
     write_data_page(report, source, folder / 'index.html')
-    (folder / 'report.json').write_text(json.dumps(_as_dict(report, result), indent=2), 'utf-8')
+    write_safely(folder / 'report.json', json.dumps(_as_dict(report, result), indent=2).encode())
 
 
 def _as_dict(report: 'DataReport', result: _Repaired | None) -> dict[str, Any]:
