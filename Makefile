@@ -15,7 +15,7 @@ demo: setup
 
 # One process per core, each with one thread. worksteal keeps neighbouring tests together, which saves shared fixtures.
 test: setup
-	OMP_NUM_THREADS=1 $(PYTHON_IN_VENV) -m pytest -n auto --dist worksteal
+	OMP_NUM_THREADS=1 $(PYTHON_IN_VENV) -m pytest -n auto --dist worksteal --durations=30
 
 # Needs a GPU, nvcc, torch and pytest, but neither `make setup` nor the OpenMMLab packages.
 test-gpu:

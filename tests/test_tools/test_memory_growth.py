@@ -1,5 +1,6 @@
 """The check that memory and open files do not grow notices growth."""
 
+import mmap
 import runpy
 import sys
 
@@ -39,7 +40,9 @@ class Leak(Hook):
         self.path, self.kept = path, []
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        self.kept.append((bytearray(b'x' * (8 * MIB)), self.path.open()))
+        memory = mmap.mmap(-1, 8 * MIB)  # the allocator would give freed memory of earlier tests
+        memory.write(b'x' * len(memory))
+        self.kept.append((memory, self.path.open()))
 
 
 def test_a_training_with_and_without_a_leak(tmp_path, monkeypatch):
@@ -49,7 +52,8 @@ def test_a_training_with_and_without_a_leak(tmp_path, monkeypatch):
     assert find_problems(clean, 60 * MIB) == []
     leak = Leak(CONFIG)
     found = find_problems(run(CONFIG, tmp_path / 'leak', 100, 48, 0, 4, hooks=[leak]), 60 * MIB)
-    for _, file in leak.kept:
+    for memory, file in leak.kept:
+        memory.close()
         file.close()
     assert [problem.partition(' grew')[0] for problem in found[:1]] == ['train: memory']
     assert any('more files are open' in problem for problem in found)
