@@ -1,4 +1,4 @@
-# A small detector of your own photographs, see ../_base_/recipes/dino_nano.py.
+# A nano detector for your own images, see ../_base_/recipes/dino_nano.py.
 _base_ = ['../_base_/recipes/dino_nano.py', '../_base_/backbones/dat_nano_pyramid.py']
 
 model = _base_.pyramid
