@@ -3,9 +3,12 @@
 Shapes: B batch, L tokens, C channels, H and W rows and columns of a feature map.
 """
 
+import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor, nn
+
+from mmdefocus.ops import rms_norm
 
 from .precision import at_least_float32
 
@@ -13,13 +16,25 @@ from .precision import at_least_float32
 class RMSNorm(nn.RMSNorm):
     """Root-mean-square norm over the last dimension, (..., C) → (..., C).
 
-    Statistics and scaling are at least float32. The result has the dtype of the weight, so that projections with half
-    parameters accept a normalised float32 residual.
+    Statistics and scaling are at least float32. The result has the dtype in which the projection after it computes:
+    that of autocast or, without autocast, that of the weight, so that projections with half parameters accept a
+    normalised float32 residual.
+
+    Args:
+        channels: C.
+        eps: Added to the mean square.
     """
 
+    eps: float
+
+    def __init__(self, channels: int, eps: float) -> None:
+        super().__init__(channels, eps=eps)
+
     def forward(self, x: Tensor) -> Tensor:
-        weight = at_least_float32(self.weight)
-        return F.rms_norm(at_least_float32(x), self.normalized_shape, weight, self.eps).to(self.weight.dtype)
+        device = x.device.type
+        is_autocast = device != 'meta' and self.weight.dtype == torch.float32 and torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if is_autocast else self.weight.dtype
+        return rms_norm(x, self.weight, self.eps, dtype)
 
 
 class LayerNorm(nn.LayerNorm):

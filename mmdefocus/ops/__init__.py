@@ -6,6 +6,7 @@ from mmdefocus.ops.bandpass import bandpass_attention, retention
 from mmdefocus.ops.causal_conv1d import causal_conv1d
 from mmdefocus.ops.defocus_scan import defocus_scan
 from mmdefocus.ops.neighbourhood_attention import neighbourhood_attention
+from mmdefocus.ops.rms_norm import rms_norm
 from mmdefocus.ops.selective_scan import selective_scan
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     'flops',
     'neighbourhood_attention',
     'retention',
+    'rms_norm',
     'selective_scan',
 ]

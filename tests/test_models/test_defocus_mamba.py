@@ -247,14 +247,17 @@ def test_layer_depths(build):
 
 def test_residual_and_norms_are_float32_under_autocast(build):
     backbone = build(out_type='raw')
-    dtypes = []
+    residuals, norms = [], []
     for block in backbone.layers:
-        block.register_forward_hook(lambda module, inputs, output: dtypes.append(output.dtype))
-        block.norm.register_forward_hook(lambda module, inputs, output: dtypes.append(output.dtype))
+        block.register_forward_hook(lambda module, inputs, output: residuals.append(output.dtype))
+        block.norm.register_forward_hook(lambda module, inputs, output: norms.append((module, *inputs, output)))
     with torch.autocast('cpu', torch.bfloat16):
         (tokens,) = backbone(torch.randn(1, 3, 32, 32))
-    assert set(dtypes) == {torch.float32}
+    assert set(residuals) == {torch.float32}
     assert tokens.dtype == torch.float32
+    # The projection would round the norm; it is rounded once, from float32.
+    assert len(norms) == len(backbone.layers)
+    assert all(torch.equal(output, norm(tokens).bfloat16()) for norm, tokens, output in tuple(norms))
 
 
 @pytest.mark.parametrize(('blocks_in_fp32', 'dtype'), [(False, torch.bfloat16), (True, torch.float32)])

@@ -63,6 +63,10 @@ TORCH_LIBRARY(mmdefocus, m) {
       "float delta_scale, int group_size, float eps, Tensor chunk_states) -> "
       "(Tensor grad_u, Tensor grad_dt, Tensor grad_A, Tensor grad_B, Tensor grad_C, Tensor grad_D, Tensor grad_z, "
       "Tensor grad_dt_bias, Tensor grad_freq, Tensor grad_initial_state)");
+  // x (…, C) contiguous, of any floating type; weight (C) float32, or float64 for x of float64; dtype is that of y.
+  // Returns y (…, C) and 1 / the root mean square of every row, which the backward pass needs.
+  m.def("rms_norm(Tensor x, Tensor weight, float eps, ScalarType dtype) -> (Tensor y, Tensor inverse_rms)");
+  m.def("rms_norm_backward(Tensor grad_y, Tensor x, Tensor weight, Tensor inverse_rms) -> (Tensor, Tensor)");
   // Name of the kernels that run on this processor: baseline, avx2 or avx512.
   m.def("cpu_instruction_set() -> str");
   m.def("kernel_constants() -> Dict(str, int)", &kernel_constants);

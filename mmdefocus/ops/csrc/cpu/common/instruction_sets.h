@@ -3,6 +3,7 @@
 
 #include "cpu/causal_conv1d/arguments.h"
 #include "cpu/defocus_scan/arguments.h"
+#include "cpu/rms_norm/arguments.h"
 #include "cpu/selective_scan/arguments.h"
 
 namespace mmdefocus::cpu {
@@ -14,6 +15,8 @@ struct Kernels {
   DefocusKernels<float> defocus_float;
   DefocusKernels<double> defocus_double;
   ConvKernels conv_float, conv_double;
+  NormKernels<float> norm_float;
+  NormKernels<double> norm_double;
 };
 
 Kernels baseline_kernels();

@@ -5,6 +5,7 @@
 #include "cpu/common/instruction_sets.h"
 #include "cpu/defocus_scan/backward_kernel.h"
 #include "cpu/defocus_scan/forward_kernel.h"
+#include "cpu/rms_norm/kernels.h"
 #include "cpu/selective_scan/kernels.h"
 
 namespace {
@@ -16,7 +17,9 @@ Kernels kernel_table(const char* name) {
           {defocus_forward<float>, defocus_backward<float>},
           {defocus_forward<double>, defocus_backward<double>},
           {conv_forward<float>, conv_backward<float>},
-          {conv_forward<double>, conv_backward<double>}};
+          {conv_forward<double>, conv_backward<double>},
+          {norm_forward<float>, norm_backward<float>},
+          {norm_forward<double>, norm_backward<double>}};
 }
 
 }  // namespace

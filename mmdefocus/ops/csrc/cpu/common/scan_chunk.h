@@ -8,31 +8,36 @@
 // Shapes: E channels, N state; `length` is the number of steps in the chunk.
 #pragma once
 
-#include "cpu/common/blocks.h"
-#include "cpu/common/tile.h"
+#include "cpu/common/block_tile.h"
 
 namespace {
-
-// One block of channels, as vectors of which all but the last are full.
-template <typename S>
-struct Block {
-  int64_t b, index_in_sequence, first_channel, end_channel;
-  int vectors;
-
-  Block(const ChannelBlocks& blocks, int64_t index)
-      : b(index / blocks.per_sequence), index_in_sequence(index % blocks.per_sequence),
-        first_channel(index_in_sequence * blocks.block_channels),
-        end_channel(std::min(first_channel + blocks.block_channels, blocks.channels)),
-        vectors(static_cast<int>((end_channel - first_channel + kLanes<S> - 1) / kLanes<S>)) {}
-
-  int64_t channel(int v) const { return first_channel + static_cast<int64_t>(v) * kLanes<S>; }
-  int lanes(int v) const { return static_cast<int>(std::min<int64_t>(kLanes<S>, end_channel - channel(v))); }
-};
 
 // States that a loop over the chunk advances together, so that they and their temporaries stay in the 16 or 32 vector
 // registers. N_ is the state size where it is known at compile time, else 0.
 template <int N_>
 constexpr int kStateBlock = N_ > 0 && N_ % 4 == 0 ? 4 : 1;
+template <int N_>
+constexpr int kForwardStateBlock = MMDEFOCUS_VECTOR_BYTES == 64 && N_ > 0 && N_ % 8 == 0 ? 8 : kStateBlock<N_>;
+
+// Steps of tensors that are needed next, for which the scan issues prefetches while it computes: it has a hundred
+// instructions per step and no memory traffic of its own, whereas a burst of prefetches would wait for itself.
+struct NextSteps {
+  static constexpr int kMost = 7;
+  const char* first[kMost];
+  int64_t strides[kMost];  // in bytes
+  int count = 0;
+
+  template <typename Byte>
+  void add(const StridedView<Byte>& x, int64_t b, int64_t e, int64_t t) {
+    first[count] = x.at(b, e, t);
+    strides[count++] = x.time_stride * element_bytes(x.type);
+  }
+
+  // Step t of the tensors i, i + every, ….
+  void prefetch(int64_t t, int64_t i, int64_t every) const {
+    for (; i < count; i += every) __builtin_prefetch(first[i] + t * strides[i], 0, 2);
+  }
+};
 
 // Offset in (B, chunks, N, E) of the state before the chunk that begins at step `start` of sequence b. E comes last
 // there, unlike in the states that users see, so that a vector of channels is loaded and stored in one piece.
@@ -44,8 +49,9 @@ inline int64_t chunk_offset(int64_t b, int64_t start, int64_t L, int64_t N, int6
 // function and the two below are not inlined: the register allocator then sees one loop only and spills nothing in it.
 template <typename S, int N_>
 __attribute__((noinline)) void scan_chunk(int64_t state_size, int64_t length, const Vec<S>* u, const Vec<S>* delta,
-                                          const Vec<S>* A, const S* B, const S* C, Vec<S>* state, Vec<S>* y) {
-  constexpr int NB = kStateBlock<N_>;
+                                          const Vec<S>* A, const S* B, const S* C, const NextSteps& next, Vec<S>* state,
+                                          Vec<S>* y) {
+  constexpr int NB = kForwardStateBlock<N_>;
   const int64_t N = N_ ? N_ : state_size;
   // States are the outer loop: a block of them stays in registers for the whole chunk, at the price of reading and
   // writing y, which is in L1, once per block.
@@ -54,9 +60,10 @@ __attribute__((noinline)) void scan_chunk(int64_t state_size, int64_t length, co
     std::copy_n(A + n, NB, decay_rate);
     std::copy_n(state + n, NB, h);
     for (int64_t t = 0; t < length; ++t) {
+      next.prefetch(t, n / NB, N / NB);
       const Vec<S> drive = delta[t] * u[t];
       Vec<S> sum = n ? y[t] : Vec<S>{};
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int i = 0; i < NB; ++i) {
         h[i] = vector_exp2<S>(delta[t] * decay_rate[i]) * h[i] + drive * splat<S>(B[t * N + n + i]);
         sum += h[i] * splat<S>(C[t * N + n + i]);
@@ -124,7 +131,7 @@ class ReverseScratch {
 // the reverse sweep would otherwise compute each exponential a second time.
 template <typename S, int N_, bool with_y>
 __attribute__((noinline)) void recompute_chunk(ReverseTiles<S> s, int64_t state_size, int64_t length, const S* B,
-                                               const S* C, Vec<S>* y) {
+                                               const S* C, const NextSteps& next, Vec<S>* y) {
   constexpr int NB = kStateBlock<N_>;
   const int64_t N = N_ ? N_ : state_size;
   for (int64_t n = 0; n < N; n += NB) {
@@ -135,6 +142,7 @@ __attribute__((noinline)) void recompute_chunk(ReverseTiles<S> s, int64_t state_
     std::copy_n(s.initial_state + n, NB, h);
     std::copy_n(h, NB, states);
     for (int64_t t = 0; t < length; ++t) {
+      next.prefetch(t, n / NB, N / NB);
       const Vec<S> drive = s.delta[t] * s.u[t];
       Vec<S> sum = with_y && n ? y[t] : Vec<S>{};
 #pragma GCC unroll 4

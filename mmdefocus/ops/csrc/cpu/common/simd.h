@@ -154,12 +154,46 @@ inline __attribute__((always_inline)) Vec<S> vector_exp2(Vec<S> x) {
   return power_series<S, true>(x - (rounded - kRounder)) * power_of_2<S>(rounded);
 }
 
+// a / d for d >= 1.
+template <typename S>
+inline __attribute__((always_inline)) Vec<S> divide(Vec<S> a, Vec<S> d) {
+  return a / d;
+}
+
+#if MMDEFOCUS_VECTOR_BYTES == 64
+// The scan spends most of its time here. AVX-512 splits x into the nearest integer and the rest in one instruction, and
+// scales by 2^n in one, without limits for x: 9 instructions where the table takes 12. The polynomial has the smallest
+// largest relative error on |r| <= 1 / 2, 9.2e-8, of those that are exact at 0, where products of many decays need it.
+// Results below the smallest normal number are 0: arithmetic on subnormal numbers is a hundred times slower.
+template <>
+inline __attribute__((always_inline)) Vec<float> vector_exp2<float>(Vec<float> x) {
+  const Vec<float> r = _mm512_maskz_reduce_ps(0xffff, x, _MM_FROUND_TO_NEAREST_INT);
+  const __mmask16 normal_or_nan = _mm512_cmp_ps_mask(x, splat<float>(-126.0f), _CMP_NLT_UQ);
+  Vec<float> series = splat<float>(0.0013264727f);
+  for (float coefficient : {0.0096715127f, 0.0555073374f, 0.2402224209f, 0.6931469776f, 1.0f}) {
+    series = series * r + coefficient;
+  }
+  return _mm512_maskz_scalef_ps(normal_or_nan, series, x - r);
+}
+
+// The division instruction takes 16 cycles. An approximate reciprocal, corrected once, and a corrected quotient take 7
+// instructions. The limit of d keeps 0 * infinity away.
+template <>
+inline __attribute__((always_inline)) Vec<float> divide<float>(Vec<float> a, Vec<float> d) {
+  d = _mm512_maskz_min_ps(0xffff, splat<float>(0x1p126f), d);
+  Vec<float> reciprocal = _mm512_maskz_rcp14_ps(0xffff, d);
+  reciprocal += reciprocal * (1.0f - d * reciprocal);
+  const Vec<float> quotient = a * reciprocal;
+  return quotient + reciprocal * (a - d * quotient);
+}
+#endif
+
 // log(1 + x) for 0 <= x <= 1, as 2 artanh(s) with s = x / (2 + x). Small x keep their full relative accuracy: no low
 // bits are rounded away as in 1 + x.
 template <typename S>
 inline __attribute__((always_inline)) Vec<S> vector_log1p(Vec<S> x) {
   constexpr int kTerms = Simd<S>::kArtanhTerms;
-  const Vec<S> s = x / (x + S(2)), square = s * s;
+  const Vec<S> s = divide<S>(x, x + S(2)), square = s * s;
   Vec<S> series = splat<S>(S(2) / (2 * kTerms - 1));
 #pragma GCC unroll 32
   for (int k = kTerms - 2; k >= 0; --k) series = series * square + S(2) / (2 * k + 1);
@@ -168,14 +202,14 @@ inline __attribute__((always_inline)) Vec<S> vector_log1p(Vec<S> x) {
 
 template <typename S>
 inline __attribute__((always_inline)) Vec<S> vector_sigmoid(Vec<S> x) {
-  return S(1) / (S(1) + vector_exp<S>(-x));
+  return divide<S>(splat<S>(S(1)), S(1) + vector_exp<S>(-x));
 }
 
 // log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|)), which cannot overflow, and its derivative sigmoid(x) if wanted.
 template <typename S>
 inline __attribute__((always_inline)) Vec<S> vector_softplus(Vec<S> x, Vec<S>* derivative = nullptr) {
   const Vec<S> e = vector_exp<S>(x < S(0) ? x : -x);
-  if (derivative) *derivative = (x < S(0) ? e : splat<S>(S(1))) / (e + S(1));
+  if (derivative) *derivative = divide<S>(x < S(0) ? e : splat<S>(S(1)), e + S(1));
   return (x > S(0) ? x : Vec<S>{}) + vector_log1p<S>(e);
 }
 

@@ -34,10 +34,10 @@ class DefocusBackward {
       : in_(in), gradients_(gradients), blocks_(blocks), N_states_(N_ ? N_ : static_cast<int>(in.state)),
         vectors_(vectors_per_block<S>(blocks)), band_(std::min(kBandBlocks, blocks.per_sequence)),
         scan_(N_states_, blocks.block_channels, band_),
-        memory_(vectors_ * (2 * kChunk + DefocusTiles<S>::kSize + band_ * DefocusTiles<S>::kPersistentSize) + kChunk) {
+        memory_(vectors_ * (3 * kChunk + DefocusTiles<S>::kSize + band_ * DefocusTiles<S>::kPersistentSize)) {
     inverse_rms_ = memory_.take(vectors_ * kChunk);
     mean_product_ = memory_.take(vectors_ * kChunk);
-    tile_ = memory_.take(kChunk);
+    z_ = memory_.take(vectors_ * kChunk);
     tiles_ = memory_.take(vectors_ * DefocusTiles<S>::kSize);
     persistent_ = memory_.take(0);
   }
@@ -53,7 +53,11 @@ class DefocusBackward {
     for (int64_t start = (num_chunks(segment.end) - 1) * kChunk; start >= segment.begin; start -= kChunk) {
       const int length = static_cast<int>(std::min<int64_t>(kChunk, segment.end - start));
       for (current_ = 0; current_ < count; ++current_) {
-        reverse(Block<S>(blocks_, first_block + current_), first_block + current_, start, length);
+        const bool is_last = current_ + 1 == count;
+        const Block<S> next(blocks_, first_block + (is_last ? 0 : current_ + 1));
+        const int64_t next_start = is_last ? start - kChunk : start;
+        reverse(Block<S>(blocks_, first_block + current_), first_block + current_, start, length,
+                {next, next_start, next_start >= segment.begin});
       }
     }
     for_each_vector([&](const Block<S>& block, int v) { end(block, segment, v); });
@@ -69,20 +73,29 @@ class DefocusBackward {
             persistent_ + (current_ * vectors_ + v) * DefocusTiles<S>::kPersistentSize};
   }
 
-  void reverse(const Block<S>& block, int64_t block_index, int64_t start, int length) {
+  void reverse(const Block<S>& block, int64_t block_index, int64_t start, int length, const NextVisit<S>& next) {
     const int64_t L = in_.length;
     const S* B = in_.B + (block.b * L + start) * N();
     const S* C = in_.C + (block.b * L + start) * N();
     const int64_t partial_row = (block_index * L + start) * N();
-    for (int v = 0; v < block.vectors; ++v) recompute(block, v, start, length, B, C);
+    const ReverseTiles<S> first = scan_tiles(0);
+    const int stride = static_cast<int>(ReverseTiles<S>::size(N_states_));
+    load_block<S>(in_.u, block, start, length, stride, 0, first.u);
+    load_block<S>(in_.dt, block, start, length, stride, 0, first.delta);
+    load_block<S>(in_.z, block, start, length, kChunk, 0, z_);
+    load_block<S>(gradients_.grad_y, block, start, length, stride, 0, first.grad_y);
+    for (int v = 0; v < block.vectors; ++v) recompute(block, v, start, length, B, C, next_steps(next, v));
     reduce_groups<S>(inverse_rms_, block, in_.group_size, length, InverseRms<S>{in_.group_size, in_.eps});
-    for (int v = 0; v < block.vectors; ++v) reverse_gate(block, v, start, length);
+    for (int v = 0; v < block.vectors; ++v) reverse_gate(v, length);
+    if (gradients_.grad_z.data) store_block<S>(z_, block, start, length, kChunk, gradients_.grad_z);
     reduce_groups<S>(mean_product_, block, in_.group_size, length, [&](S sum) { return sum / in_.group_size; });
     for (int v = 0; v < block.vectors; ++v) reverse_norm(v, length);
     reverse_chunk<S, N_>(scan_, current_, block.vectors, N(), length, B, C, gradients_.grad_B + partial_row,
                          gradients_.grad_C + partial_row);
     if (!gradients_.grad_z.data) return;
-    for (int v = 0; v < block.vectors; ++v) reverse_drive(block, v, start, length);
+    for (int v = 0; v < block.vectors; ++v) reverse_drive(v, length);
+    store_block<S>(first.grad_drive, block, start, length, stride, gradients_.grad_u);
+    store_block<S>(first.grad_delta_decay, block, start, length, stride, gradients_.grad_dt);
   }
 
   void begin(const Block<S>& block, const Segment& segment, int v) {
@@ -100,15 +113,22 @@ class DefocusBackward {
     if (grad_final_states.data) load_tile<S>(grad_final_states, segment.row, e, 0, lanes, N(), s.grad_state);
   }
 
+  NextSteps next_steps(const NextVisit<S>& next, int v) const {
+    NextSteps steps;
+    for (const InputView& x : {in_.u, in_.dt, in_.z, gradients_.grad_y}) next.add(x, v, steps);
+    if (gradients_.grad_z.data) {
+      for (const OutputView& x : {gradients_.grad_u, gradients_.grad_dt, gradients_.grad_z}) next.add(x, v, steps);
+    }
+    return steps;
+  }
+
   // The forward pass of the chunk up to the result of the scan, and the squares for the norm.
-  void recompute(const Block<S>& block, int v, int64_t start, int length, const S* B, const S* C) {
+  void recompute(const Block<S>& block, int v, int64_t start, int length, const S* B, const S* C,
+                 const NextSteps& next) {
     const ReverseTiles<S> s = scan_tiles(v);
     const DefocusTiles<S> d = tiles(v);
     const int64_t e = block.channel(v), E = blocks_.channels;
     const int lanes = block.lanes(v);
-    // Prefetches go to the chunk before this one.
-    load_tile<S>(in_.u, block.b, e, start, lanes, length, s.u, -kChunk);
-    load_tile<S>(in_.dt, block.b, e, start, lanes, length, s.delta, -kChunk);
     for (int t = 0; t < length; ++t) {
       s.delta[t] = vector_softplus<S>(s.delta[t] + *d.dt_bias, &d.grad_softplus[t]) * in_.inverse_delta_scale;
       d.grad_softplus[t] *= in_.inverse_delta_scale;
@@ -116,19 +136,15 @@ class DefocusBackward {
     }
     const S* states = gradients_.chunk_states + chunk_offset(block.b, start, in_.length, N(), E);
     load_rows<S>(states, E, N(), e, lanes, s.initial_state);
-    recompute_chunk<S, N_, true>(s, N(), length, B, C, d.scanned);
+    recompute_chunk<S, N_, true>(s, N(), length, B, C, next, d.scanned);
     for (int t = 0; t < length; ++t) inverse_rms_[v * kChunk + t] = d.scanned[t] * d.scanned[t];
   }
 
-  void reverse_gate(const Block<S>& block, int v, int64_t start, int length) {
+  void reverse_gate(int v, int length) {
     const ReverseTiles<S> s = scan_tiles(v);
     const DefocusTiles<S> d = tiles(v);
-    const int64_t e = block.channel(v);
-    const int lanes = block.lanes(v);
     const Vec<S>* inverse_rms = inverse_rms_ + v * kChunk;
-    Vec<S>* z = tile_;
-    load_tile<S>(in_.z, block.b, e, start, lanes, length, z, -kChunk);
-    load_tile<S>(gradients_.grad_y, block.b, e, start, lanes, length, s.grad_y, -kChunk);
+    Vec<S>* z = z_ + v * kChunk;
     for (int t = 0; t < length; ++t) {
       const Vec<S> sigmoid = vector_sigmoid<S>(z[t]), normed = d.scanned[t] * inverse_rms[t];
       const Vec<S> grad_normed = s.grad_y[t] * z[t] * sigmoid;
@@ -139,7 +155,6 @@ class DefocusBackward {
       *d.grad_D += grad_normed * s.u[t];
       mean_product_[v * kChunk + t] = grad_normed * normed;
     }
-    if (gradients_.grad_z.data) store_tile<S>(z, block.b, e, start, lanes, length, gradients_.grad_z);
   }
 
   // RMS norm: grad_scanned = inverse_rms (grad_normed - normed mean(grad_normed normed)), the mean being over the
@@ -154,7 +169,7 @@ class DefocusBackward {
   }
 
   // From the gradients of delta and of delta u to those of dt and u, in place.
-  void reverse_drive(const Block<S>& block, int v, int64_t start, int length) {
+  void reverse_drive(int v, int length) {
     const ReverseTiles<S> s = scan_tiles(v);
     const DefocusTiles<S> d = tiles(v);
     Vec<S>*grad_u = s.grad_drive, *grad_dt = s.grad_delta_decay;
@@ -164,8 +179,6 @@ class DefocusBackward {
       grad_u[t] = grad_drive * s.delta[t] + d.grad_u_skip[t];
       *d.grad_dt_bias += grad_dt[t];
     }
-    store_tile<S>(grad_u, block.b, block.channel(v), start, block.lanes(v), length, gradients_.grad_u);
-    store_tile<S>(grad_dt, block.b, block.channel(v), start, block.lanes(v), length, gradients_.grad_dt);
   }
 
   void end(const Block<S>& block, const Segment& segment, int v) {
@@ -191,7 +204,7 @@ class DefocusBackward {
   Scratch<S> memory_;
   Vec<S>*inverse_rms_, *mean_product_;  // (vectors, kChunk), each holds its summands before the reduction; the mean is
                                         // over the group, of the normed result times its gradient
-  Vec<S>* tile_;                        // (kChunk)
+  Vec<S>* z_;                           // (vectors, kChunk); becomes its own gradient
   Vec<S>*tiles_, *persistent_;          // DefocusTiles of the current block; their persistent part, of all blocks
 };
 

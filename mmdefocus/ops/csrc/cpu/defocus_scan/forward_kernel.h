@@ -13,11 +13,6 @@
 
 namespace {
 
-template <typename S>
-inline int vectors_per_block(const ChannelBlocks& blocks) {
-  return static_cast<int>((blocks.block_channels + kLanes<S> - 1) / kLanes<S>);
-}
-
 // Steps begin .. end of a sequence, and its row in tensors (B M, …).
 struct Segment {
   int64_t row, begin, end;
@@ -45,6 +40,20 @@ inline void for_each_band(const ChannelBlocks& blocks, const Segmentation& segme
   }
 }
 
+// The block and the chunk that a thread takes next, which may not exist.
+template <typename S>
+struct NextVisit {
+  Block<S> block;
+  int64_t start;
+  bool exists;
+
+  // Appends the steps of vector v of the block.
+  template <typename Byte>
+  void add(const StridedView<Byte>& x, int v, NextSteps& steps) const {
+    if (exists) steps.add(x, block.b, block.channel(v), start);
+  }
+};
+
 // Work of one thread, band by band.
 template <typename S, int N_>
 class DefocusForward {
@@ -52,12 +61,11 @@ class DefocusForward {
   DefocusForward(const DefocusInputs<S>& in, const DefocusOutputs<S>& out, const ChannelBlocks& blocks)
       : in_(in), out_(out), blocks_(blocks), N_states_(N_ ? N_ : static_cast<int>(in.state)),
         vectors_(vectors_per_block<S>(blocks)),
-        memory_(vectors_ * 3 * kChunk + kChunk +
-                std::min(kBandBlocks, blocks.per_sequence) * vectors_ * persistent_size()) {
+        memory_(vectors_ * 4 * kChunk + std::min(kBandBlocks, blocks.per_sequence) * vectors_ * persistent_size()) {
     u_ = memory_.take(vectors_ * kChunk);
     scanned_ = memory_.take(vectors_ * kChunk);
     inverse_rms_ = memory_.take(vectors_ * kChunk);
-    tile_ = memory_.take(kChunk);
+    tile_ = memory_.take(vectors_ * kChunk);
     persistent_ = memory_.take(0);
   }
 
@@ -71,7 +79,13 @@ class DefocusForward {
     for_each_block([&](const Block<S>& block) { begin(block, segment); });
     for (int64_t start = segment.begin; start < segment.end; start += kChunk) {
       const int length = static_cast<int>(std::min<int64_t>(kChunk, segment.end - start));
-      for_each_block([&](const Block<S>& block) { advance(block, start, length); });
+      for (int64_t i = 0; i < count; ++i) {
+        select(i);
+        const bool is_last = i + 1 == count;
+        const Block<S> next(blocks_, first_block + (is_last ? 0 : i + 1));
+        const int64_t next_start = is_last ? start + kChunk : start;
+        advance(Block<S>(blocks_, first_block + i), start, length, {next, next_start, next_start < segment.end});
+      }
     }
     for_each_block([&](const Block<S>& block) { end(block, segment); });
   }
@@ -103,11 +117,20 @@ class DefocusForward {
     }
   }
 
-  void advance(const Block<S>& block, int64_t start, int length) {
-    for (int v = 0; v < block.vectors; ++v) scan(block, v, start, length);
+  void advance(const Block<S>& block, int64_t start, int length, const NextVisit<S>& next) {
+    load_block<S>(in_.u, block, start, length, kChunk, 0, u_);
+    load_block<S>(in_.dt, block, start, length, kChunk, 0, tile_);
+    for (int v = 0; v < block.vectors; ++v) {
+      NextSteps steps;
+      for (const InputView& x : {in_.u, in_.dt, in_.z}) next.add(x, v, steps);
+      if (out_.y.data) next.add(out_.y, v, steps);
+      scan(block, v, start, length, steps);
+    }
     if (!out_.y.data) return;
     reduce_groups<S>(inverse_rms_, block, in_.group_size, length, InverseRms<S>{in_.group_size, in_.eps});
-    for (int v = 0; v < block.vectors; ++v) norm_and_gate(block, v, start, length);
+    load_block<S>(in_.z, block, start, length, kChunk, 0, tile_);
+    for (int v = 0; v < block.vectors; ++v) norm_and_gate(v, length);
+    store_block<S>(tile_, block, start, length, kChunk, out_.y);
   }
 
   void end(const Block<S>& block, const Segment& segment) {
@@ -119,12 +142,11 @@ class DefocusForward {
     }
   }
 
-  void scan(const Block<S>& block, int v, int64_t start, int length) {
+  void scan(const Block<S>& block, int v, int64_t start, int length, const NextSteps& next) {
     const int64_t e = block.channel(v), L = in_.length, E = blocks_.channels;
     const int lanes = block.lanes(v);
-    Vec<S>*u = u_ + v * kChunk, *scanned = scanned_ + v * kChunk, *squares = inverse_rms_ + v * kChunk, *delta = tile_;
-    load_tile<S>(in_.u, block.b, e, start, lanes, length, u, kChunk);
-    load_tile<S>(in_.dt, block.b, e, start, lanes, length, delta, kChunk);
+    Vec<S>*u = u_ + v * kChunk, *scanned = scanned_ + v * kChunk, *squares = inverse_rms_ + v * kChunk;
+    Vec<S>* delta = tile_ + v * kChunk;
     for (int t = 0; t < length; ++t) {
       delta[t] = vector_softplus<S>(delta[t] + dt_bias_[v]) * in_.inverse_delta_scale;
       total_delta_[v] += delta[t];
@@ -133,18 +155,16 @@ class DefocusForward {
       store_rows<S>(state_ + v * N(), E, N(), e, lanes, out_.chunk_states + chunk_offset(block.b, start, L, N(), E));
     }
     const int64_t row = (block.b * L + start) * N();
-    scan_chunk<S, N_>(N(), length, u, delta, A_ + v * N(), in_.B + row, in_.C + row, state_ + v * N(), scanned);
+    scan_chunk<S, N_>(N(), length, u, delta, A_ + v * N(), in_.B + row, in_.C + row, next, state_ + v * N(), scanned);
     for (int t = 0; t < length; ++t) squares[t] = scanned[t] * scanned[t];
   }
 
-  void norm_and_gate(const Block<S>& block, int v, int64_t start, int length) {
+  void norm_and_gate(int v, int length) {
     const Vec<S>*u = u_ + v * kChunk, *scanned = scanned_ + v * kChunk, *inverse_rms = inverse_rms_ + v * kChunk;
-    Vec<S>* z = tile_;
-    load_tile<S>(in_.z, block.b, block.channel(v), start, block.lanes(v), length, z, kChunk);
+    Vec<S>* z = tile_ + v * kChunk;
     for (int t = 0; t < length; ++t) {
       z[t] *= vector_sigmoid<S>(z[t]) * (scanned[t] * inverse_rms[t] + D_[v] * u[t]);
     }
-    store_tile<S>(z, block.b, block.channel(v), start, block.lanes(v), length, out_.y);
   }
 
   const DefocusInputs<S>& in_;
@@ -154,7 +174,7 @@ class DefocusForward {
   int64_t vectors_;
   Scratch<S> memory_;
   Vec<S>*u_, *scanned_, *inverse_rms_;  // (vectors, kChunk); inverse_rms_ holds the squares before the reduction
-  Vec<S>* tile_;                        // (kChunk)
+  Vec<S>* tile_;                        // (vectors, kChunk)
   Vec<S>* persistent_;                  // all that follows, of every block of a band
   Vec<S>*A_, *state_;                   // (vectors, N)
   Vec<S>*D_, *dt_bias_, *total_delta_;  // (vectors)

@@ -32,7 +32,7 @@ void selective_forward_blocks(const SelectiveInputs<S>& in, const SelectiveOutpu
         load_tile<S>(in.u, block.b, e, start, lanes, length, u, kChunk);
         load_tile<S>(in.delta, block.b, e, start, lanes, length, delta, kChunk);
         store_rows<S>(state, E, N, e, lanes, out.chunk_states + chunk_offset(block.b, start, L, N, E));
-        scan_chunk<S, N_>(N, length, u, delta, A, in.B + row, in.C + row, state, y);
+        scan_chunk<S, N_>(N, length, u, delta, A, in.B + row, in.C + row, {}, state, y);
         store_tile<S>(y, block.b, e, start, lanes, length, out.y);
       }
       store_tile<S>(state, block.b, e, 0, lanes, N, out.last_state);
@@ -70,7 +70,7 @@ void selective_backward_blocks(const SelectiveInputs<S>& in, const SelectiveGrad
         load_tile<S>(in.delta, block.b, e, start, lanes, length, s.delta, -kChunk);
         load_tile<S>(grad.grad_y, block.b, e, start, lanes, length, s.grad_y, -kChunk);
         load_rows<S>(grad.chunk_states + chunk_offset(block.b, start, L, N, E), E, N, e, lanes, s.initial_state);
-        recompute_chunk<S, N_, false>(s, N, length, in.B + row, in.C + row, nullptr);
+        recompute_chunk<S, N_, false>(s, N, length, in.B + row, in.C + row, {}, nullptr);
       }
       reverse_chunk<S, N_>(scratch, 0, block.vectors, N, length, in.B + row, in.C + row, grad.grad_B + partial_row,
                            grad.grad_C + partial_row);
