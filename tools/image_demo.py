@@ -12,7 +12,7 @@ from mmpretrain.utils import progress
 from mmdefocus.apis.errors import UsageError
 from mmdefocus.apis.inference import ClassificationInferencer, DetectionInferencer, list_images
 from mmdefocus.apis.runs.folders import make_folder
-from mmdefocus.cli.arguments import ToolParser
+from mmdefocus.cli.arguments import ToolParser, add_amp_argument
 from mmdefocus.cli.model_source import read_model_source
 from mmdefocus.cli.run_tool import run_tool
 
@@ -36,7 +36,7 @@ class Stopwatch:
 def classify(args: argparse.Namespace, config: Config, images: list[str]) -> float:
     progress.disable_progress_bar = True
     inferencer = ClassificationInferencer(
-        config, args.checkpoint, device=args.device, topk=args.topk, strict=args.strict
+        config, args.checkpoint, device=args.device, topk=args.topk, strict=args.strict, amp=args.amp
     )
     inferencer.forward = watch = Stopwatch(inferencer.forward)
     predictions = inferencer(images, return_datasamples=True, batch_size=args.batch_size, show_dir=args.out_dir)
@@ -50,7 +50,7 @@ def classify(args: argparse.Namespace, config: Config, images: list[str]) -> flo
 
 def detect(args: argparse.Namespace, config: Config, images: list[str]) -> float:
     inferencer = DetectionInferencer(
-        config, args.checkpoint, device=args.device, show_progress=False, strict=args.strict
+        config, args.checkpoint, device=args.device, show_progress=False, strict=args.strict, amp=args.amp
     )
     inferencer.forward = watch = Stopwatch(inferencer.forward)
     results = inferencer(images, batch_size=args.batch_size, pred_score_thr=args.score_thr, out_dir=args.out_dir or '')
@@ -71,6 +71,7 @@ def main() -> None:
     parser.add_argument('--checkpoint', help='weights: a file or URL; default: the published ones of the named model')
     parser.add_argument('--out-dir', help='directory that receives a picture for every image')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='default: %(default)s')
+    add_amp_argument(parser)
     parser.add_argument('--batch-size', type=int, default=1, help='images at a time (default: %(default)s)')
     parser.add_argument('--topk', type=int, default=5, help='classes to show (default: %(default)s)')
     parser.add_argument('--score-thr', type=float, default=0.3, help='lowest score of a box (default: %(default)s)')

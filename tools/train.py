@@ -4,14 +4,14 @@ from mmdefocus.apis.runs.config_file import load_config
 from mmdefocus.apis.runs.run_options import apply_train_options
 from mmdefocus.apis.runs.runner import train
 from mmdefocus.apis.runs.stop_signals import ended_by_signals
-from mmdefocus.cli.arguments import ToolParser, add_common_arguments, parse_arguments
+from mmdefocus.cli.arguments import ToolParser, add_amp_argument, add_common_arguments, parse_arguments
 from mmdefocus.cli.run_tool import run_tool
 
 
 def main() -> None:
     parser = ToolParser(description=__doc__)
     parser.add_argument('config', help='config file')
-    parser.add_argument('--amp', action='store_true', help='mixed precision (needs a GPU)')
+    add_amp_argument(parser)
     parser.add_argument('--auto-scale-lr', action='store_true', help='learning rate by total batch / base_batch_size')
     parser.add_argument(
         '--resume',

@@ -11,6 +11,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from mmengine.runner import CheckpointLoader
 
+from mmdefocus.engine.amp_prediction import predict_in_mixed_precision
 from mmdefocus.openmmlab import without_onedl_note
 
 from .class_names import check_number, default_metainfo, find_dataset_meta
@@ -47,6 +48,7 @@ class ClassificationInferencer(InferencerChecks, ImageClassificationInferencer):
         topk: Number of classes in a picture; fewer if the model has fewer.
         strict: Raise an error if the checkpoint lacks tensors of the model, has additional ones, has them in other
             shapes, or names other classes than the config.
+        amp: Compute in mixed precision.
         **kwargs: As for MMPreTrain's inferencer.
 
     Raises:
@@ -63,6 +65,7 @@ class ClassificationInferencer(InferencerChecks, ImageClassificationInferencer):
         *,
         topk: int = 5,
         strict: bool = True,
+        amp: bool = False,
         **kwargs: Any,
     ) -> None:
         if topk < 1:
@@ -70,6 +73,8 @@ class ClassificationInferencer(InferencerChecks, ImageClassificationInferencer):
         check_config_file(model)
         check_device(device)
         super().__init__(model, pretrained, device, classes, **kwargs)
+        if amp:
+            predict_in_mixed_precision(self.model)
         self.topk = topk
         cfg = getattr(self.model, '_config', Config())
         # A model instance may have its weights already, and then MMPreTrain stored the names of its checkpoint, or, if

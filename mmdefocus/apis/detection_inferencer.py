@@ -11,6 +11,7 @@ from mmengine.dataset import Compose
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from torch import nn
 
+from mmdefocus.engine.amp_prediction import predict_in_mixed_precision
 from mmdefocus.openmmlab import without_onedl_note
 
 from .class_names import find_dataset_meta
@@ -43,6 +44,7 @@ class DetectionInferencer(InferencerChecks, DetInferencer):
         *args: As for MMDetection's inferencer.
         strict: Raise an error if there is no checkpoint, or if it lacks tensors of the model, has additional ones, has
             them in other shapes, or names other classes than the config.
+        amp: Compute in mixed precision.
         **kwargs: As for MMDetection's inferencer.
 
     Raises:
@@ -57,12 +59,15 @@ class DetectionInferencer(InferencerChecks, DetInferencer):
         device: str | None = None,
         *args: Any,
         strict: bool = True,
+        amp: bool = False,
         **kwargs: Any,
     ) -> None:
         self.strict = strict
         check_config_file(model)
         check_device(device)
         super().__init__(model, weights, device, *args, **kwargs)
+        if amp:
+            predict_in_mixed_precision(self.model)
 
     def _load_model_from_metafile(self, model: str) -> Any:
         try:

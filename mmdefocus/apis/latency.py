@@ -14,6 +14,8 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
+from mmdefocus.engine.float32_predictions import keep_predictions_in_float32
+
 from .errors import UsageError
 from .inferencer_checks import check_device
 from .num_classes import IMAGENET_CLASSES, assume_num_classes, resolve_num_classes
@@ -152,6 +154,8 @@ def _measure(
     memory: int | None = None
     try:
         with time_limit(limit):
+            if variant == 'bfloat16':
+                keep_predictions_in_float32(model)
             if variant == 'compiled':
                 for name, module in former.items():
                     setattr(model, name, torch.compile(module))

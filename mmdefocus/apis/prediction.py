@@ -30,6 +30,7 @@ class Predictor:
         task: ``detection`` or ``classification``.
         device: Such as ``cuda:1``; by default the first GPU, or the CPU without one.
         strict: Raise an error if the checkpoint does not fit the network, or names other classes than the config.
+        amp: Compute in mixed precision.
 
     Raises:
         UsageError: There are no weights, or they do not fit.
@@ -42,6 +43,7 @@ class Predictor:
         task: Task,
         device: str | None = None,
         strict: bool = True,
+        amp: bool = False,
     ) -> None:
         name = Path(cfg if isinstance(cfg, str | Path) else cfg.filename or 'the model').stem
         weights = check_weights(weights, name)
@@ -51,13 +53,13 @@ class Predictor:
         if task == 'detection':
             from .detection_inferencer import DetectionInferencer  # imports MMDetection
 
-            self._inferencer = DetectionInferencer(cfg, weights, device, show_progress=False, strict=strict)
+            self._inferencer = DetectionInferencer(cfg, weights, device, show_progress=False, strict=strict, amp=amp)
             meta = self._inferencer.model.dataset_meta
             self.classes, self.category_ids = meta.get('classes'), meta.get('category_ids')
         else:
             from .classification_inferencer import ClassificationInferencer  # imports MMPreTrain
 
-            self._inferencer = ClassificationInferencer(cfg, weights, device, strict=strict)
+            self._inferencer = ClassificationInferencer(cfg, weights, device, strict=strict, amp=amp)
             self.classes, self.category_ids = self._inferencer.classes, None
         if self.classes is None:
             message = 'neither the checkpoint nor the config names the classes: results have "class 0" and the like'
@@ -136,6 +138,7 @@ def predict_images(
     *,
     topk: int = 5,
     strict: bool = True,
+    amp: bool = False,
 ) -> list[DetectionResult] | list[ClassificationResult]:
     """Predict images.
 
@@ -151,6 +154,7 @@ def predict_images(
         progress: Show progress and time left on a terminal.
         topk: Number of classes of a classification. Detectors do not use it.
         strict: As for :class:`Predictor`.
+        amp: As for :class:`Predictor`.
 
     Returns:
         A :class:`DetectionResult` or :class:`ClassificationResult` for each image, in their order.
@@ -161,7 +165,7 @@ def predict_images(
         TypeError: An array is not uint8.
         OSError: A file cannot be read.
     """
-    return list(Predictor(cfg, weights, task, device, strict)(images, threshold, batch_size, topk, progress))
+    return list(Predictor(cfg, weights, task, device, strict, amp)(images, threshold, batch_size, topk, progress))
 
 
 def find_images(images: Any) -> list[Any]:

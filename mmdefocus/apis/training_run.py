@@ -8,6 +8,7 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from mmdefocus.engine.amp_prediction import predict_in_mixed_precision
 from mmdefocus.engine.safe_writing import write_safely
 
 from .errors import UsageError
@@ -69,19 +70,23 @@ def run_training(path: Path, resume: bool = False, amp: bool = False, launcher: 
         return _result(train(cfg))
 
 
-def run_test(cfg: Config, weights: str) -> dict[str, float]:
+def run_test(cfg: Config, weights: str, amp: bool = False) -> dict[str, float]:
     """Evaluate weights on the test set of a config. Logs go to the folder ``test`` of its work directory.
 
     Args:
         cfg: Config with a ``work_dir``; it is not changed.
         weights: Path or address of a checkpoint.
+        amp: Compute in mixed precision.
 
     Returns:
         Metrics by name.
     """
     cfg = copy.deepcopy(cfg)
     apply_test_options(cfg, weights)
-    return {name: float(value) for name, value in build_runner(cfg).test().items()}
+    runner = build_runner(cfg)
+    if amp:
+        predict_in_mixed_precision(runner.model)
+    return {name: float(value) for name, value in runner.test().items()}
 
 
 def with_test_set(cfg: Config, split: str) -> Config:

@@ -70,7 +70,8 @@ class VisionModel:
         self.work_dir: Path | None = None
         self.device = device
         self._cfg_options = dict(cfg_options or {})
-        self._predictor: tuple[str, int | None, Predictor] | None = None  # checkpoint, its time, network
+        # Checkpoint, its time, mixed precision, network.
+        self._predictor: tuple[str, int | None, bool, Predictor] | None = None
         self._start = str(weights) if weights is not None else found.start
         self._in_zoo = found.in_zoo
 
@@ -145,7 +146,7 @@ class VisionModel:
             overfit: Train on this number of images only, to tell mistakes of the data from those of the model. Passes
                 and batch are then those of :func:`mmdefocus.apis.overfit.overfit`.
             dry_run: Measure the memory of the largest batch before the training.
-            amp: Train in mixed precision; needs a GPU.
+            amp: Train in mixed precision, on a CPU in bfloat16 if it has instructions for that.
             launcher: Launcher of several processes: ``pytorch`` (torchrun), ``slurm`` or ``mpi``.
 
         Returns:
@@ -184,12 +185,13 @@ class VisionModel:
         self.work_dir, self.weights, self.cfg = result.work_dir, str(result.checkpoint), cfg
         return result
 
-    def val(self, data: str | Path | None = None, split: str = 'val') -> dict[str, float]:
+    def val(self, data: str | Path | None = None, split: str = 'val', amp: bool = False) -> dict[str, float]:
         """Evaluate the weights.
 
         Args:
             data: Data as for :meth:`train`; None: those of the training, or of the config.
             split: ``train``, ``val`` or ``test``.
+            amp: Compute in mixed precision.
 
         Returns:
             Metrics by name, as the evaluator of the config gives them.
@@ -210,22 +212,23 @@ class VisionModel:
         elif split not in ('train', 'val', 'test'):
             raise UsageError(f"split must be 'train', 'val' or 'test', got {split!r}; name one of them")
         cfg.work_dir = str(folder)
-        return run_test(with_test_set(cfg, split), weights)
+        return run_test(with_test_set(cfg, split), weights, amp)
 
     def predict(
-        self, images: Any, threshold: float = 0.3, batch_size: int = 1
+        self, images: Any, threshold: float = 0.3, batch_size: int = 1, amp: bool = False
     ) -> 'list[DetectionResult] | list[ClassificationResult]':
         """Predict the contents of images; see :func:`mmdefocus.apis.prediction.predict_images`.
 
-        The network is kept for the next call, as long as the checkpoint is the same.
+        The network is kept for the next call, as long as checkpoint and precision are the same.
         """
         from .prediction import Predictor, check_weights
 
         weights = check_weights(self.weights, self.name)
         written = None if '://' in weights else Path(weights).stat().st_mtime_ns
-        if self._predictor is None or self._predictor[:2] != (weights, written):
-            self._predictor = (weights, written, Predictor(self.cfg, weights, self.task, self.device))
-        return list(self._predictor[2](images, threshold, batch_size, progress=True))
+        if self._predictor is None or self._predictor[:3] != (weights, written, amp):
+            predictor = Predictor(self.cfg, weights, self.task, self.device, amp=amp)
+            self._predictor = (weights, written, amp, predictor)
+        return list(self._predictor[3](images, threshold, batch_size, progress=True))
 
     def report(self, out: str | Path | None = None, latency: bool = True) -> Path:
         """Write the report page of the training; see :func:`mmdefocus.apis.training_report.write_report`."""

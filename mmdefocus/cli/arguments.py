@@ -54,6 +54,13 @@ def add_config_options(parser: argparse.ArgumentParser, purpose: str = 'settings
     )
 
 
+def add_amp_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--amp``."""
+    parser.add_argument(
+        '--amp', action='store_true', help='mixed precision; on a CPU bfloat16, where it has instructions for it'
+    )
+
+
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Add ``--work-dir``, ``--cfg-options``, ``--launcher`` and ``--local-rank``."""
     parser.add_argument('--work-dir', help='directory of logs and results; default: work_dirs/<name of the config>')

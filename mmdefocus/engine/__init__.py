@@ -1,8 +1,9 @@
-"""Hooks, training loops, schedules and optimiser constructors; importing this package registers them."""
+"""Hooks, training loops, schedules, optimiser wrappers, constructors; importing this package registers them."""
 
 from mmdefocus.openmmlab import are_installed, without_onedl_note
 
 from .activation_checkpoint_hook import DefocusActivationCheckpointHook
+from .amp_optim_wrapper import DefocusAmpOptimWrapper
 from .checkpoint_check_hook import DefocusCheckpointCheckHook
 from .checkpoint_hook import DefocusCheckpointHook
 from .class_count_hook import DefocusClassCountHook
@@ -21,6 +22,7 @@ from .warmup_cosine_lr import DefocusWarmupCosineLR
 
 __all__ = [
     'DefocusActivationCheckpointHook',
+    'DefocusAmpOptimWrapper',
     'DefocusCheckpointCheckHook',
     'DefocusCheckpointHook',
     'DefocusClassCountHook',

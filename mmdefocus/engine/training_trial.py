@@ -28,6 +28,8 @@ from torch import nn
 
 from mmdefocus.openmmlab import import_quietly
 
+from .amp_optim_wrapper import choose_precision
+
 _STATUS = Path('/proc/self/status')
 
 
@@ -93,10 +95,7 @@ def _train(cfg: Config, device: torch.device, batch: dict[str, Any]) -> None:
     wrapper_settings = copy.deepcopy(cfg.optim_wrapper)
     # A step has the same memory after one batch as after several.
     wrapper_settings.pop('accumulative_counts', None)
-    if device.type == 'cpu' and wrapper_settings.get('type') == 'AmpOptimWrapper':
-        wrapper_settings.type = 'OptimWrapper'
-        for name in ('dtype', 'loss_scale', 'use_fsdp'):
-            wrapper_settings.pop(name, None)
+    choose_precision(wrapper_settings)
     wrapper = build_optim_wrapper(model, wrapper_settings)
     average = copy.deepcopy(model) if _has_average(cfg) else None
     _wrap_checkpointed(cfg, model)

@@ -11,6 +11,7 @@ from mmengine.utils import get_git_hash
 from mmengine.utils.dl_utils import collect_env
 
 from mmdefocus.apis.latency import Latency
+from mmdefocus.engine.amp_optim_wrapper import describe_precision
 from mmdefocus.pages import Code, Page, Part, Table, Text, points
 
 # Long, or of no use to a reader; report.json has them.
@@ -98,10 +99,11 @@ def add_repetition(
         if seed is None
         else f'The seed was {seed}.'
     )
+    precision = describe_precision(cfg.get('optim_wrapper') or {})
     page.add(
         'Repeat it',
         Code(command),
-        Text(f'Run it in {Path.cwd()}. {seeds} Checkpoint of this report: {checkpoint}'),
+        Text(f'Run it in {Path.cwd()}. {seeds} Precision: {precision}. Checkpoint of this report: {checkpoint}'),
         Table(
             ['part', 'version or value'],
             [[name, value] for name, value in environment.items() if name not in _DETAILS],

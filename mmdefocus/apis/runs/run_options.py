@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config, ConfigDict
 
 from mmdefocus.apis.errors import UsageError
+from mmdefocus.engine.amp_optim_wrapper import DefocusAmpOptimWrapper
 
 from .checkpoints import check_checkpoint, find_newest_checkpoint
 from .config_checks import check_settings
@@ -22,7 +22,8 @@ def apply_train_options(cfg: Config, amp: bool = False, auto_scale_lr: bool = Fa
 
     Args:
         cfg: Config from :func:`~mmdefocus.apis.runs.config_file.load_config`.
-        amp: Train in mixed precision, with the dtype and loss scale of the config where it sets them.
+        amp: Train in mixed precision; on a GPU with the dtype and loss scale of the config where it sets them, on a
+            CPU in bfloat16 (:class:`~mmdefocus.engine.DefocusAmpOptimWrapper`).
         auto_scale_lr: Scale the learning rate by total batch size over the config's ``base_batch_size``.
         resume: Checkpoint to resume, or ``'auto'`` for the newest one of the work directory, if there is one.
 
@@ -36,9 +37,7 @@ def apply_train_options(cfg: Config, amp: bool = False, auto_scale_lr: bool = Fa
         )
     check_settings(cfg)
     if amp:
-        if not torch.cuda.is_available():
-            raise UsageError('--amp needs a GPU and PyTorch sees none; leave it out to train in float32')
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.type = DefocusAmpOptimWrapper.__name__
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if auto_scale_lr:
         if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):

@@ -4,7 +4,6 @@
 """
 
 import itertools
-import logging
 import shlex
 import sys
 from typing import Any
@@ -12,13 +11,13 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.hooks import DistSamplerSeedHook, EarlyStoppingHook, Hook
-from mmengine.logging import print_log
 from mmengine.registry import RUNNERS, VISUALIZERS
 from mmengine.runner import Runner
 
 from mmdefocus.apis.errors import UsageError
 from mmdefocus.apis.num_classes import resolve_num_classes
 from mmdefocus.datasets.concat import DefocusConcatDataset
+from mmdefocus.engine.amp_optim_wrapper import choose_precision, describe_precision
 from mmdefocus.engine.checkpoint_check_hook import DefocusCheckpointCheckHook
 from mmdefocus.engine.class_count_hook import DefocusClassCountHook
 from mmdefocus.engine.epoch_seed_hook import DefocusEpochSeedHook
@@ -54,8 +53,8 @@ def build_runner(cfg: Config, strict: bool = True, compare_classes: bool = True)
     """
     make_folder('--work-dir', cfg.work_dir)
     prepare_launcher(cfg)
-    if not torch.cuda.is_available():
-        _train_in_float32(cfg)
+    if cfg.get('optim_wrapper') is not None:
+        choose_precision(cfg.optim_wrapper)
     if cfg.get('default_scope') == 'mmpretrain':
         _complete_dataloaders(cfg)
     for split in ('train', 'val', 'test'):
@@ -87,7 +86,7 @@ def build_runner(cfg: Config, strict: bool = True, compare_classes: bool = True)
 
 
 def train(cfg: Config) -> Runner:
-    """Log the ``notes`` of a config, a list of sentences, and train it.
+    """Log the precision and the ``notes`` of a config, a list of sentences, and train it.
 
     Args:
         cfg: As for :func:`build_runner`.
@@ -96,6 +95,7 @@ def train(cfg: Config) -> Runner:
         The runner after the training.
     """
     runner = build_runner(cfg)
+    runner.logger.info(f'Precision: {describe_precision(cfg.optim_wrapper)}')
     notes = cfg.get('notes')
     for note in notes if isinstance(notes, list | tuple) else []:
         runner.logger.info(note)
@@ -153,16 +153,6 @@ def _resume_command(cfg: Config) -> str:
     if cfg.get('resume') and cfg.get('load_from') in words:
         words.remove(cfg.load_from)
     return shlex.join(['python', *words, '--resume'])
-
-
-def _train_in_float32(cfg: Config) -> None:
-    """Replace MMEngine's mixed precision, which cannot be built without a GPU."""
-    wrapper = cfg.get('optim_wrapper')
-    if wrapper is not None and wrapper.get('type') == 'AmpOptimWrapper':
-        print_log('Without a GPU the training is in float32, not in mixed precision', level=logging.WARNING)
-        wrapper.type = 'OptimWrapper'
-        for setting in ('dtype', 'loss_scale', 'use_fsdp'):
-            wrapper.pop(setting, None)
 
 
 def _complete_dataloaders(cfg: Config) -> None:

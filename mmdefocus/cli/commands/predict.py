@@ -4,7 +4,7 @@ import argparse
 import json
 import time
 
-from mmdefocus.cli.arguments import add_config_options
+from mmdefocus.cli.arguments import add_amp_argument, add_config_options
 
 SUMMARY = 'Detect objects in images, or classify images.'
 EXAMPLES = """examples:
@@ -50,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='COCO file whose image ids --json takes; by default images are numbered from 1 in the order of the output',
     )
     parser.add_argument('--batch-size', type=int, default=1, metavar='N', help='images at a time (default: 1)')
+    add_amp_argument(parser)
     parser.add_argument('--device', help='such as cpu or cuda:1; default: a GPU if there is one')
     parser.add_argument(
         '--no-strict',
@@ -68,7 +69,8 @@ def run(args: argparse.Namespace) -> None:
     from mmdefocus.engine.safe_writing import write_safely
 
     request = read_request(args)
-    predictor = Predictor(request.model.cfg, request.weights, request.model.task, args.device, args.strict)
+    model = request.model
+    predictor = Predictor(model.cfg, request.weights, model.task, args.device, args.strict, args.amp)
     if args.json:
         check_ids_are_known(predictor.category_ids, request)
     entries = []

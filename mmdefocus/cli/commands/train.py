@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from mmdefocus.cli.arguments import add_amp_argument
 from mmdefocus.cli.training_arguments import add_model_arguments, add_training_arguments, named_model, training_options
 
 SUMMARY = 'Train a classifier or a detector on your own data, or a config as it is.'
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--no-dry-run', dest='dry_run', action='store_false', help='do not measure the memory before the training'
     )
-    parser.add_argument('--amp', action='store_true', help='mixed precision (needs a GPU)')
+    add_amp_argument(parser)
     parser.add_argument(
         '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='launcher of several processes'
     )
