@@ -15,6 +15,11 @@ from torch import nn
 from .cpu_bfloat16 import NO_BFLOAT16, cpu_has_bfloat16
 from .float32_predictions import keep_predictions_in_float32
 
+FLOAT32_ON_CPUS = (
+    'Without a GPU the training is in float32, not in the mixed precision of the config; --amp trains in bfloat16 on '
+    'CPUs that compute in it'
+)
+
 
 @OPTIM_WRAPPERS.register_module()
 class DefocusAmpOptimWrapper(AmpOptimWrapper):
@@ -23,8 +28,6 @@ class DefocusAmpOptimWrapper(AmpOptimWrapper):
     On a CPU, autocast computes in bfloat16, and the loss is not scaled: bfloat16 has the range of float32. On all
     devices, parameters, gradients and the state of the optimiser keep their type, and predictions are float32
     (:func:`~mmdefocus.engine.float32_predictions.keep_predictions_in_float32`).
-
-    The tools put it in the place of ``AmpOptimWrapper`` (:func:`choose_precision`).
 
     Args:
         loss_scale: As for ``AmpOptimWrapper``. Without effect on a CPU.
@@ -72,23 +75,21 @@ class DefocusAmpOptimWrapper(AmpOptimWrapper):
 
 
 def choose_precision(settings: MutableMapping[str, Any]) -> None:
-    """Adapt the settings of an optimiser wrapper with mixed precision to this machine, in place.
+    """Adapt the settings of an optimiser wrapper with mixed precision to a machine without a GPU, in place.
 
-    MMEngine's ``AmpOptimWrapper`` becomes :class:`DefocusAmpOptimWrapper`. On a CPU, the type is bfloat16; without
-    instructions for it, the training is in float32, with a warning.
+    :class:`DefocusAmpOptimWrapper` gets the type bfloat16; on a CPU without instructions for it, the training is in
+    float32. So it is with MMEngine's ``AmpOptimWrapper``, the precision of recipes for GPUs. There is a warning then.
 
     Args:
-        settings: ``optim_wrapper`` of a config. Other wrappers stay as they are.
+        settings: ``optim_wrapper`` of a config. Other wrappers stay as they are, and so do all where there is a GPU.
     """
-    if not _is_mixed(settings):
+    if get_device() != 'cpu' or not _is_mixed(settings):
         return
-    settings['type'] = DefocusAmpOptimWrapper.__name__
-    if get_device() != 'cpu':
-        return
-    if cpu_has_bfloat16():
+    is_of_gpus = _name(settings) == AmpOptimWrapper.__name__
+    if cpu_has_bfloat16() and not is_of_gpus:
         settings['dtype'] = 'bfloat16'
         return
-    print_log(NO_BFLOAT16, logger='current', level=logging.WARNING)
+    print_log(FLOAT32_ON_CPUS if is_of_gpus else NO_BFLOAT16, logger='current', level=logging.WARNING)
     settings['type'] = OptimWrapper.__name__
     for name in ('dtype', 'loss_scale', 'use_fsdp'):
         settings.pop(name, None)
@@ -100,6 +101,9 @@ def describe_precision(settings: Mapping[str, Any]) -> str:
 
 
 def _is_mixed(settings: Mapping[str, Any]) -> bool:
+    return _name(settings) in (AmpOptimWrapper.__name__, DefocusAmpOptimWrapper.__name__)
+
+
+def _name(settings: Mapping[str, Any]) -> str:
     kind = settings.get('type')
-    name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
-    return name.rpartition('.')[2] in (AmpOptimWrapper.__name__, DefocusAmpOptimWrapper.__name__)
+    return (kind if isinstance(kind, str) else getattr(kind, '__name__', '')).rpartition('.')[2]

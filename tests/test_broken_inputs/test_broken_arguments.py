@@ -51,7 +51,6 @@ CASES = [
         '--launcher',
         'pytorch',
     ),
-    train('Mixed precision without a GPU', 'PyTorch sees none | --amp needs a GPU | leave it out', '--amp'),
     train(
         'The learning rate cannot be scaled',
         '--auto-scale-lr | needs the batch size that the learning rate | write auto_scale_lr =',

@@ -43,3 +43,30 @@ def test_no_copies_of_activations(dtype):
     assert forward.counts == {'mm': 3, 'causal_conv1d': 1, 'defocus_scan': 1}
     # Gradients of y from out_proj, and of u from x_proj, which is added to the gradient from the scan.
     assert backward.counts == {'mm': 2, 'defocus_scan_backward': 1, 'add': 1, 'causal_conv1d_backward': 1}
+
+
+class Conversions(TorchDispatchMode):
+    """Lists source type, result type and shape of all conversions."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        result = op(*args, **(kwargs or {}))
+        if op is torch.ops.aten._to_copy.default:
+            self.found.append((args[0].dtype, result.dtype, tuple(result.shape)))
+        return result
+
+
+def test_autocast_converts_only_the_input_and_the_weights():
+    """No conversion of activations (B, L, E), forward or backward; x becomes the operand of two products."""
+    mixer = MambaMixer(32, INNER, state_dims=16, conv_kernel=4, dt_rank=6, group_size=64)
+    x = torch.randn(BATCH, LENGTH, 32, requires_grad=True)
+    with torch.autocast('cpu', torch.bfloat16), Conversions() as forward:
+        y = mixer(x, torch.arange(float(LENGTH)), 1.0)
+    with Conversions() as backward:
+        y.backward(torch.randn_like(y))
+    tokens = (BATCH, LENGTH)
+    assert [one for one in forward.found if one[2][:2] == tokens] == [(torch.float32, torch.bfloat16, (*tokens, 32))]
+    assert [one for one in backward.found if one[2][:2] == tokens] == [(torch.bfloat16, torch.float32, (*tokens, 32))]

@@ -1,6 +1,4 @@
-"""Faults that make a training step not finite, for configs: pixels, weights, layers, and mixed precision on a CPU."""
-
-from contextlib import contextmanager
+"""Faults that make a training step not finite, for configs: pixels, weights and layers."""
 
 import numpy as np
 import torch
@@ -8,8 +6,7 @@ from mmcv.transforms import BaseTransform
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.optim import OptimWrapper
-from mmengine.registry import HOOKS, MODELS, OPTIM_WRAPPERS, TRANSFORMS
+from mmengine.registry import HOOKS, MODELS, TRANSFORMS
 from torch import nn
 
 
@@ -85,17 +82,3 @@ class PoisonHook(Hook):
             model.neck.is_faulty = True
         else:
             model.get_parameter(self.weight).data.view(-1)[0] = self.value
-
-
-@OPTIM_WRAPPERS.register_module()
-class CpuAutocast(OptimWrapper):
-    """Mixed precision on a CPU, where AmpOptimWrapper cannot be built, with its arguments."""
-
-    def __init__(self, optimizer, dtype, loss_scale=None, **kwargs):
-        super().__init__(optimizer, **kwargs)
-        assert dtype == 'bfloat16'
-
-    @contextmanager
-    def optim_context(self, model):
-        with super().optim_context(model), torch.autocast('cpu', torch.bfloat16):
-            yield

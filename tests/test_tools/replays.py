@@ -27,6 +27,7 @@ model = dict(neck=dict(type='PoisonNeck', fault='{}'))
 custom_hooks = [dict(type='PoisonHook', iteration=4)]
 """
 WEIGHT = "custom_hooks = [dict(type='PoisonHook', iteration=1, weight='{}', value=float('{}'))]\n"
+MIXED = "optim_wrapper = dict(type='DefocusAmpOptimWrapper')\n"
 MIXUP = "model.update(train_cfg=dict(augments=dict(type='Mixup', alpha=0.8)))\n"
 
 

@@ -14,6 +14,7 @@ from replays import (
     DETECTOR,
     DINO,
     HERE,
+    MIXED,
     MIXUP,
     NECK,
     WEIGHT,
@@ -41,7 +42,7 @@ def root(tmp_path_factory) -> Path:
         ('half', MIXUP, 'aten::pow', ['300 → inf', '300 → 9e+04'], 'overflow of float16: float64 gives 9e+04, the la'),
         (
             'rounding',
-            "optim_wrapper = dict(type='CpuAutocast')\n",
+            MIXED,
             'aten::reciprocal',
             ['0 → inf', '0.001 → 1e+03', '0.001 → 1e+03'],
             'underflow of bfloat16: input 0 has zeros where float32 has 0.001',
@@ -68,7 +69,7 @@ def test_a_layer_that_is_not_finite(root, capsys, fault, settings, operator, cha
 
 
 def test_mixed_precision_of_a_gpu_on_a_cpu(root, capsys):
-    _, file = train(root, CLASSIFIER, NECK.format('rounding') + "optim_wrapper = dict(type='CpuAutocast')\n")
+    _, file = train(root, CLASSIFIER, NECK.format('rounding') + MIXED)
     on_gpu = rewritten(file, 'gpu.pt', lambda capture: capture.update(device='cuda:0', autocast={'cuda': 'bfloat16'}))
     assert 'underflow of bfloat16: input 0 has zeros' in replay(capsys, on_gpu, '--device', 'cpu')
 

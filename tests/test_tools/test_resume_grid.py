@@ -1,8 +1,9 @@
 """Resumed trainings equal uninterrupted ones at tolerance 0.
 
 The grid is {classification, detection} × {1, 2 processes} × {by epochs, by iterations, in the middle of an epoch} ×
-{average of the weights} × {drop path} × {gradient accumulation}. With ``drop_path``, the rate of a training by epochs
-changes with its schedule; by iterations it is constant, because the schedule counts epochs.
+{average of the weights} × {drop path} × {gradient accumulation}, and a training in mixed precision. With
+``drop_path``, the rate of a training by epochs changes with its schedule; by iterations it is constant, because the
+schedule counts epochs.
 """
 
 import itertools
@@ -16,7 +17,7 @@ import pytest
 import torch
 from commands import error_of, run
 from PIL import Image
-from resume_grid import GRID, Cell, assert_equal_training, batches_of, train
+from resume_grid import GRID, Cell, assert_equal_training, batches_of, differences, train
 from resume_pair import ALIKE, ALIKE_OPTIONS, of_two_processes
 
 from mmdefocus.models.checkpoint import read_checkpoint
@@ -47,6 +48,27 @@ def test_one_process(root, cell):
         words = '--resume', whole / f'{name}.pth'
         resumed = train(root, config, f'{cell.name}_{name}', *words, train_dataloader__num_workers=workers)
         assert_equal_training(resumed, whole, iteration)
+
+
+def test_mixed_precision(root):
+    """Resumed in the middle of accumulated gradients; its checkpoints also resume in float32, and those of float32."""
+    cell = Cell('detection', ema=True, drop_path=True, accumulation=True)
+    config = cell.write_config(root)
+    settings = dict(model__backbone__blocks_in_fp32=False, optim_wrapper__clip_grad={'max_norm': 0.1})
+    whole = train(root, config, 'mixed', '--amp', **settings)
+    resumed = train(root, config, 'mixed_resumed', '--amp', '--resume', whole / 'iter_5.pth', **settings)
+    assert_equal_training(resumed, whole, 5)
+    exact = train(root, config, 'mixed_then_exact', '--resume', whole / 'iter_5.pth', **settings)
+    again = train(root, config, 'exact_then_mixed', '--amp', '--resume', exact / 'iter_7.pth', **settings)
+    states = [read_checkpoint(path / 'iter_8.pth') for path in (whole, exact, again)]
+    assert any(differences(states[0]['state_dict'], states[1]['state_dict'])), 'both precisions give the same bits'
+    for state in states:
+        kept = [
+            *state['state_dict'].values(),
+            *(value for one in state['optimizer']['state'].values() for value in one.values()),
+        ]
+        assert {value.dtype for value in kept if value.is_floating_point()} == {torch.float32}
+        assert 'loss_scaler' not in state['optimizer']
 
 
 @pytest.fixture(scope='module')

@@ -81,21 +81,6 @@ def test_a_gpu_for_each_process(monkeypatch, rank, fits):
             prepare_launcher(cfg)
 
 
-def test_mixed_precision_becomes_float32(monkeypatch):
-    said = []
-    monkeypatch.setattr(runner, 'print_log', lambda message, **_: said.append(message))
-    amp = dict(type='AmpOptimWrapper', dtype='bfloat16', loss_scale='dynamic', use_fsdp=True, accumulative_counts=2)
-    cfg = Config(dict(optim_wrapper=amp))
-    runner._train_in_float32(cfg)
-    assert cfg.optim_wrapper == dict(type='OptimWrapper', accumulative_counts=2)
-    assert len(said) == 1
-    for kept in ({}, dict(optim_wrapper=None), dict(optim_wrapper=dict(type='OptimWrapper', clip_grad=None))):
-        cfg = Config(kept)
-        runner._train_in_float32(cfg)
-        assert cfg.to_dict() == kept
-    assert len(said) == 1
-
-
 @pytest.mark.parametrize(
     ('wrapper', 'scaling', 'base'),
     [
