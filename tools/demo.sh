@@ -9,6 +9,11 @@ CONFIG=configs/dino/defocus_mamba_nano_digits.py
 DATA=data/digits
 WORK=work_dirs/demo
 PICTURES=$WORK/pictures
+# AMP=1 trains and evaluates in mixed precision, where the machine has it.
+precision=()
+if [[ -n ${AMP:-} ]]; then
+    precision=(--amp)
+fi
 PYTHON=${PYTHON:-python}
 # Makes idle OpenMP threads release their core sooner: no loss on an idle machine, and several times faster training
 # next to other programs.
@@ -40,7 +45,7 @@ newest() {
 # A training is finished only for the configs and data that it ran with.
 recipe=$(cat "$CONFIG" configs/_base_/recipes/dino_nano_digits.py configs/_base_/models/dino_nano.py \
     configs/_base_/backbones/defocus_mamba_nano_pyramid.py configs/_base_/datasets/digits_detection.py \
-    "$DATA"/annotations/*.json | cksum)
+    "$DATA"/annotations/*.json - < <(printf %s "${precision[*]-}") | cksum)
 if [[ $(cat "$WORK/finished" 2>/dev/null) == "$recipe" && -f $(newest) ]]; then
     echo "[2/3] training: finished earlier, $(newest)"
 else
@@ -55,8 +60,9 @@ else
     echo "[2/3] training: tools/train.py $CONFIG"
     began=$SECONDS
     progress='s/.*Epoch\(train\) *\[([0-9]+)\]\[ *([0-9/]+)\].* eta: ([^ ]+) .* loss: ([0-9.]+).*/      epoch \1, step \2, time left \3, loss \4/p
+        s/.*(Precision: .*|this CPU has no bfloat16 .*)/      \1/p
         s/.*Epoch\(val\).*bbox_mAP: ([0-9.]+) .*/      box mAP \1/p'
-    visible "$progress" "$PYTHON" tools/train.py "$CONFIG" --work-dir "$WORK" "${resume[@]}"
+    visible "$progress" "$PYTHON" tools/train.py "$CONFIG" --work-dir "$WORK" "${precision[@]}" "${resume[@]}"
     echo "$recipe" >"$WORK/finished"
     echo "      trained in $(((SECONDS - began + 30) / 60)) min"
 fi
@@ -64,6 +70,6 @@ fi
 echo "[3/3] evaluation: tools/test.py $CONFIG $(newest)"
 rm -rf "$PICTURES"
 visible '/Average (Precision|Recall)/p; /^COCO box AP$/,/^pictures:/ { /^pictures:/!p }' \
-    "$PYTHON" tools/test.py "$CONFIG" "$(newest)" --work-dir "$WORK" --show-dir "$PICTURES"
+    "$PYTHON" tools/test.py "$CONFIG" "$(newest)" --work-dir "$WORK" --show-dir "$PICTURES" "${precision[@]}"
 echo
 echo "pictures (left: true boxes, right: predicted boxes): $PWD/$PICTURES"

@@ -218,7 +218,7 @@ class _Search:
         return (
             f'a batch of {count} image{"s" if count > 1 else ""} of up to {width}x{height} pixels with up to '
             f'{self.batch.objects} objects {needs}, and the training may take {_size(self.limit)} on {self.device}; '
-            'choose a smaller image_size or model, save memory with model.backbone.with_cp=True or, on a GPU, --amp'
+            'choose a smaller image_size or model, save memory with model.backbone.with_cp=True or --amp'
         )
 
 

@@ -1,13 +1,11 @@
 """Mixed precision in training, on GPUs and on CPUs."""
 
-import logging
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from mmengine.device import get_device
-from mmengine.logging import print_log
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
@@ -74,25 +72,28 @@ class DefocusAmpOptimWrapper(AmpOptimWrapper):
             yield
 
 
-def choose_precision(settings: MutableMapping[str, Any]) -> None:
+def choose_precision(settings: MutableMapping[str, Any]) -> str | None:
     """Adapt the settings of an optimiser wrapper with mixed precision to a machine without a GPU, in place.
 
     :class:`DefocusAmpOptimWrapper` gets the type bfloat16; on a CPU without instructions for it, the training is in
-    float32. So it is with MMEngine's ``AmpOptimWrapper``, the precision of recipes for GPUs. There is a warning then.
+    float32. So it is with MMEngine's ``AmpOptimWrapper``, the precision of recipes for GPUs.
 
     Args:
         settings: ``optim_wrapper`` of a config. Other wrappers stay as they are, and so do all where there is a GPU.
+
+    Returns:
+        Why the training is not in mixed precision, for a warning; None if the settings are followed.
     """
     if get_device() != 'cpu' or not _is_mixed(settings):
-        return
+        return None
     is_of_gpus = _name(settings) == AmpOptimWrapper.__name__
     if cpu_has_bfloat16() and not is_of_gpus:
         settings['dtype'] = 'bfloat16'
-        return
-    print_log(FLOAT32_ON_CPUS if is_of_gpus else NO_BFLOAT16, logger='current', level=logging.WARNING)
+        return None
     settings['type'] = OptimWrapper.__name__
     for name in ('dtype', 'loss_scale', 'use_fsdp'):
         settings.pop(name, None)
+    return FLOAT32_ON_CPUS if is_of_gpus else NO_BFLOAT16
 
 
 def describe_precision(settings: Mapping[str, Any]) -> str:

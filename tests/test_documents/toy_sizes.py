@@ -258,6 +258,7 @@ PROGRAMS = {
     'torch.distributed.run': _launcher,
     'make_digits_coco.py': _few_digits,
     'compare_mixers.py': _one_seed,
+    'compare_precision.py': _one_seed,
     'ablate_digits.py': _one_seed,
     'compare_over_focus.py': _two_networks,
     'benchmark_ops.py': _short_sequences,

@@ -88,6 +88,18 @@ def test_mixers_are_compared_in_a_table_and_a_picture(run):
         assert len(picture.convert('RGB').getcolors(1 << 16)) > 2, 'something is drawn'
 
 
+def test_precisions_are_compared_in_a_table(run):
+    run('compare_precision.py', *TINY, '--tasks', 'classification')
+    lines = [line.split(' | ') for line in Path('table.md').read_text().splitlines()[3:-1]]
+    assert [line[:2] for line in lines] == [
+        ['| float32', ''],
+        ['| bfloat16', '`optim_wrapper.type=DefocusAmpOptimWrapper`'],
+    ]
+    for name, precision in (('float32', 'float32'), ('bfloat16', 'bfloat16 (mixed precision)')):
+        log = Path('work/classification', name, 'seed_4/log.txt').read_text()
+        assert f'Precision: {precision}' in log
+
+
 def test_over_focus_is_compared_in_tables_and_on_a_page(run):
     networks = ['De-focus Mamba', 'Mamba, without band-pass']
     run('compare_over_focus.py', *TINY, '--images', '3', '--variants', *networks)
@@ -239,7 +251,7 @@ def test_table_goes_between_the_marks_of_a_document(tmp_path):
     assert document.read_text() == 'no place\n'
 
 
-@pytest.mark.parametrize('name', ['ablation.md', 'mixers.md'])
+@pytest.mark.parametrize('name', ['ablation.md', 'mixers.md', 'mixed-precision.md'])
 def test_documentation_has_a_place_for_the_table(name, tmp_path):
     document = Path(shutil.copy(TOOLS.parent / 'docs' / name, tmp_path))
     before, after = document.read_text().split(BEGIN_MARK)[0], document.read_text().split(END_MARK)[1]

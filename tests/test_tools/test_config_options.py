@@ -273,7 +273,8 @@ def test_words_that_are_no_options(capsys):
 
 @pytest.mark.parametrize(
     'tool',
-    ['train', 'test', 'get_flops', 'ablate_digits', 'compare_mixers', 'compare_over_focus', 'check_training_step'],
+    ['train', 'test', 'get_flops', 'ablate_digits', 'compare_mixers', 'compare_precision']
+    + ['compare_over_focus', 'check_training_step'],
 )
 def test_every_tool_explains_the_values(tool, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', [f'{tool}.py', '--help'])

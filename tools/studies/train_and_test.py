@@ -10,15 +10,14 @@ from pathlib import Path
 
 from mmdefocus.apis.runs.config_file import load_config
 from mmdefocus.apis.runs.run_options import apply_train_options
-from mmdefocus.apis.runs.runner import build_runner
+from mmdefocus.apis.runs.runner import train
 
 
 def train_and_test(config: str) -> None:
     text = Path(config).read_text(encoding='utf-8')
     cfg = load_config(config)
     apply_train_options(cfg)
-    runner = build_runner(cfg)
-    runner.train()
+    runner = train(cfg)
     metrics = {name: float(value) for name, value in runner.test().items()}
     path = Path(cfg.work_dir) / 'result.json'
     unfinished = path.with_suffix('.unfinished')

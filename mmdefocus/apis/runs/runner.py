@@ -53,8 +53,7 @@ def build_runner(cfg: Config, strict: bool = True, compare_classes: bool = True)
     """
     make_folder('--work-dir', cfg.work_dir)
     prepare_launcher(cfg)
-    if cfg.get('optim_wrapper') is not None:
-        choose_precision(cfg.optim_wrapper)
+    warning = choose_precision(cfg.get('optim_wrapper') or {})
     if cfg.get('default_scope') == 'mmpretrain':
         _complete_dataloaders(cfg)
     for split in ('train', 'val', 'test'):
@@ -66,6 +65,8 @@ def build_runner(cfg: Config, strict: bool = True, compare_classes: bool = True)
     except (FileNotFoundError, ValueError) as error:
         raise UsageError(str(error)) from error
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    if warning is not None:
+        runner.logger.warning(warning)
     if classes is not None:
         runner.logger.info(f"num_classes='auto': the training set has {len(classes)} classes")
     _scale_lr_by_accumulation(runner)
