@@ -67,6 +67,12 @@ TORCH_LIBRARY(mmdefocus, m) {
   // Returns y (…, C) and 1 / the root mean square of every row, which the backward pass needs.
   m.def("rms_norm(Tensor x, Tensor weight, float eps, ScalarType dtype) -> (Tensor y, Tensor inverse_rms)");
   m.def("rms_norm_backward(Tensor grad_y, Tensor x, Tensor weight, Tensor inverse_rms) -> (Tensor, Tensor)");
+  // value (B, V, H, C), locations (B, Q, H, L, P, 2) and weights (B, Q, H, L, P) of one type, float32 or float64;
+  // shapes (L, 2) of int64. Returns (B, Q, H, C).
+  m.def("deformable_sampling(Tensor value, Tensor shapes, Tensor locations, Tensor weights) -> Tensor");
+  m.def(
+      "deformable_sampling_backward(Tensor grad, Tensor value, Tensor shapes, Tensor locations, Tensor weights) -> "
+      "(Tensor grad_value, Tensor grad_locations, Tensor grad_weights)");
   // Name of the kernels that run on this processor: baseline, avx2 or avx512.
   m.def("cpu_instruction_set() -> str");
   m.def("kernel_constants() -> Dict(str, int)", &kernel_constants);
