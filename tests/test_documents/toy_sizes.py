@@ -217,6 +217,11 @@ def _one_seed(argv: list[str]) -> list[str]:
     return [*_few_digits(argv), *([] if '--seeds' in argv else ['--seeds', '0'])]
 
 
+def _one_seed_on_any_cpu(argv: list[str]) -> list[str]:
+    importlib.import_module('mmdefocus.engine.cpu_bfloat16').cpu_has_bfloat16 = lambda: True
+    return _one_seed(argv)
+
+
 def _two_networks(argv: list[str]) -> list[str]:
     return [*_one_seed(argv), '--variants', 'De-focus Mamba', 'Mamba, without band-pass', '--images', '2']
 
@@ -258,7 +263,7 @@ PROGRAMS = {
     'torch.distributed.run': _launcher,
     'make_digits_coco.py': _few_digits,
     'compare_mixers.py': _one_seed,
-    'compare_precision.py': _one_seed,
+    'compare_precision.py': _one_seed_on_any_cpu,
     'ablate_digits.py': _one_seed,
     'compare_over_focus.py': _two_networks,
     'benchmark_ops.py': _short_sequences,

@@ -26,12 +26,19 @@ from replays import (
     train,
 )
 
+from mmdefocus.engine import amp_optim_wrapper
 from mmdefocus.engine.step_capture import read_capture
 
 
 @pytest.fixture(scope='module')
 def root(tmp_path_factory) -> Path:
     return make_images(tmp_path_factory.mktemp('replay'))
+
+
+@pytest.fixture(autouse=True)
+def _bfloat16(monkeypatch):
+    """Any CPU computes in bfloat16; those without the instructions are slow at it."""
+    monkeypatch.setattr(amp_optim_wrapper, 'cpu_has_bfloat16', lambda: True)
 
 
 @pytest.mark.parametrize(
