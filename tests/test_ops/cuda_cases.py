@@ -61,7 +61,8 @@ class ScanCases:
 
     @pytest.mark.parametrize('state', (1, 2, 5, 6, 16, 18, 32))
     @pytest.mark.parametrize(
-        ('channels', 'group_size'), [(2, 1), (6, 2), (64, 64), (40, 40), (192, 64), (100, 50), (76, 4)]
+        ('channels', 'group_size'),
+        [(2, 1), (6, 2), (48, 16), (96, 32), (64, 64), (40, 40), (192, 64), (100, 50), (76, 4)],
     )
     def test_every_width(self, device, channels, group_size, state):
         arguments = make_scan_arguments(channels=channels, state=state, length=34)

@@ -124,7 +124,7 @@ def test_strides_beyond_32_bits(dimension):
 
 def test_states_are_saved_before_every_chunk(ops):
     arguments = make_scan_arguments(length=33)
-    _, _, chunk_states = ops.defocus_scan(*(arguments[name] for name in SCAN), 2.0, 8, 1e-6)
+    _, _, chunk_states, *_ = ops.defocus_scan(*(arguments[name] for name in SCAN), 2.0, 8, 1e-6)
     assert chunk_states.shape == (2, -(-33 // backends.KERNEL_CONSTANTS['cuda_scan_chunk']), 24, 16)
     assert torch.equal(chunk_states[:, 0], arguments['initial_state'])
 
@@ -135,8 +135,8 @@ def scan_calls():
         values = {**make_scan_arguments(), **dict.fromkeys(absent)}
         arguments = [None if values[name] is None else values[name].detach() for name in SCAN] + [2.0, 8, 1e-6]
         yield 'defocus_scan', arguments
-        y, state, chunk_states = torch.ops.mmdefocus_emulated.defocus_scan(*arguments)
-        yield 'defocus_scan_backward', [y, None if absent else state, *arguments, chunk_states]
+        y, state, *saved = torch.ops.mmdefocus_emulated.defocus_scan(*arguments)
+        yield 'defocus_scan_backward', [y, None if absent else state, *arguments, *saved]
 
 
 def conv_calls():
@@ -229,14 +229,17 @@ def test_direct_calls_of_the_convolution_are_safe(ops, index, value, message):
 
 def test_direct_calls_of_the_backward_pass_are_safe(ops):
     arguments = [make_scan_arguments(length=3)[name] for name in SCAN]
-    y, state, chunk_states = ops.defocus_scan(*arguments, 2.0, 8, 1e-6)
-    for grad_y, grad_state, chunks, message in (
-        (y.double(), state, chunk_states, 'expected grad_y as Float on cpu'),
-        (y, state[:1], chunk_states, r'expected grad_last_state of shape \[2, 24, 16\], got \[1, 24, 16\]'),
-        (y, state, chunk_states[:, :0], r'expected chunk_states of shape \[2, 1, 24, 16\], got \[2, 0, 24, 16\]'),
+    y, state, *saved = ops.defocus_scan(*arguments, 2.0, 8, 1e-6)
+    chunk_states, normed, inverse_rms = saved
+    for grad_y, grad_state, given, message in (
+        (y.double(), state, saved, 'expected grad_y as Float on cpu'),
+        (y, state[:1], saved, r'expected grad_last_state of shape \[2, 24, 16\], got \[1, 24, 16\]'),
+        (y, state, (chunk_states[:, :0], *saved[1:]), r'chunk_states of shape \[2, 1, 24, 16\], got \[2, 0, 24, 16\]'),
+        (y, state, (chunk_states, normed.half(), inverse_rms), 'expected normed as Float on cpu, got Half on cpu'),
+        (y, state, (chunk_states, normed, inverse_rms[:1]), r'inverse_rms of shape \[2, 3, 3\], got \[1, 3, 3\]'),
     ):
         with pytest.raises(RuntimeError, match=message):
-            ops.defocus_scan_backward(grad_y, grad_state, *arguments, 2.0, 8, 1e-6, chunks)
+            ops.defocus_scan_backward(grad_y, grad_state, *arguments, 2.0, 8, 1e-6, *given)
     x, weight, bias = (tensor.detach() for tensor in make_conv_arguments())
     with pytest.raises(RuntimeError, match=r'expected grad_y of shape \[2, 40, 70\], got \[2, 40, 1\]'):
         ops.causal_conv1d_backward(x[..., :1], x, weight, bias, True)

@@ -50,17 +50,19 @@ TORCH_LIBRARY(mmdefocus, m) {
       "(Tensor, Tensor, Tensor)");
   // u, dt, z (B, L, E) and B, C (B, L, N) of one floating type. All others float32, or float64 for float64: A (E, N),
   // D, dt_bias (E), freq (N), positions (L), initial_state (B, E, N).
-  // Returns y (B, L, E), the state after the last token (B, E, N), and the states before every chunk, which the
-  // backward pass needs: (B, ceil(L / cpu_scan_chunk), N, E) on CPU, (B, ceil(L / cuda_scan_chunk), E, N) with CUDA.
+  // Returns y (B, L, E), the state after the last token (B, E, N), and what the backward pass needs: the states before
+  // every chunk, (B, ceil(L / cpu_scan_chunk), N, E) on CPU, (B, ceil(L / cuda_scan_chunk), E, N) with CUDA; with CUDA
+  // also the normed y (B, L, E), float32 for float32 and float16 for half types, and the factors of the norm
+  // (B, L, E / group_size), which are empty on CPU.
   m.def(
       "defocus_scan(Tensor u, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor D, Tensor z, Tensor dt_bias, "
       "Tensor? freq, Tensor? positions, Tensor? initial_state, float delta_scale, int group_size, float eps) -> "
-      "(Tensor y, Tensor last_state, Tensor chunk_states)");
+      "(Tensor y, Tensor last_state, Tensor chunk_states, Tensor normed, Tensor inverse_rms)");
   // The gradient of an argument that is None is an empty tensor.
   m.def(
       "defocus_scan_backward(Tensor grad_y, Tensor? grad_last_state, Tensor u, Tensor dt, Tensor A, Tensor B, "
       "Tensor C, Tensor D, Tensor z, Tensor dt_bias, Tensor? freq, Tensor? positions, Tensor? initial_state, "
-      "float delta_scale, int group_size, float eps, Tensor chunk_states) -> "
+      "float delta_scale, int group_size, float eps, Tensor chunk_states, Tensor normed, Tensor inverse_rms) -> "
       "(Tensor grad_u, Tensor grad_dt, Tensor grad_A, Tensor grad_B, Tensor grad_C, Tensor grad_D, Tensor grad_z, "
       "Tensor grad_dt_bias, Tensor grad_freq, Tensor grad_initial_state)");
   // x (…, C) contiguous, of any floating type; weight (C) float32, or float64 for x of float64; dtype is that of y.

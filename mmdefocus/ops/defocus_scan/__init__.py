@@ -20,7 +20,7 @@ from .rotary import learnable_rotary
 
 
 def _compiled(tensors: ScanTensors, delta_scale: float, group_size: int, eps: float) -> tuple[Tensor, Tensor]:
-    y, last_state, _ = torch.ops.mmdefocus.defocus_scan(*tensors, delta_scale, group_size, eps)
+    y, last_state, *_ = torch.ops.mmdefocus.defocus_scan(*tensors, delta_scale, group_size, eps)
     return y, last_state
 
 

@@ -26,30 +26,32 @@ def _fake(u, dt, A, B, C, D, z, dt_bias, freq, positions, initial_state, delta_s
     (batch, length, channels), state = u.shape, A.shape[1]
     if u.device.type == 'cuda':
         chunk_states = A.new_empty(batch, ceil_div(length, KERNEL_CONSTANTS['cuda_scan_chunk']), channels, state)
+        normed = u.new_empty(u.shape, dtype=torch.float32 if u.dtype == torch.float32 else torch.float16)
+        inverse_rms = A.new_empty(batch, length, channels // group_size)
     else:
         chunk_states = A.new_empty(batch, ceil_div(length, KERNEL_CONSTANTS['cpu_scan_chunk']), state, channels)
-    return u.new_empty(u.shape), A.new_empty(batch, channels, state), chunk_states
+        normed, inverse_rms = A.new_empty(0), A.new_empty(0)
+    return u.new_empty(u.shape), A.new_empty(batch, channels, state), chunk_states, normed, inverse_rms
 
 
 def _fake_backward(grad_y, grad_last_state, *arguments):
-    chunk_states, tensors = arguments[-1], ScanTensors(*arguments[:11])
+    tensors = ScanTensors(*arguments[:11])
     differentiable = (x for name, x in tensors._asdict().items() if name != 'positions')
-    return tuple(chunk_states.new_empty(0) if x is None else x.new_empty(x.shape) for x in differentiable)
+    return tuple(tensors.A.new_empty(0) if x is None else x.new_empty(x.shape) for x in differentiable)
 
 
 def _save(ctx, inputs, output):
     *tensors, ctx.delta_scale, ctx.group_size, ctx.eps = inputs
-    ctx.save_for_backward(*tensors, output[2])
+    ctx.save_for_backward(*tensors, *output[2:])
     ctx.set_materialize_grads(False)
 
 
-def _backward(ctx, grad_y, grad_last_state, grad_chunk_states):
-    *saved, chunk_states = ctx.saved_tensors
-    tensors = ScanTensors(*saved)
+def _backward(ctx, grad_y, grad_last_state, *_):
+    tensors, saved = ScanTensors(*ctx.saved_tensors[:11]), ctx.saved_tensors[11:]
     grad_y = torch.zeros_like(tensors.u) if grad_y is None else grad_y
     options = (ctx.delta_scale, ctx.group_size, ctx.eps)
     backward = torch.ops.mmdefocus.defocus_scan_backward
-    *gradients, grad_freq, grad_initial_state = backward(grad_y, grad_last_state, *tensors, *options, chunk_states)
+    *gradients, grad_freq, grad_initial_state = backward(grad_y, grad_last_state, *tensors, *options, *saved)
     grad_freq = None if tensors.freq is None else grad_freq
     grad_initial_state = None if tensors.initial_state is None else grad_initial_state
     return *gradients, grad_freq, None, grad_initial_state, None, None, None

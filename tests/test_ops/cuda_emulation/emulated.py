@@ -75,17 +75,17 @@ OPS = torch.ops.mmdefocus_emulated
 class _DefocusScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx, *arguments):
-        y, last_state, chunk_states = OPS.defocus_scan(*arguments)
-        ctx.save_for_backward(chunk_states, *arguments[:11])
+        y, last_state, *saved = OPS.defocus_scan(*arguments)
+        ctx.save_for_backward(*arguments[:11], *saved)
         ctx.options = arguments[11:]
         ctx.set_materialize_grads(False)
         return y, last_state
 
     @staticmethod
     def backward(ctx, grad_y, grad_last_state):
-        chunk_states, *tensors = ctx.saved_tensors
+        tensors, saved = ctx.saved_tensors[:11], ctx.saved_tensors[11:]
         grad_y = torch.zeros_like(tensors[0]) if grad_y is None else grad_y
-        results = OPS.defocus_scan_backward(grad_y, grad_last_state, *tensors, *ctx.options, chunk_states)
+        results = OPS.defocus_scan_backward(grad_y, grad_last_state, *tensors, *ctx.options, *saved)
         gradients = [*results[:9], None, results[9]]  # positions have none
         return *(None if given is None else g for g, given in zip(gradients, tensors, strict=True)), None, None, None
 

@@ -9,7 +9,7 @@
 
 namespace mmdefocus::cuda {
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> defocus_scan(
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> defocus_scan(
     const at::Tensor& u, const at::Tensor& dt, const at::Tensor& A, const at::Tensor& B, const at::Tensor& C,
     const at::Tensor& D, const at::Tensor& z, const at::Tensor& dt_bias, const std::optional<at::Tensor>& freq,
     const std::optional<at::Tensor>& positions, const std::optional<at::Tensor>& initial_state, double delta_scale,
@@ -22,7 +22,8 @@ defocus_scan_backward(const at::Tensor& grad_y, const std::optional<at::Tensor>&
                       const at::Tensor& D, const at::Tensor& z, const at::Tensor& dt_bias,
                       const std::optional<at::Tensor>& freq, const std::optional<at::Tensor>& positions,
                       const std::optional<at::Tensor>& initial_state, double delta_scale, int64_t group_size,
-                      double eps, const at::Tensor& chunk_states);
+                      double eps, const at::Tensor& chunk_states, const at::Tensor& normed,
+                      const at::Tensor& inverse_rms);
 
 at::Tensor causal_conv1d(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
                          bool silu);

@@ -141,11 +141,13 @@ struct Plan {
   }
 };
 
-std::tuple<Tensor, Tensor, Tensor> forward(const Tensor& u, const Tensor& dt, const Tensor& A, const Tensor& B,
-                                           const Tensor& C, const Tensor& D, const Tensor& z, const Tensor& dt_bias,
-                                           const OptionalTensor& freq, const OptionalTensor& positions,
-                                           const OptionalTensor& initial_state, double delta_scale, int64_t group_size,
-                                           double eps) {
+// Of the tensors for the backward pass, only chunk_states exists here: the kernels compute the norm again.
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> forward(const Tensor& u, const Tensor& dt, const Tensor& A,
+                                                           const Tensor& B, const Tensor& C, const Tensor& D,
+                                                           const Tensor& z, const Tensor& dt_bias,
+                                                           const OptionalTensor& freq, const OptionalTensor& positions,
+                                                           const OptionalTensor& initial_state, double delta_scale,
+                                                           int64_t group_size, double eps) {
   const Arguments arguments{u,           dt,         A,  B, C, D, z, dt_bias, freq, positions, initial_state,
                             delta_scale, group_size, eps};
   arguments.check();
@@ -174,7 +176,8 @@ std::tuple<Tensor, Tensor, Tensor> forward(const Tensor& u, const Tensor& dt, co
     }
     run(y, Tensor());
   });
-  return {y, plan.by_sequence(final_states).select(1, -1).contiguous(), chunk_states};
+  return {y, plan.by_sequence(final_states).select(1, -1).contiguous(), chunk_states, at::empty({0}, options),
+          at::empty({0}, options)};
 }
 
 // In the order of the schema. The gradient of an argument that is None is an empty tensor.
@@ -184,7 +187,7 @@ TenTensors backward(const Tensor& grad_y, const OptionalTensor& grad_last_state,
                     const Tensor& A, const Tensor& B, const Tensor& C, const Tensor& D, const Tensor& z,
                     const Tensor& dt_bias, const OptionalTensor& freq, const OptionalTensor& positions,
                     const OptionalTensor& initial_state, double delta_scale, int64_t group_size, double eps,
-                    const Tensor& chunk_states) {
+                    const Tensor& chunk_states, const Tensor&, const Tensor&) {
   const Arguments arguments{u,           dt,         A,  B, C, D, z, dt_bias, freq, positions, initial_state,
                             delta_scale, group_size, eps};
   arguments.check();

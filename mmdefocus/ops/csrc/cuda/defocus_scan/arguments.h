@@ -5,9 +5,11 @@
 // recurrence accumulates over thousands of steps, and half types would lose the small increments of a slow decay.
 #pragma once
 
+#include <c10/util/Half.h>
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "common/segments.h"
 #include "cuda/common/rows.h"
@@ -24,10 +26,12 @@ inline int padded_state(int state) { return state <= 16 ? 16 : kMaxState; }
 struct Sizes {
   int batch, length, channels, state;
   int group_size;
+  int group_shift;              // log2(group_size) if that is 3 to 6: whole packs of eight channels; otherwise 0
   int block_channels;           // per thread block: whole groups
   int channel_blocks;           // thread blocks side by side
   int segments, segment_steps;  // segment_steps is a multiple of kForwardSteps; the last segment may be shorter
-  float inverse_delta_scale;    // a multiplication in the kernel instead of a division
+  float inverse_delta_scale;    // multiplications in the kernels instead of divisions
+  float inverse_group_size;
   float eps;
   bool aligned;  // all rows of channels may be accessed in units of 16 bytes
 };
@@ -55,6 +59,11 @@ struct ScanInputs {
   const float* rotated;          // (B, L, 2P): B, then C, both after the rotation and zero from N on
 };
 
+// The type of the normed y that the forward pass saves. Its values are at most sqrt(group_size), so float16 holds them,
+// and rounds to 1/8 of the error of bfloat16.
+template <typename T>
+using Saved = std::conditional_t<sizeof(T) == 2, c10::Half, T>;
+
 // The effect of a segment on the state: final state = exp(A total_delta) initial state + local final state. For the
 // reverse-mode sweep, `states` are the local gradients of the initial states.
 struct LocalStates {
@@ -65,16 +74,20 @@ struct LocalStates {
 template <typename T>
 struct ForwardArguments {
   const float* initial_states;  // (B, M, E, N), or null for zeros
-  Rows<T> y;                    // (B, L, E)
+  T* y;                         // (B, L, E)
   float* last_state;            // (B, E, N)
   float* chunk_states;          // (B, chunks, E, N): before the first step of every chunk
+  Saved<T>* normed;             // (B, L, E): y after the norm, before skip connection and gate
+  float* inverse_rms;           // (B, L, E / group_size)
 };
 
 template <typename T>
 struct BackwardInputs {
   ScanInputs<T> scan;
   Rows<const T> grad_y;       // (B, L, E)
-  const float* chunk_states;  // saved by the forward pass
+  const float* chunk_states;  // these three are saved by the forward pass
+  Rows<const Saved<T>> normed;
+  const float* inverse_rms;
 };
 
 template <typename T>

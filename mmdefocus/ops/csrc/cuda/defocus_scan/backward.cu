@@ -29,7 +29,6 @@ __global__ void __launch_bounds__(Layout<kStates>::kThreads, kResidentThreads / 
   const int channel = slice.first_channel + Mapping::channel();
   const int count = slice.channels - Mapping::channel();
 
-  clear_norms(shared);
   States rates, grad_state, grad_A = {};
   load_rates(rates, inputs.scan.A, slice, mapping, sizes.state);
   const int64_t slab = slice.offset(sizes, sizes.segments, slice.segment, sizes.state);
@@ -39,39 +38,27 @@ __global__ void __launch_bounds__(Layout<kStates>::kThreads, kResidentThreads / 
   for (int i = 0; i < 4; ++i) shared.sums[i][threadIdx.x] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
 
   // As in the forward pass, no barrier ends an iteration: the next one overwrites before its first barrier only packs
-  // that the same thread read, and `rotated`, which is last read before the barrier after the sweep.
+  // that the same thread read, norms that were read before the barrier ahead of the sweep, and `rotated`, which is last
+  // read before the barrier after it.
   for (int chunk = (slice.end - 1) / kChunk; chunk >= slice.begin / kChunk; --chunk) {
     const int first = chunk * kChunk;
-    RowPack<T> u[Mapping::kPacks], z[Mapping::kPacks], grad_y[Mapping::kPacks];
     States h;
-    read_chunk(shared, h, u, z, grad_y, inputs, slice, chunk, mapping);
-    __syncthreads();  // by rows -> by states: delta, drive, B and C are complete
-
-    for (int step = 0; step < kChunk; step += kRegisterSteps) {
-#pragma unroll
-      for (int c = 0; c < kThreadChannels; ++c) {
-        store_floats(&shared.checkpoints[step / kRegisterSteps][c][threadIdx.x].x, h[c]);
-      }
-      scan_steps<kRegisterSteps>(h, rates, step, shared.delta, shared.drive, shared.y, shared.rotated, mapping);
-    }
-    __syncthreads();  // by states -> by rows: y is complete
-
-    compute_norms(shared, slice, sizes);
-    __syncthreads();  // the norms of all groups are complete
-
+    load_states(h, inputs.chunk_states + slice.offset(sizes, num_chunks(sizes.length), chunk, sizes.state), mapping,
+                slice.channels, sizes.state);
     const RowPack<float> D = load_pack<kPackChannels>(inputs.scan.D + channel, count, sizes.aligned);
-    const auto store_grad_z = [&](int step, int p, const float (&normed)[kPackChannels]) {
-      if (first + step >= slice.end) return;
-      RowPack<T> grad_z;
+    reverse_norms(shared, inputs, slice, first,
+                  [&](int step, const RowPack<T>& u, const RowPack<T>& z, const RowPack<T>& grad_y,
+                      const RowPack<Saved<T>>& normed) {
+                    RowPack<T> grad_z;
 #pragma unroll
-      for (int i = 0; i < kPackChannels; ++i) {
-        grad_z.set(i, grad_y[p][i] * (normed[i] + D[i] * u[p][i]) * silu_derivative(z[p][i]));
-      }
-      store_pack(out.grad_z.at(slice.batch, first + step, channel), grad_z, count, sizes.aligned);
-    };
-    reverse_norms(shared, slice, sizes, store_grad_z);
-    __syncthreads();  // by rows -> by states: the gradient of y is complete
+                    for (int i = 0; i < kPackChannels; ++i) {
+                      grad_z.set(i, grad_y[i] * (normed[i] + D[i] * u[i]) * silu_derivative(z[i]));
+                    }
+                    store_pack(out.grad_z.at(slice.batch, first + step, channel), grad_z, count, sizes.aligned);
+                  });
+    __syncthreads();  // by rows -> by states: delta, drive, B, C and the gradient of y are complete
 
+    store_checkpoints(shared, h, rates, mapping);
     reverse_steps(shared, grad_state, grad_A, rates, mapping);
     __syncthreads();  // by states -> by rows: all gradients of the chunk are complete
 
@@ -101,37 +88,27 @@ __global__ void __launch_bounds__(Layout<kStates>::kThreads, kResidentThreads / 
 }
 
 // Local gradients of the initial states of all segments but the first, that is, with a gradient of zero for their final
-// states. Gradients of y depend on the norm, hence on y, so the forward scan of each chunk runs here too.
+// states.
 template <typename T, int kStates>
 __global__ void __launch_bounds__(Layout<kStates>::kThreads)
     local_state_gradients_kernel(const BackwardInputs<T> inputs, const LocalStates out) {
-  using Mapping = RowMapping<kChunk, Layout<kStates>::kThreads>;
-  auto& shared = shared_memory<BackwardShared<kStates>>();
+  auto& shared = shared_memory<GradientShared<kStates>>();
   const Sizes& sizes = inputs.scan.sizes;
   const Slice slice(sizes);
   if (slice.segment == 0) return;
   const StateMapping<kStates> mapping;
 
-  clear_norms(shared);
   States rates, grad_state = {};
   load_rates(rates, inputs.scan.A, slice, mapping, sizes.state);
   float total_delta[kThreadChannels] = {};
   for (int chunk = (slice.end - 1) / kChunk; chunk >= slice.begin / kChunk; --chunk) {
-    RowPack<T> u[Mapping::kPacks], z[Mapping::kPacks], grad_y[Mapping::kPacks];
-    States h;
-    read_chunk(shared, h, u, z, grad_y, inputs, slice, chunk, mapping);
-    __syncthreads();
-    scan_steps<kChunk>(h, rates, 0, shared.delta, shared.drive, shared.y, shared.rotated, mapping);
-    __syncthreads();
-    compute_norms(shared, slice, sizes);
-    __syncthreads();
-    reverse_norms(shared, slice, sizes, [](int, int, const float (&)[kPackChannels]) {});
-    __syncthreads();
+    reverse_norms(shared, inputs, slice, chunk * kChunk, [](auto&&...) {});
+    __syncthreads();  // by rows -> by states
 #pragma unroll 4
     for (int step = kChunk - 1; step >= 0; --step) {
       float delta[kThreadChannels], gradient[kThreadChannels], C[kThreadStates];
       load_floats(delta, &shared.delta[step][mapping.channel]);
-      load_floats(gradient, &shared.y[step][mapping.channel]);
+      load_floats(gradient, &shared.grad_scan[step][mapping.channel]);
       load_floats(C, &shared.rotated[step][kStates + mapping.state]);
 #pragma unroll
       for (int c = 0; c < kThreadChannels; ++c) {
@@ -142,7 +119,7 @@ __global__ void __launch_bounds__(Layout<kStates>::kThreads)
         }
       }
     }
-    __syncthreads();
+    __syncthreads();  // all threads have read the tiles that the next iteration overwrites
   }
   store_local_states(out, grad_state, total_delta, slice, mapping, sizes);
 }
@@ -156,7 +133,7 @@ cudaError_t backward_with(const BackwardInputs<T>& inputs, const BackwardArgumen
 template <int kStates, typename T>
 cudaError_t local_state_gradients_with(const BackwardInputs<T>& inputs, const LocalStates& out, cudaStream_t stream) {
   return launch(local_state_gradients_kernel<T, kStates>, thread_blocks(inputs.scan.sizes), Layout<kStates>::kThreads,
-                sizeof(BackwardShared<kStates>), stream, inputs, out);
+                sizeof(GradientShared<kStates>), stream, inputs, out);
 }
 
 }  // namespace

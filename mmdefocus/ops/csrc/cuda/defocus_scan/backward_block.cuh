@@ -11,15 +11,22 @@ namespace mmdefocus::cuda {
 constexpr int kRegisterSteps = 4;
 constexpr int kCheckpoints = kChunk / kRegisterSteps;
 
+// What the gradient of y before the norm needs.
 template <int kStates>
-struct BackwardShared {
+struct GradientShared {
   static constexpr int kThreads = Layout<kStates>::kThreads;
   Tile<kChunk> delta;
-  Tile<kChunk> drive;   // delta u, then its gradient, in place: the sum over states of grad_h B
-  Tile<kChunk> y;       // y, then its gradient, then the gradient of delta through the decay, in units of 1 / ln(2)
-  Tile<kChunk> grad_y;  // gradient of the normed y
+  Tile<kChunk> drive;      // delta u, then its gradient, in place: the sum over states of grad_h B
+  Tile<kChunk> grad_y;     // gradient of the normed y
+  Tile<kChunk> grad_scan;  // grad_y times the normed y, then the gradient of y, then that of delta through the decay,
+                           // in units of 1 / ln(2)
   float rotated[kChunk][2 * kStates];
   float inverse_rms[kChunk][kBlockGroups], correction[kChunk][kBlockGroups];
+};
+
+template <int kStates>
+struct BackwardShared : GradientShared<kStates> {
+  using GradientShared<kStates>::kThreads;
   // [step / kRegisterSteps][channel of the thread][thread]. After a warp has read its checkpoints of a group of steps,
   // it reuses their memory for its gradients of `rotated` at these steps; see grad_rotated(). Separate memory would
   // lower the number of resident thread blocks.
@@ -36,94 +43,132 @@ struct BackwardShared {
   static_assert(kRegisterSteps * 2 * kStates <= kThreadChannels * 32 * 4 && (32 * 4) % (2 * kStates) == 0);
 };
 
-// By rows: loads the activations of a chunk and computes delta, drive and the gradient of the normed y. By states:
-// loads the state before the chunk.
-template <int kStates, typename T, int kPacks>
-__device__ __forceinline__ void read_chunk(BackwardShared<kStates>& shared, States& h, RowPack<T> (&u)[kPacks],
-                                           RowPack<T> (&z)[kPacks], RowPack<T> (&grad_y)[kPacks],
-                                           const BackwardInputs<T>& inputs, const Slice& slice, int chunk,
-                                           const StateMapping<kStates>& mapping) {
-  using Mapping = RowMapping<kChunk, Layout<kStates>::kThreads>;
-  const ScanInputs<T>& scan = inputs.scan;
-  const Sizes& sizes = scan.sizes;
-  const int first = chunk * kChunk;
-  const int chunks = num_chunks(sizes.length);
-  RowPack<T> dt[kPacks];
-  load_rows<Mapping>(u, scan.u, slice, first, sizes.aligned);
-  load_rows<Mapping>(dt, scan.dt, slice, first, sizes.aligned);
-  load_rows<Mapping>(z, scan.z, slice, first, sizes.aligned);
-  load_rows<Mapping>(grad_y, inputs.grad_y, slice, first, sizes.aligned);
-  load_states(h, inputs.chunk_states + slice.offset(sizes, chunks, chunk, sizes.state), mapping, slice.channels,
-              sizes.state);
-  load_projections<kStates>(shared.rotated, scan.rotated, slice, first, sizes);
-  compute_drives<Mapping>(shared.delta, shared.drive, u, dt, scan.dt_bias, slice, first, sizes);
-#pragma unroll
-  for (int p = 0; p < kPacks; ++p) {
-    if (Mapping::step(p) >= kChunk) continue;
-    float gradients[kPackChannels];  // of the normed y, since y_out = (normed y + D u) silu(z)
-#pragma unroll
-    for (int i = 0; i < kPackChannels; ++i) gradients[i] = grad_y[p][i] * silu(z[p][i]);
-    store_floats(&shared.grad_y[Mapping::step(p)][Mapping::channel()], gradients);
-  }
-}
-
-// Zeros for groups that the last block of channels lacks. compute_norms writes only groups that exist, and a zero keeps
-// the channels of the others out of all sums.
+// The norms of the chunk; zeros for groups that the last block of channels lacks, which keep the channels of their
+// packs out of all sums.
 template <int kStates>
-__device__ __forceinline__ void clear_norms(BackwardShared<kStates>& shared) {
+__device__ __forceinline__ void load_norms(GradientShared<kStates>& shared, const float* saved, const Slice& slice,
+                                           int first_step, const Sizes& sizes) {
+  const int groups = slice.channels / sizes.group_size;
+  const int64_t row = static_cast<int64_t>(slice.batch) * sizes.length + first_step;
+#pragma unroll 1
   for (int i = threadIdx.x; i < kChunk * kBlockGroups; i += Layout<kStates>::kThreads) {
-    shared.inverse_rms[i / kBlockGroups][i % kBlockGroups] = 0.0f;
-    shared.correction[i / kBlockGroups][i % kBlockGroups] = 0.0f;
+    const int step = i / kBlockGroups, group = i % kBlockGroups;
+    const bool present = group < groups && first_step + step < slice.end;
+    const int64_t first = (row + step) * (sizes.channels / sizes.group_size) + slice.first_channel / sizes.group_size;
+    shared.inverse_rms[step][group] = present ? saved[first + group] : 0.0f;
+    shared.correction[step][group] = 0.0f;
   }
 }
 
-// The RMS norm of each group at each step, r = 1 / sqrt(mean of y² + eps), and the coefficient c = r³ mean of (grad y):
-// the gradient before the norm is r grad - c y. Eight lanes sum one group.
+// r mean of (grad normed) for each group at each step, with r the inverse of the root mean square: the gradient before
+// the norm is r grad minus this times normed. Eight lanes sum one group.
 template <int kStates>
-__device__ __forceinline__ void compute_norms(BackwardShared<kStates>& shared, const Slice& slice, const Sizes& sizes) {
+__device__ __forceinline__ void sum_products(GradientShared<kStates>& shared, const Slice& slice, const Sizes& sizes) {
   const int groups = slice.channels / sizes.group_size;
   const int lane = threadIdx.x % 8;
   for (int i = threadIdx.x / 8; i < kChunk * groups; i += Layout<kStates>::kThreads / 8) {
     const int step = i / groups, group = i % groups;
-    float squares = 0.0f, products = 0.0f;
-    for (int c = lane; c < sizes.group_size; c += 8) {
-      const float y = shared.y[step][group * sizes.group_size + c];
-      squares += y * y;
-      products += y * shared.grad_y[step][group * sizes.group_size + c];
-    }
-    squares = sum_of_eight_lanes(squares);
-    products = sum_of_eight_lanes(products);
-    if (lane == 0) {
-      const float inverse_rms = rsqrtf(squares / sizes.group_size + sizes.eps);
-      shared.inverse_rms[step][group] = inverse_rms;
-      shared.correction[step][group] = inverse_rms * inverse_rms * inverse_rms * products / sizes.group_size;
-    }
+    float sum = 0.0f;
+    for (int c = lane; c < sizes.group_size; c += 8) sum += shared.grad_scan[step][group * sizes.group_size + c];
+    sum = sum_of_eight_lanes(sum);
+    if (lane == 0) shared.correction[step][group] = shared.inverse_rms[step][group] * sum * sizes.inverse_group_size;
   }
 }
 
-// By rows: replaces y by its gradient, and calls visit(step, pack, normed y), which has all that grad_z needs.
-template <int kStates, typename Visit>
-__device__ __forceinline__ void reverse_norms(BackwardShared<kStates>& shared, const Slice& slice, const Sizes& sizes,
-                                              const Visit& visit) {
+// By rows, for groups of any size: replaces the products of a chunk by the gradients of y before the norm.
+template <int kStates, typename T, int kPacks>
+__device__ __forceinline__ void reverse_shared_norms(GradientShared<kStates>& shared, const float* norms,
+                                                     const RowPack<T> (&normed)[kPacks], const Slice& slice,
+                                                     int first_step, const Sizes& sizes) {
   using Mapping = RowMapping<kChunk, Layout<kStates>::kThreads>;
+  load_norms(shared, norms, slice, first_step, sizes);
+  __syncthreads();  // the norms and the products of all groups are complete
+  sum_products(shared, slice, sizes);
+  __syncthreads();  // the corrections of all groups are complete
   if (slice.channels <= Mapping::channel()) return;
 #pragma unroll
-  for (int p = 0; p < Mapping::kPacks; ++p) {
+  for (int p = 0; p < kPacks; ++p) {
     const int step = Mapping::step(p);
     if (step >= kChunk) continue;
-    float y[kPackChannels], gradients[kPackChannels], inverse_rms[kPackChannels], correction[kPackChannels];
-    load_floats(y, &shared.y[step][Mapping::channel()]);
+    float gradients[kPackChannels], inverse_rms[kPackChannels], correction[kPackChannels];
     load_floats(gradients, &shared.grad_y[step][Mapping::channel()]);
     broadcast_groups(inverse_rms, shared.inverse_rms[step], Mapping::channel(), sizes.group_size);
     broadcast_groups(correction, shared.correction[step], Mapping::channel(), sizes.group_size);
-    float grad_scanned[kPackChannels], normed[kPackChannels];
 #pragma unroll
     for (int i = 0; i < kPackChannels; ++i) {
-      normed[i] = inverse_rms[i] * y[i];
-      grad_scanned[i] = inverse_rms[i] * gradients[i] - correction[i] * y[i];
+      gradients[i] = inverse_rms[i] * gradients[i] - correction[i] * normed[p][i];
     }
-    store_floats(&shared.y[step][Mapping::channel()], grad_scanned);
-    visit(step, p, normed);
+    store_floats(&shared.grad_scan[step][Mapping::channel()], gradients);
+  }
+}
+
+// By rows: everything from the activations of a chunk to delta, drive and the gradient of y before the norm. Calls
+// visit(step, u, z, grad_y, normed) with each pack in the sequence, all that grad_z needs. The caller sets a barrier
+// before it reads the tiles by states.
+template <int kStates, typename T, typename Visit>
+__device__ __forceinline__ void reverse_norms(GradientShared<kStates>& shared, const BackwardInputs<T>& inputs,
+                                              const Slice& slice, int first_step, const Visit& visit) {
+  using Mapping = RowMapping<kChunk, Layout<kStates>::kThreads>;
+  constexpr int kPacks = Mapping::kPacks;
+  const ScanInputs<T>& scan = inputs.scan;
+  const Sizes& sizes = scan.sizes;
+  const int channel = slice.first_channel + Mapping::channel();
+  RowPack<T> u[kPacks], dt[kPacks], z[kPacks], grad_y[kPacks];
+  RowPack<Saved<T>> normed[kPacks];
+  load_rows<Mapping>(u, scan.u, slice, first_step, sizes.aligned);
+  load_rows<Mapping>(dt, scan.dt, slice, first_step, sizes.aligned);
+  load_rows<Mapping>(z, scan.z, slice, first_step, sizes.aligned);
+  load_rows<Mapping>(grad_y, inputs.grad_y, slice, first_step, sizes.aligned);
+  load_rows<Mapping>(normed, inputs.normed, slice, first_step, sizes.aligned);
+  load_projections<kStates>(shared.rotated, scan.rotated, slice, first_step, sizes);
+  compute_drives<Mapping>(shared.delta, shared.drive, u, dt, scan.dt_bias, slice, first_step, sizes);
+#pragma unroll
+  for (int p = 0; p < kPacks; ++p) {
+    const int step = Mapping::step(p);
+    if (step >= kChunk) continue;
+    float gradients[kPackChannels], products[kPackChannels];  // y_out = (normed + D u) silu(z)
+#pragma unroll
+    for (int i = 0; i < kPackChannels; ++i) {
+      gradients[i] = grad_y[p][i] * silu(z[p][i]);
+      products[i] = gradients[i] * normed[p][i];
+    }
+    store_floats(&shared.grad_y[step][Mapping::channel()], gradients);
+    const bool present = first_step + step < slice.end && channel < slice.first_channel + slice.channels;
+    if (present) visit(step, u[p], z[p], grad_y[p], normed[p]);
+    if (sizes.group_shift > 0) {
+      float sum = 0.0f;
+#pragma unroll
+      for (int i = 0; i < kPackChannels; ++i) sum += products[i];
+      const float mean = sum_over_group(sum, sizes.group_shift) * sizes.inverse_group_size;
+      const int64_t place =
+          (static_cast<int64_t>(slice.batch) * sizes.length + first_step + step) * sizes.channels + channel;
+      const float norm = present ? inputs.inverse_rms[place >> sizes.group_shift] : 0.0f;
+#pragma unroll
+      for (int i = 0; i < kPackChannels; ++i) products[i] = norm * (gradients[i] - mean * normed[p][i]);
+    }
+    store_floats(&shared.grad_scan[step][Mapping::channel()], products);
+  }
+  if (sizes.group_shift == 0) reverse_shared_norms(shared, inputs.inverse_rms, normed, slice, first_step, sizes);
+}
+
+// By states: runs a chunk forward from `h`, the state before it, and keeps the states before each group of steps.
+template <int kStates>
+__device__ __forceinline__ void store_checkpoints(BackwardShared<kStates>& shared, States& h, const States& rates,
+                                                  const StateMapping<kStates>& mapping) {
+  for (int first = 0; first < kChunk; first += kRegisterSteps) {
+#pragma unroll
+    for (int c = 0; c < kThreadChannels; ++c) {
+      store_floats(&shared.checkpoints[first / kRegisterSteps][c][threadIdx.x].x, h[c]);
+    }
+    if (first + kRegisterSteps == kChunk) break;
+#pragma unroll
+    for (int step = first; step < first + kRegisterSteps; ++step) {
+      float delta[kThreadChannels], drive[kThreadChannels], B[kThreadStates];
+      load_floats(delta, &shared.delta[step][mapping.channel]);
+      load_floats(drive, &shared.drive[step][mapping.channel]);
+      load_floats(B, &shared.rotated[step][mapping.state]);
+      step_states(h, rates, delta, drive, B);
+    }
   }
 }
 
@@ -168,7 +213,7 @@ __device__ __forceinline__ void reverse_steps(BackwardShared<kStates>& shared, S
       float B[kThreadStates], C[kThreadStates];
       load_floats(delta, &shared.delta[step][mapping.channel]);
       load_floats(drive, &shared.drive[step][mapping.channel]);
-      load_floats(grad_y, &shared.y[step][mapping.channel]);
+      load_floats(grad_y, &shared.grad_scan[step][mapping.channel]);
       load_floats(B, &shared.rotated[step][mapping.state]);
       load_floats(C, &shared.rotated[step][kStates + mapping.state]);
       float channel_sums[2 * kThreadChannels] =
@@ -192,7 +237,7 @@ __device__ __forceinline__ void reverse_steps(BackwardShared<kStates>& shared, S
       reduce_scatter<L::kChannelLanes, L::kStateLanes>(state_sums, threadIdx.x);
       __syncwarp();  // all lanes have read the drive and grad_y that the sums overwrite
       if (state_lane < 2 * kThreadChannels) {
-        Tile<kChunk>& tile = state_lane < kThreadChannels ? shared.drive : shared.y;
+        Tile<kChunk>& tile = state_lane < kThreadChannels ? shared.drive : shared.grad_scan;
         tile[step][mapping.channel + state_lane % kThreadChannels] = channel_sums[0];
       }
       float* grad_rotated = shared.grad_rotated(step, threadIdx.x / 32);
@@ -237,7 +282,7 @@ __device__ __forceinline__ void store_activation_gradients(const BackwardInputs<
     float delta[kPackChannels], grad_drive[kPackChannels], grad_decay[kPackChannels], gradients[kPackChannels];
     load_floats(delta, &shared.delta[step][Mapping::channel()]);
     load_floats(grad_drive, &shared.drive[step][Mapping::channel()]);
-    load_floats(grad_decay, &shared.y[step][Mapping::channel()]);
+    load_floats(grad_decay, &shared.grad_scan[step][Mapping::channel()]);
     load_floats(gradients, &shared.grad_y[step][Mapping::channel()]);
     RowPack<T> grad_u, grad_dt;
 #pragma unroll

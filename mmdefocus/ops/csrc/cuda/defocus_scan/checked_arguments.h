@@ -123,10 +123,15 @@ struct ScanArguments {
     sizes.channels = static_cast<int>(u.size(2));
     sizes.state = static_cast<int>(A.size(1));
     sizes.group_size = static_cast<int>(group_size);
+    sizes.group_shift = 0;
+    for (const int shift : {3, 4, 5, 6}) {
+      if (group_size == 1 << shift) sizes.group_shift = shift;
+    }
     sizes.block_channels = static_cast<int>(block_channels);
     sizes.channel_blocks = static_cast<int>(channel_blocks);
     sizes.segments = static_cast<int>(segments);
     sizes.segment_steps = static_cast<int>(segment_steps);
+    sizes.inverse_group_size = 1.0f / static_cast<float>(group_size);
     sizes.inverse_delta_scale = static_cast<float>(1.0 / delta_scale);
     sizes.eps = static_cast<float>(eps);
     // Offsets of blocks within a row, the length of a row and all strides must be multiples of 16 bytes.

@@ -8,6 +8,8 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
+#include <vector>
+
 #include "cuda/operators.h"
 #include "cuda/defocus_scan/checked_arguments.h"
 
@@ -40,9 +42,24 @@ Tensor rotate(const ScanArguments& arguments, cudaStream_t stream) {
   return rotated;
 }
 
+// What the backward pass needs in addition to the inputs.
+struct SavedForBackward {
+  Tensor chunk_states, normed, inverse_rms;
+
+  static std::vector<int64_t> norm_shape(const Sizes& sizes) {
+    return {sizes.batch, sizes.length, sizes.channels / sizes.group_size};
+  }
+
+  static std::vector<int64_t> chunk_shape(const Sizes& sizes) {
+    return {sizes.batch, num_chunks(sizes.length), sizes.channels, sizes.state};
+  }
+
+  static at::ScalarType normed_type(const Tensor& u) { return u.scalar_type() == at::kFloat ? at::kFloat : at::kHalf; }
+};
+
 template <typename T>
 void run_forward(const ScanArguments& arguments, const Tensor& y, const Tensor& last_state,
-                 const Tensor& chunk_states) {
+                 const SavedForBackward& saved) {
   const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
   const Tensor rotated = rotate<T>(arguments, stream);
   const ScanInputs<T> inputs = arguments.inputs<T>(rotated);
@@ -54,25 +71,34 @@ void run_forward(const ScanArguments& arguments, const Tensor& y, const Tensor& 
                                         segments.local(), stream));
     initial_states = segments.states;
   }
-  const ForwardArguments<T> outputs{data_or_null(initial_states), output_rows<T>(y),
-                                    last_state.mutable_data_ptr<float>(), chunk_states.mutable_data_ptr<float>()};
+  const ForwardArguments<T> outputs{data_or_null(initial_states),
+                                    y.mutable_data_ptr<T>(),
+                                    last_state.mutable_data_ptr<float>(),
+                                    saved.chunk_states.mutable_data_ptr<float>(),
+                                    saved.normed.mutable_data_ptr<Saved<T>>(),
+                                    saved.inverse_rms.mutable_data_ptr<float>()};
   C10_CUDA_CHECK(launch_forward(inputs, outputs, stream));
 }
 
 // The arguments that only the backward pass has, checked, in the memory layout that the kernels read.
 struct SavedAndGradients {
-  Tensor grad_y, grad_last_state, chunk_states;
+  Tensor grad_y, grad_last_state;
+  SavedForBackward saved;
 
   SavedAndGradients(const ScanArguments& arguments, const Tensor& grad_y_,
-                    const std::optional<Tensor>& grad_last_state_, const Tensor& chunk_states_) {
+                    const std::optional<Tensor>& grad_last_state_, const SavedForBackward& saved_)
+      : saved(saved_) {
     const Tensor& u = arguments.u;
     const Sizes& sizes = arguments.sizes;
     const char* op = ScanArguments::kOp;
     check_like(grad_y_, "grad_y", u.sizes(), u.scalar_type(), u.device(), op);
-    check_like(chunk_states_, "chunk_states", {sizes.batch, num_chunks(sizes.length), sizes.channels, sizes.state},
-               at::kFloat, u.device(), op);
+    check_like(saved.chunk_states, "chunk_states", SavedForBackward::chunk_shape(sizes), at::kFloat, u.device(), op);
+    check_like(saved.normed, "normed", u.sizes(), SavedForBackward::normed_type(u), u.device(), op);
+    check_like(saved.inverse_rms, "inverse_rms", SavedForBackward::norm_shape(sizes), at::kFloat, u.device(), op);
     grad_y = with_dense_channels(grad_y_);
-    chunk_states = contiguous_and_aligned(chunk_states_);
+    for (Tensor* tensor : {&saved.chunk_states, &saved.normed, &saved.inverse_rms}) {
+      *tensor = contiguous_and_aligned(*tensor);
+    }
     if (grad_last_state_.has_value()) {
       check_like(*grad_last_state_, "grad_last_state", {sizes.batch, sizes.channels, sizes.state}, at::kFloat,
                  u.device(), op);
@@ -101,18 +127,19 @@ struct Gradients {
 };
 
 template <typename T>
-void run_backward(const ScanArguments& arguments, const SavedAndGradients& saved, const Gradients& gradients) {
+void run_backward(const ScanArguments& arguments, const SavedAndGradients& given, const Gradients& gradients) {
   const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
   const Sizes& sizes = arguments.sizes;
   const Tensor rotated = rotate<T>(arguments, stream);
-  BackwardInputs<T> inputs{arguments.inputs<T>(rotated), input_rows<T>(saved.grad_y),
-                           saved.chunk_states.const_data_ptr<float>()};
-  inputs.scan.sizes.aligned &= rows_are_aligned(saved.grad_y);
-  Tensor grad_final_states = saved.grad_last_state;
+  BackwardInputs<T> inputs{arguments.inputs<T>(rotated), input_rows<T>(given.grad_y),
+                           given.saved.chunk_states.const_data_ptr<float>(), input_rows<Saved<T>>(given.saved.normed),
+                           given.saved.inverse_rms.const_data_ptr<float>()};
+  inputs.scan.sizes.aligned &= rows_are_aligned(given.grad_y);
+  Tensor grad_final_states = given.grad_last_state;
   if (sizes.segments > 1) {
     const SegmentStates segments(arguments);
     C10_CUDA_CHECK(launch_local_state_gradients(inputs, segments.local(), stream));
-    C10_CUDA_CHECK(launch_state_passing(sizes, inputs.scan.A, data_or_null(saved.grad_last_state), true,
+    C10_CUDA_CHECK(launch_state_passing(sizes, inputs.scan.A, data_or_null(given.grad_last_state), true,
                                         segments.local(), stream));
     grad_final_states = segments.states;
   }
@@ -137,24 +164,24 @@ void run_backward(const ScanArguments& arguments, const SavedAndGradients& saved
 
 }  // namespace
 
-std::tuple<Tensor, Tensor, Tensor> defocus_scan(const Tensor& u, const Tensor& dt, const Tensor& A, const Tensor& B,
-                                                const Tensor& C, const Tensor& D, const Tensor& z,
-                                                const Tensor& dt_bias, const std::optional<Tensor>& freq,
-                                                const std::optional<Tensor>& positions,
-                                                const std::optional<Tensor>& initial_state, double delta_scale,
-                                                int64_t group_size, double eps) {
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> defocus_scan(
+    const Tensor& u, const Tensor& dt, const Tensor& A, const Tensor& B, const Tensor& C, const Tensor& D,
+    const Tensor& z, const Tensor& dt_bias, const std::optional<Tensor>& freq, const std::optional<Tensor>& positions,
+    const std::optional<Tensor>& initial_state, double delta_scale, int64_t group_size, double eps) {
   const c10::cuda::CUDAGuard guard(u.device());
   const ScanArguments arguments(u, dt, A, B, C, D, z, dt_bias, freq, positions, initial_state, delta_scale, group_size,
                                 eps);
   const Sizes& sizes = arguments.sizes;
   const Tensor y = at::empty(u.sizes(), u.options());
   const Tensor last_state = arguments.empty({sizes.batch, sizes.channels, sizes.state});
-  const Tensor chunk_states = arguments.empty({sizes.batch, num_chunks(sizes.length), sizes.channels, sizes.state});
+  const SavedForBackward saved{arguments.empty(SavedForBackward::chunk_shape(sizes)),
+                               at::empty(u.sizes(), u.options().dtype(SavedForBackward::normed_type(u))),
+                               arguments.empty(SavedForBackward::norm_shape(sizes))};
   if (u.numel() > 0) {
     with_type(u.scalar_type(), ScanArguments::kOp,
-              [&](auto zero) { run_forward<decltype(zero)>(arguments, y, last_state, chunk_states); });
+              [&](auto zero) { run_forward<decltype(zero)>(arguments, y, last_state, saved); });
   }
-  return {y, last_state, chunk_states};
+  return {y, last_state, saved.chunk_states, saved.normed, saved.inverse_rms};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> defocus_scan_backward(
@@ -162,15 +189,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tenso
     const Tensor& A, const Tensor& B, const Tensor& C, const Tensor& D, const Tensor& z, const Tensor& dt_bias,
     const std::optional<Tensor>& freq, const std::optional<Tensor>& positions,
     const std::optional<Tensor>& initial_state, double delta_scale, int64_t group_size, double eps,
-    const Tensor& chunk_states) {
+    const Tensor& chunk_states, const Tensor& normed, const Tensor& inverse_rms) {
   const c10::cuda::CUDAGuard guard(u.device());
   const ScanArguments arguments(u, dt, A, B, C, D, z, dt_bias, freq, positions, initial_state, delta_scale, group_size,
                                 eps);
-  const SavedAndGradients saved(arguments, grad_y, grad_last_state, chunk_states);
+  const SavedAndGradients given(arguments, grad_y, grad_last_state, {chunk_states, normed, inverse_rms});
   Gradients gradients(arguments);
   if (u.numel() > 0) {
     with_type(u.scalar_type(), ScanArguments::kOp,
-              [&](auto zero) { run_backward<decltype(zero)>(arguments, saved, gradients); });
+              [&](auto zero) { run_backward<decltype(zero)>(arguments, given, gradients); });
   }
   return {gradients.u,        gradients.dt, gradients.A.sum(0),       gradients.B,           gradients.C,
           gradients.D.sum(0), gradients.z,  gradients.dt_bias.sum(0), gradients.freq.sum(0), gradients.initial_state};

@@ -26,11 +26,19 @@ struct ForwardShared {
   float inverse_rms[kForwardSteps][kBlockGroups];
 };
 
-// 1 / sqrt(mean of y² + eps) of each group at each step. Eight lanes sum one group: with groups of 64 channels, all
-// threads have work, and the partial sums meet in three shuffles.
+// By rows: 1 / sqrt(mean of y² + eps) of the group of a pack, for groups of whole packs.
+__device__ __forceinline__ float inverse_rms_of_pack(const float (&y)[kPackChannels], const Sizes& sizes) {
+  float squares = 0.0f;
+#pragma unroll
+  for (int i = 0; i < kPackChannels; ++i) squares += y[i] * y[i];
+  return rsqrtf(sum_over_group(squares, sizes.group_shift) * sizes.inverse_group_size + sizes.eps);
+}
+
+// The same for groups of any size: each of them at each step, also written to `saved` for the backward pass. Eight
+// lanes sum one group: with groups of 64 channels, all threads have work, and the partial sums meet in three shuffles.
 template <int kThreads>
-__device__ __forceinline__ void compute_inverse_rms(float (&inverse_rms)[kForwardSteps][kBlockGroups],
-                                                    const Tile<kForwardSteps>& y, const Slice& slice,
+__device__ __forceinline__ void compute_inverse_rms(float (&inverse_rms)[kForwardSteps][kBlockGroups], float* saved,
+                                                    const Tile<kForwardSteps>& y, const Slice& slice, int first_step,
                                                     const Sizes& sizes) {
   const int groups = slice.channels / sizes.group_size;
   const int lane = threadIdx.x % 8;
@@ -42,7 +50,13 @@ __device__ __forceinline__ void compute_inverse_rms(float (&inverse_rms)[kForwar
       squares += value * value;
     }
     squares = sum_of_eight_lanes(squares);
-    if (lane == 0) inverse_rms[step][group] = rsqrtf(squares / sizes.group_size + sizes.eps);
+    if (lane == 0) {
+      const float norm = rsqrtf(squares * sizes.inverse_group_size + sizes.eps);
+      inverse_rms[step][group] = norm;
+      const int64_t row = static_cast<int64_t>(slice.batch) * sizes.length + first_step + step;
+      const int64_t first = row * (sizes.channels / sizes.group_size) + slice.first_channel / sizes.group_size;
+      if (first_step + step < slice.end) saved[first + group] = norm;
+    }
   }
 }
 
@@ -66,8 +80,8 @@ __global__ void __launch_bounds__(Layout<kStates>::kThreads, kResidentThreads<T>
               sizes.state);
 
   // No barrier at the end of an iteration: a thread overwrites at the start of the next one only the packs of delta and
-  // drive that it alone reads by rows, and `rotated`, which all threads finished reading before the barrier after the
-  // scan.
+  // drive that it alone reads by rows (or all threads before the barrier after the norms), and `rotated`, which all
+  // threads finished reading before the barrier after the scan.
   for (int first = slice.begin; first < slice.end; first += kForwardSteps) {
     RowPack<T> u[Mapping::kPacks], dt[Mapping::kPacks], z[Mapping::kPacks];
     load_rows<Mapping>(u, inputs.u, slice, first, sizes.aligned);
@@ -86,24 +100,42 @@ __global__ void __launch_bounds__(Layout<kStates>::kThreads, kResidentThreads<T>
     }
     __syncthreads();  // by states -> by rows: y is complete
 
-    compute_inverse_rms<kThreads>(shared.inverse_rms, shared.drive, slice, sizes);
-    __syncthreads();  // the norms of all groups are complete
-
+    if (sizes.group_shift == 0) {
+      compute_inverse_rms<kThreads>(shared.inverse_rms, out.inverse_rms, shared.drive, slice, first, sizes);
+      __syncthreads();  // the norms of all groups are complete
+    }
     // D is read again at each iteration, from L1: it would otherwise occupy eight registers during the scan.
     const RowPack<float> D = load_pack<kPackChannels>(inputs.D + channel, count, sizes.aligned);
 #pragma unroll
     for (int p = 0; p < Mapping::kPacks; ++p) {
       const int step = Mapping::step(p);
-      if (step >= kForwardSteps || first + step >= slice.end || count <= 0) continue;
-      float y[kPackChannels], inverse_rms[kPackChannels];
+      if (step >= kForwardSteps) continue;
+      float y[kPackChannels];
       load_floats(y, &shared.drive[step][Mapping::channel()]);
-      broadcast_groups(inverse_rms, shared.inverse_rms[step], Mapping::channel(), sizes.group_size);
+      const bool present = first + step < slice.end && count > 0;
+      const int64_t place =
+          (static_cast<int64_t>(slice.batch) * sizes.length + first + step) * sizes.channels + channel;
+      if (sizes.group_shift > 0) {
+        const float norm = inverse_rms_of_pack(y, sizes);
+#pragma unroll
+        for (int i = 0; i < kPackChannels; ++i) y[i] *= norm;
+        if (present) out.inverse_rms[place >> sizes.group_shift] = norm;  // the same from all lanes of a group
+      } else {
+        float inverse_rms[kPackChannels];
+        broadcast_groups(inverse_rms, shared.inverse_rms[step], Mapping::channel(), sizes.group_size);
+#pragma unroll
+        for (int i = 0; i < kPackChannels; ++i) y[i] *= inverse_rms[i];
+      }
+      if (!present) continue;
       RowPack<T> result;
+      RowPack<Saved<T>> saved;
 #pragma unroll
       for (int i = 0; i < kPackChannels; ++i) {
-        result.set(i, (y[i] * inverse_rms[i] + D[i] * u[p][i]) * silu(z[p][i]));
+        saved.set(i, y[i]);
+        result.set(i, (y[i] + D[i] * u[p][i]) * silu(z[p][i]));
       }
-      store_pack(out.y.at(slice.batch, first + step, channel), result, count, sizes.aligned);
+      store_pack(out.normed + place, saved, count, sizes.aligned);
+      store_pack(out.y + place, result, count, sizes.aligned);
     }
   }
   if (slice.segment == sizes.segments - 1) {

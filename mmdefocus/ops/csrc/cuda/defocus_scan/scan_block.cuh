@@ -265,6 +265,16 @@ __device__ __forceinline__ void scan_steps(States& h, const States& rates, int f
   }
 }
 
+// By rows, for groups of 2^group_shift channels: the sum over the lanes whose packs belong to the same group.
+__device__ __forceinline__ float sum_over_group(float value, int group_shift) {
+#pragma unroll
+  for (int stride = 1; stride < kRowPacks; stride *= 2) {
+    const float other = __shfl_xor_sync(kAllLanes, value, stride);
+    if (stride * kPackChannels < 1 << group_shift) value += other;
+  }
+  return value;
+}
+
 // By rows: copies the value of each group to those of the eight channels that belong to it.
 __device__ __forceinline__ void broadcast_groups(float (&out)[kPackChannels], const float (&of_groups)[kBlockGroups],
                                                  int first_channel, int group_size) {
