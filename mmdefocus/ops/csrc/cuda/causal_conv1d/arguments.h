@@ -22,7 +22,7 @@ struct ConvInputs {
   int batch, length, channels, width;
   bool silu, aligned;
   Rows<const T> x;             // (B, L, E)
-  const float *weight, *bias;  // (E, K), (E) or null
+  const float *weight, *bias;  // (E, K), (E) or null; they begin at multiples of 16 bytes
 };
 
 template <typename T>

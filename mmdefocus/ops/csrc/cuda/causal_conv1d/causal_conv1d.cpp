@@ -37,8 +37,8 @@ struct ConvArguments {
       TORCH_CHECK(size <= kMaxSize, kOp, ": expected sizes below 2^31, got ", x_.sizes());
     }
     x = with_dense_channels(x_.transpose(1, 2));
-    weight = weight_.contiguous();
-    if (bias_.has_value()) bias = bias_->contiguous();
+    weight = contiguous_and_aligned(weight_);
+    if (bias_.has_value()) bias = contiguous_and_aligned(*bias_);
   }
 
   template <typename T>

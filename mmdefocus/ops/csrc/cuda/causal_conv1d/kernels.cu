@@ -79,18 +79,29 @@ __device__ __forceinline__ void store_channels(const float (&in)[S::kChannels], 
   store_pack(rows.at(strip.batch, t, strip.channel), pack, strip.count, inputs.aligned);
 }
 
-// Kernels narrower than kMaxWidth get zeros for their oldest taps: one compiled kernel then serves every width.
+// Kernels narrower than kMaxWidth get zeros for their oldest taps: one compiled kernel then serves every width. The
+// taps of a thread lie 128 (or 64) bytes from those of the next one, so every load of a warp touches as many cache
+// lines as it has lanes: kernels of kMaxWidth are read in a quarter of the loads, one channel at a time.
 template <typename T, typename S>
 __device__ __forceinline__ void load_parameters(float (&weight)[kMaxWidth][S::kChannels], float (&bias)[S::kChannels],
                                                 const ConvInputs<T>& inputs, const S& strip) {
+  const auto biases =
+      load_pack<S::kChannels>(inputs.bias + strip.channel, inputs.bias == nullptr ? 0 : strip.count, true);
 #pragma unroll
   for (int i = 0; i < S::kChannels; ++i) {
     const int64_t channel = strip.channel + i;
-    bias[i] = i < strip.count && inputs.bias != nullptr ? inputs.bias[channel] : 0.0f;
+    bias[i] = biases[i];
+    const int count = i < strip.count ? inputs.width : 0;
+    if (count == kMaxWidth) {
+      const auto taps = load_pack<kMaxWidth>(inputs.weight + channel * kMaxWidth, count, true);
 #pragma unroll
-    for (int k = 0; k < kMaxWidth; ++k) {
-      const int tap = k - (kMaxWidth - inputs.width);
-      weight[k][i] = i < strip.count && tap >= 0 ? inputs.weight[channel * inputs.width + tap] : 0.0f;
+      for (int k = 0; k < kMaxWidth; ++k) weight[k][i] = taps[k];
+    } else {
+#pragma unroll
+      for (int k = 0; k < kMaxWidth; ++k) {
+        const int tap = k - (kMaxWidth - inputs.width);
+        weight[k][i] = tap >= 0 && i < strip.count ? inputs.weight[channel * inputs.width + tap] : 0.0f;
+      }
     }
   }
 }
@@ -171,12 +182,13 @@ __global__ void __launch_bounds__(kThreads)
   }
   const int64_t part = strip.batch * num_strips(inputs.length, kBackwardStrip) + strip.index;
   float* to = gradients.grad_parameters + part * (kMaxWidth + 1) * inputs.channels + strip.channel;
+  const bool aligned = inputs.channels % kChannels == 0;
 #pragma unroll
-  for (int i = 0; i < kChannels; ++i) {
-    if (i >= strip.count) continue;
+  for (int k = 0; k <= kMaxWidth; ++k) {
+    Pack<float, kChannels> sums;
 #pragma unroll
-    for (int k = 0; k < kMaxWidth; ++k) to[k * static_cast<int64_t>(inputs.channels) + i] = grad_weight[k][i];
-    to[kMaxWidth * static_cast<int64_t>(inputs.channels) + i] = grad_bias[i];
+    for (int i = 0; i < kChannels; ++i) sums.set(i, k < kMaxWidth ? grad_weight[k][i] : grad_bias[i]);
+    store_pack(to + k * static_cast<int64_t>(inputs.channels), sums, strip.count, aligned);
   }
 }
 
