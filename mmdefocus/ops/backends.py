@@ -57,6 +57,8 @@ _HAS_C_COMPILER = 'CC' in os.environ or any(shutil.which(name) for name in ('gcc
 _BUILT_WITH_CUDA = hasattr(torch.ops.mmdefocus, 'missing_cuda_kernels')
 
 
+# torch.compile cannot trace calls of the CUDA runtime: it runs this function, and chooses as an eager call does.
+@torch.compiler.assume_constant_result
 @functools.cache
 def _no_kernels_for_gpu(index: int) -> str | None:
     """Return the reason if the CUDA kernels of the extension cannot run on a GPU."""
@@ -90,8 +92,6 @@ def can_run_cuda(device: torch.device | None = None, dtype: torch.dtype | None =
         return f'its kernels run on CUDA tensors, got tensors on {device}'
     if dtype == torch.float64:
         return 'its kernels compute in float32, got float64'
-    if torch.compiler.is_compiling():  # torch.compile cannot trace calls of the CUDA runtime
-        return None
     return _no_kernels_for_gpu(0 if device is None or device.index is None else device.index)
 
 

@@ -184,3 +184,17 @@ def test_limits_of_gpu_kernels(limits: KernelLimits, group_size):
     assert limits.unsupported_scan(16, group_size + 2) == message
     assert limits.unsupported_convolution(4) is None
     assert limits.unsupported_convolution(5) == 'its kernels take a width of up to 4, got 5'
+
+
+def test_compiled_code_chooses_the_backend_of_eager_code(monkeypatch):
+    """A build with CUDA on this machine: torch.compile must not count on kernels that an eager call finds missing."""
+    monkeypatch.setattr(backends, '_BUILT_WITH_CUDA', True)
+    monkeypatch.setattr(torch.ops.mmdefocus, 'missing_cuda_kernels', lambda index: 'no kernel image', raising=False)
+    names = ('cuda', 'cpp', 'reference')
+
+    def add_backend(x):
+        return x + names.index(choose_backend(None, GPU, torch.bfloat16, names))
+
+    eager = add_backend(torch.zeros(1))
+    assert names[int(eager)] == 'reference'
+    assert torch.equal(torch.compile(add_backend, backend='eager', fullgraph=True)(torch.zeros(1)), eager)
