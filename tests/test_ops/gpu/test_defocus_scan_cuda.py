@@ -88,14 +88,17 @@ def test_results_are_deterministic(device, backend, batch, length):
 
 @pytest.mark.parametrize('backend', KERNELS)
 def test_memory_does_not_grow_with_the_state(device, backend):
-    """The forward pass allocates y and 4 bytes of states per element of u, but no tensor of B E N L elements."""
+    """The forward pass allocates y and 4 bytes of states per element of u, but no tensor of B E N L elements.
+
+    The CUDA kernels also save the normed y.
+    """
     arguments = make_on(device, 16, 577)
     numbers = arguments['u'].numel()
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     y = defocus_scan(**arguments, backend=backend)
-    assert torch.cuda.max_memory_allocated() - before < 7 * numbers
+    assert torch.cuda.max_memory_allocated() - before < {'cuda': 9, 'triton': 7}[backend] * numbers
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     torch.autograd.grad(y.sum(), [arguments[name] for name in NAMES])

@@ -54,7 +54,8 @@ __device__ __forceinline__ void compute_inverse_rms(float (&inverse_rms)[kForwar
       const float norm = rsqrtf(squares * sizes.inverse_group_size + sizes.eps);
       inverse_rms[step][group] = norm;
       const int64_t row = static_cast<int64_t>(slice.batch) * sizes.length + first_step + step;
-      const int64_t first = row * (sizes.channels / sizes.group_size) + slice.first_channel / sizes.group_size;
+      // One division of 64 bits: with two of 32 bits, the kernel for 32 states spills registers.
+      const int64_t first = (row * sizes.channels + slice.first_channel) / sizes.group_size;
       if (first_step + step < slice.end) saved[first + group] = norm;
     }
   }
