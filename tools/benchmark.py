@@ -20,6 +20,7 @@ from pathlib import Path
 import timm
 import torch
 import torch.nn.functional as F
+from benchmarking import json_lines
 from benchmarking.machine import Machine, keep_freed_memory, size_in_bytes
 from benchmarking.report import backends, dated_report, table
 from mmengine.registry import MODELS, DefaultScope
@@ -138,13 +139,18 @@ def measure(name: str, arguments: argparse.Namespace, machine: Machine) -> tuple
     label = (Path(name).stem, f'{count / 1e6:.1f}M')
     defect = steps.defect()
     if defect is not None:
+        json_lines.append(arguments.json, dict(network=label[0], parameters=count, defect=defect))
         return (*label, f'NOT TIMED: {defect}', '', '', '')
     figures = []
-    for step in (steps.infer, steps.train):  # inference first, before the optimiser has a state
-        rate = arguments.batch / machine.best_seconds(step, at_least=2)
+    record: dict[str, object] = dict(network=label[0], parameters=count)
+    for phase, step in (('inference', steps.infer), ('training', steps.train)):  # before the optimiser has a state
+        timing = machine.timing(step, at_least=2)
+        rate = arguments.batch / timing.seconds
         steps.optimizer.zero_grad()
         peak = steps.held_bytes() + machine.peak_bytes(step)
-        figures += [f'{rate:.3g}', f'{peak / 1e9:.2f}']
+        figures += [f'{rate:.3g}{" (host)" if timing.host_bound else ""}', f'{peak / 1e9:.2f}']
+        record |= {phase: rate, f'{phase}_bytes': peak, f'{phase}_host_bound': timing.host_bound}
+    json_lines.append(arguments.json, record)
     return (*label, *figures)
 
 
@@ -160,6 +166,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='CPU threads')
     parser.add_argument('--seconds', type=float, help='time to repeat each step (default: 5, on a GPU 3)')
     parser.add_argument('--out', type=Path, metavar='FILE.md', help='write a dated report to this file')
+    parser.add_argument('--json', type=Path, metavar='FILE.jsonl', help='write each network as a line of JSON')
     arguments = parser.parse_args(argv)
     arguments.device = torch.device(arguments.device)
     kind = arguments.device.type
@@ -189,6 +196,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     setting += 'float32' if arguments.dtype == torch.float32 else f'autocast to {arguments.dtype}'
     description = f'{machine.description()} {setting}, timm {timm.__version__}.'
     print(description, flush=True)
+    if arguments.json:
+        json_lines.start(arguments.json, batch=arguments.batch, side=arguments.side, dtype=str(arguments.dtype))
     rows = []
     for name in arguments.networks:
         try:

@@ -5,9 +5,9 @@
     python tools/benchmark_ops.py --ops defocus_scan --shapes 1,512 1,65536 --implementations cpp
 
 The outputs and all gradients of each implementation are first compared with the reference in float64. An implementation
-that differs is not timed, and the exit code is 1. Besides the backends, alternatives are timed, such as the fused scan
-as a chain of torch operators around a compiled selective scan. Run nothing else on the machine meanwhile.
-docs/benchmarks/README.md explains the columns.
+that differs is not timed, and the exit code is 1, unless it belongs to another package. Besides the backends,
+alternatives are timed, such as the fused scan as a chain of torch operators around a compiled selective scan. Run
+nothing else on the machine meanwhile. docs/benchmarks/README.md explains the columns.
 """
 
 import argparse
@@ -17,10 +17,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from benchmarking import attention, neighbourhood, scans
+from benchmarking import attention, json_lines, neighbourhood, scans
 from benchmarking.machine import Machine, keep_freed_memory
 from benchmarking.measurement import Measurement, benchmark
-from benchmarking.operator_tables import against_chains, flatness, plot, sections, summary
+from benchmarking.operator_tables import against_chains, flatness, obstacles, plot, sections, summary
 from benchmarking.operators import PASSES, Shape
 from benchmarking.report import around_marks, backends, cuda_kernels, dated_report
 
@@ -56,6 +56,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('--flat', action='store_true', help=f'also time per token up to {FLAT_LENGTHS[-1]} tokens')
     parser.add_argument('--plot', type=Path, metavar='FILE.png', help='plot the time per token; needs --flat')
     parser.add_argument('--out', type=Path, metavar='FILE.md', help='write a dated report to this file')
+    parser.add_argument('--cuda-graphs', action='store_true', help='also time each call as a CUDA graph')
+    parser.add_argument('--json', type=Path, metavar='FILE.jsonl', help='write each measurement as a line of JSON')
     parser.add_argument('--summary', type=Path, metavar='FILE.md', help='write short tables between its marks')
     arguments = parser.parse_args(argv)
     for name in ('channels', 'threads', 'seconds'):
@@ -65,6 +67,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f'--channels must be a multiple of {scans.GROUP}, got {arguments.channels}')
     if ENVIRONMENT_VARIABLE in os.environ:
         parser.error(f'unset {ENVIRONMENT_VARIABLE}: every backend is timed under its own name')
+    if arguments.cuda_graphs and not arguments.device.startswith('cuda'):
+        parser.error(f'--cuda-graphs needs --device cuda, got {arguments.device}')
     if arguments.plot and not arguments.flat:
         parser.error('--plot needs --flat')
     arguments.device = torch.device(arguments.device)
@@ -99,6 +103,7 @@ def run(arguments: argparse.Namespace, machine: Machine) -> tuple[list[Measureme
         for measurement in measurements:
             print('  '.join((measurement.operator.name, *measurement.cells())), flush=True)
             into.append(measurement)
+            json_lines.append(arguments.json, measurement.record())
 
     for name in arguments.ops:
         for shape in arguments.shapes:
@@ -114,7 +119,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     torch.set_num_threads(arguments.threads)
     torch.backends.cudnn.allow_tf32 = False  # TF32 convolutions would exceed the float32 tolerance
-    machine = Machine(arguments.device, arguments.seconds)
+    machine = Machine(arguments.device, arguments.seconds, arguments.cuda_graphs)
+    if arguments.json:
+        json_lines.start(arguments.json, copy_rate=machine.copy_rate, exp_rate=machine.exp_rate)
     description = f'{machine.description()} E = {arguments.channels}, memory order (B, L, E).'
     print(description, flush=True)
     found, flat = run(arguments, machine)
@@ -124,7 +131,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     comparisons = list(filter(None, [against_chains(found), flatness(flat) if flat else '']))
     heading = ['## Comparisons'] if comparisons else []
-    body = '\n'.join([sections(found), *heading, *comparisons, backends(), cuda_kernels()])
+    gpu_columns = ['of exp', *['graph ms'] * arguments.cuda_graphs] if arguments.device.type == 'cuda' else []
+    missing = obstacles(found, arguments.device)
+    tables = [sections(found, gpu_columns), *heading, *comparisons, backends(), missing, cuda_kernels()]
+    body = '\n'.join(filter(None, tables))
     report = dated_report('Operators', description, body).rstrip() + '\n'
     print('\n' + report)
     if arguments.out:
@@ -136,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.summary.write_text(before + text + after, encoding='utf-8')
     if arguments.plot:
         plot(flat, arguments.plot)
-    return int(any(measurement.seconds is None for measurement in found + flat))
+    return int(any(measurement.wrong for measurement in found + flat))
 
 
 if __name__ == '__main__':

@@ -8,6 +8,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
+from benchmarking.fla import attention_by_fla, retention_by_fla
 from benchmarking.machine import Machine
 from benchmarking.operators import PASSES, Operator, Shape, forward, forward_backward
 from benchmarking.scans import frequencies, normal
@@ -70,15 +71,18 @@ def pairs(shape: Shape) -> int:
 BANDPASS_ATTENTION = Operator(
     name='bandpass_attention',
     description=f'E / {2 * HEAD} heads of {HEAD} channels, causal. `SDPA` is '
-    '`scaled_dot_product_attention(is_causal=True)` on the same q, k and v, without a band-pass filter.',
+    '`scaled_dot_product_attention(is_causal=True)` on the same q, k and v, without a band-pass filter; `fla` is '
+    '`parallel_wall_attn` of flash-linear-attention.',
     make=partial(make_attention, HEAD),
     like='v',
     implementations={
         'triton': partial(bandpass_attention, backend='triton'),
         'blocks': bandpass_attention,
         'reference': partial(bandpass_attention, backend='reference'),
+        'fla': attention_by_fla,
     },
-    rounding=('triton',),
+    rounding=('triton', 'fla'),
+    foreign=('fla',),
     comparable=fewer_queries,
     exponentials=pairs,
     matrix_flops=lambda shape: pairs(shape) * 4 * HEAD,
@@ -88,13 +92,17 @@ BANDPASS_ATTENTION = Operator(
 RETENTION = Operator(
     name='retention',
     description=f'E / {2 * HEAD} heads of {HEAD} channels, values of {2 * HEAD}. `SDPA` is '
-    f'`scaled_dot_product_attention(is_causal=True)` with values of {HEAD} channels, as in a ViT of this width.',
+    f'`scaled_dot_product_attention(is_causal=True)` with values of {HEAD} channels, as in a ViT of this width; '
+    '`fla` is `chunk_gla` of flash-linear-attention.',
     make=partial(make_attention, 2 * HEAD),
     like='v',
     implementations={
         'chunkwise': retention,
         'reference': partial(retention, backend='reference'),
+        'fla': retention_by_fla,
     },
+    rounding=('fla',),
+    foreign=('fla',),
     comparable=fewer_queries,
     exponentials=lambda shape: 0,
     # Each token is written to the state and read from it: two products of (HEAD) x (2 HEAD) per token and head.

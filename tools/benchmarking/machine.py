@@ -1,6 +1,7 @@
 """Measure time, memory and peak rates of the device that a benchmark runs on."""
 
 import ctypes
+import dataclasses
 import functools
 import itertools
 import os
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from benchmarking.gpu_timing import Timing, capture, time_on_gpu
 
 from mmdefocus.ops import available_backends
 
@@ -34,49 +36,60 @@ class Machine:
     Attributes:
         device: CPU or CUDA device.
         seconds: Time for which each function is repeated.
+        cuda_graphs: :meth:`timing` also times calls as CUDA graphs.
         copy_rate: Measured bytes read and written per second.
         exp_rate: Measured exponentials per second.
     """
 
-    def __init__(self, device: torch.device, seconds: float) -> None:
+    def __init__(self, device: torch.device, seconds: float, cuda_graphs: bool = False) -> None:
         self.device = device
         self.seconds = seconds
+        self.cuda_graphs = cuda_graphs
         if device.type == 'cuda':
             torch.cuda.set_device(device)  # events are recorded on the current device
         self.copy_rate = self._copy_rate()
         self.exp_rate = self._exp_rate()
 
     def best_seconds(self, function: Callable[[], object], at_least: int = 0) -> float:
-        """Return the time of the fastest run.
+        """Return the time of the fastest run; see :meth:`timing`."""
+        return self._best(function, at_least).seconds
 
-        Runs are repeated for ``self.seconds`` after one warm-up run. A warm-up run that takes longer than that is the
-        only run, unless ``at_least`` asks for more.
+    def timing(self, function: Callable[[], object], at_least: int = 0) -> Timing:
+        """Time a function.
+
+        On a CPU, runs are repeated for ``self.seconds`` after one warm-up run. A warm-up run that takes longer than
+        that is the only run, unless ``at_least`` asks for more. On a GPU, batches of queued calls are.
 
         Args:
             function: Function to time.
             at_least: Smallest number of runs after the warm-up run; 0 means 3, or none after a long warm-up run.
         """
+        plain = self._best(function, at_least)
+        if not self.cuda_graphs:
+            return plain
+        try:
+            graph_seconds = self._best(capture(function), at_least).seconds
+        except RuntimeError as error:
+            print(f'not captured as a CUDA graph: {str(error).splitlines()[0]}', flush=True)
+            return plain
+        return dataclasses.replace(plain, graph_seconds=graph_seconds)
+
+    def _best(self, function: Callable[[], object], at_least: int) -> Timing:
+        if self.device.type == 'cuda':
+            return time_on_gpu(function, self.seconds, at_least)
         warm_up = self._seconds(function)
         if warm_up > self.seconds and not at_least:
-            return warm_up
+            return Timing(warm_up)
         runs: list[float] = []
         end = time.perf_counter() + self.seconds
         while len(runs) < (at_least or 3) or time.perf_counter() < end:
             runs.append(self._seconds(function))
-        return min(runs)
+        return Timing(min(runs))
 
     def _seconds(self, function: Callable[[], object]) -> float:
-        if self.device.type == 'cpu':
-            start = time.perf_counter()
-            function()
-            return time.perf_counter() - start
-        before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        torch.cuda.synchronize(self.device)
-        before.record()
+        start = time.perf_counter()
         function()
-        after.record()
-        torch.cuda.synchronize(self.device)
-        return before.elapsed_time(after) / 1e3
+        return time.perf_counter() - start
 
     def peak_bytes(self, function: Callable[[], object]) -> int:
         """Return the peak of the memory that torch allocates during one run, results included."""

@@ -3,23 +3,43 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarking.measurement import COLUMNS, MORE_COLUMNS, Measurement
+import torch
+from benchmarking.measurement import COLUMNS, GPU_COLUMNS, MORE_COLUMNS, Measurement
 from benchmarking.operators import PASSES
 from benchmarking.report import table
 
+from mmdefocus.ops.backends import BACKENDS
 
-def sections(found: Sequence[Measurement]) -> str:
-    """Format one table per operator, with a row for each yardstick."""
+
+def sections(found: Sequence[Measurement], gpu_columns: Sequence[str] = ()) -> str:
+    """Format one table per operator, with a row for each yardstick.
+
+    Args:
+        found: Measurements of all operators.
+        gpu_columns: Further columns, of :data:`GPU_COLUMNS`.
+    """
     parts = []
     for operator in dict.fromkeys(measurement.operator for measurement in found):
         rows: dict[object, tuple[str, ...]] = {}
         for measurement in (m for m in found if m.operator is operator):
             if measurement.seconds is not None:
-                rows.setdefault((*measurement.label[:2], measurement.yardstick), measurement.yardstick_cells())
-            rows[measurement] = measurement.cells()
-        header = (*COLUMNS, f'/ {operator.yardstick[0]}', *MORE_COLUMNS)
+                yardstick = (*measurement.yardstick_cells(), *[''] * len(gpu_columns))
+                rows.setdefault((*measurement.label[:2], measurement.yardstick), yardstick)
+            rows[measurement] = (*measurement.cells(), *(GPU_COLUMNS[name](measurement) for name in gpu_columns))
+        header = (*COLUMNS, f'/ {operator.yardstick[0]}', *MORE_COLUMNS, *gpu_columns)
         parts += [f'## {operator.name}', operator.description, '', table(header, list(rows.values())), '']
     return '\n'.join(parts)
+
+
+def obstacles(measurements: Sequence[Measurement], device: torch.device) -> str:
+    """List the alternatives that cannot run here, with the reasons; backends have a section of their own."""
+    lines = []
+    for operator in dict.fromkeys(measurement.operator for measurement in measurements):
+        first = next(measurement for measurement in measurements if measurement.operator is operator)
+        reasons = operator.obstacles(first.shape, getattr(torch, first.dtype), device)
+        missing = {name: reason for name, reason in reasons.items() if reason and name not in BACKENDS}
+        lines += [f'- `{operator.name}`, `{name}`: {reason}' for name, reason in missing.items()]
+    return '\n'.join(['## Alternatives that cannot run', *lines, '']) if lines else ''
 
 
 def summary(found: Sequence[Measurement]) -> str:

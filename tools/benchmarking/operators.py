@@ -42,6 +42,7 @@ class Operator:
         like: Name of the tensor that has the shape and type of the result.
         implementations: Functions of these tensors by name, fastest first; contains 'reference'.
         rounding: Implementations that round intermediate results to half types.
+        foreign: Implementations of other packages, whose errors are reported and are no errors of ours.
         comparable: Function from a shape to its largest part on which the reference, with gradients in float64, fits
             into memory.
         exponentials: Number of exponentials in a forward pass.
@@ -61,12 +62,13 @@ class Operator:
     yardstick: tuple[str, Callable[[Machine, Shape, torch.dtype], dict[str, float]]]
     matrix_flops: Callable[[Shape], int] = lambda shape: 0
     rounding: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
     proxy: str | None = None
 
-    def runnable(self, shape: Shape, dtype: torch.dtype, device: torch.device) -> dict[str, Function]:
-        """Return the implementations that run on this device; each is tried on one token."""
+    def obstacles(self, shape: Shape, dtype: torch.dtype, device: torch.device) -> dict[str, str | None]:
+        """Return for each implementation None if it runs on this device, else the reason; it is tried on one token."""
         tensors = self.make(shape._replace(batch=1, length=1), dtype, device)
-        return {name: function for name, function in self.implementations.items() if runs(function, tensors)}
+        return {name: obstacle(function, tensors) for name, function in self.implementations.items()}
 
     def bytes_moved(self, tensors: dict[str, Tensor], passes: str) -> int:
         """Return the bytes of arguments and results, each once per pass; the backward pass adds gradients."""
@@ -74,15 +76,15 @@ class Operator:
         return arguments + results if passes == 'forward' else 3 * arguments + 2 * results
 
 
-def runs(function: Function, tensors: dict[str, Tensor]) -> bool:
-    """Return True unless the backend is unavailable; other errors propagate."""
+def obstacle(function: Function, tensors: dict[str, Tensor]) -> str | None:
+    """Return the reason if the backend is unavailable, None if it runs; other errors propagate."""
     try:
         forward(function, tensors)
     except RuntimeError as error:
         if str(error).startswith('backend '):
-            return False
+            return str(error)
         raise
-    return True
+    return None
 
 
 def forward(function: Function, tensors: dict[str, Tensor]) -> Tensor:

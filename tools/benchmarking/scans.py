@@ -151,6 +151,11 @@ def elements(shape: Shape) -> int:
     return shape.batch * shape.length * shape.channels
 
 
+def decays(shape: Shape) -> int:
+    """Count the exponentials of the recurrence; softplus and SiLU have three or four more per element."""
+    return elements(shape) * STATE
+
+
 def exp_yardstick(per_element: int):
     def seconds(machine: Machine, shape: Shape, dtype: torch.dtype) -> dict[str, float]:
         return dict.fromkeys(PASSES, machine.exp_seconds(elements(shape) * per_element))
@@ -171,7 +176,7 @@ DEFOCUS_SCAN = Operator(
     implementations=SCAN | CHAINS,
     rounding=('chain on mamba_ssm',),
     comparable=fewer_groups,
-    exponentials=lambda shape: elements(shape) * (STATE + 3),  # two in softplus, one in SiLU
+    exponentials=decays,
     yardstick=exp_yardstick(STATE),
 )
 SELECTIVE_SCAN = Operator(
@@ -181,7 +186,7 @@ SELECTIVE_SCAN = Operator(
     like='u',
     implementations=by_backend(selective_scan),
     comparable=fewer_groups,
-    exponentials=lambda shape: elements(shape) * STATE,
+    exponentials=decays,
     yardstick=exp_yardstick(STATE),
 )
 CAUSAL_CONV1D = Operator(
@@ -205,7 +210,7 @@ MIXER = Operator(
     | {name: partial(mixer, conv_by_torch, chain) for name, chain in CHAINS.items()},
     rounding=(*BACKENDS, *CHAINS),
     comparable=fewer_groups,
-    exponentials=lambda shape: elements(shape) * (STATE + 4),
+    exponentials=decays,
     matrix_flops=lambda shape: elements(shape) * (4 * DT_RANK + 4 * STATE),
     yardstick=exp_yardstick(STATE),
 )
