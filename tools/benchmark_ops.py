@@ -20,7 +20,7 @@ import torch
 from benchmarking import attention, json_lines, neighbourhood, scans
 from benchmarking.machine import Machine, keep_freed_memory
 from benchmarking.measurement import Measurement, benchmark
-from benchmarking.operator_tables import against_chains, flatness, obstacles, plot, sections, summary
+from benchmarking.operator_tables import against_chains, alternatives, flatness, plot, sections, summary
 from benchmarking.operators import PASSES, Shape
 from benchmarking.report import around_marks, backends, cuda_kernels, dated_report
 
@@ -115,6 +115,17 @@ def run(arguments: argparse.Namespace, machine: Machine) -> tuple[list[Measureme
     return found, flat
 
 
+def obstacles(arguments: argparse.Namespace) -> dict[tuple[str, str], str]:
+    """Return the reason for each operator and implementation that cannot run here, and record it."""
+    found = {}
+    for operator in (OPERATORS[name] for name in arguments.ops):
+        for name, reason in operator.obstacles(arguments.shapes[0], arguments.dtypes[0], arguments.device).items():
+            if reason is not None:
+                found[operator.name, name] = reason
+                json_lines.append(arguments.json, dict(operator=operator.name, implementation=name, obstacle=reason))
+    return found
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     torch.set_num_threads(arguments.threads)
@@ -124,6 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         json_lines.start(arguments.json, copy_rate=machine.copy_rate, exp_rate=machine.exp_rate)
     description = f'{machine.description()} E = {arguments.channels}, memory order (B, L, E).'
     print(description, flush=True)
+    missing = obstacles(arguments)
     found, flat = run(arguments, machine)
     if not found + flat:
         print(f'nothing was timed: no such implementation runs on {arguments.device}\n{backends()}')
@@ -132,8 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     comparisons = list(filter(None, [against_chains(found), flatness(flat) if flat else '']))
     heading = ['## Comparisons'] if comparisons else []
     gpu_columns = ['of exp', *['graph ms'] * arguments.cuda_graphs] if arguments.device.type == 'cuda' else []
-    missing = obstacles(found, arguments.device)
-    tables = [sections(found, gpu_columns), *heading, *comparisons, backends(), missing, cuda_kernels()]
+    tables = [sections(found, gpu_columns), *heading, *comparisons, backends(), alternatives(missing), cuda_kernels()]
     body = '\n'.join(filter(None, tables))
     report = dated_report('Operators', description, body).rstrip() + '\n'
     print('\n' + report)

@@ -1,9 +1,8 @@
 """Format measurements of operators as tables and as a plot."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
 from benchmarking.measurement import COLUMNS, GPU_COLUMNS, MORE_COLUMNS, Measurement
 from benchmarking.operators import PASSES
 from benchmarking.report import table
@@ -31,14 +30,13 @@ def sections(found: Sequence[Measurement], gpu_columns: Sequence[str] = ()) -> s
     return '\n'.join(parts)
 
 
-def obstacles(measurements: Sequence[Measurement], device: torch.device) -> str:
-    """List the alternatives that cannot run here, with the reasons; backends have a section of their own."""
-    lines = []
-    for operator in dict.fromkeys(measurement.operator for measurement in measurements):
-        first = next(measurement for measurement in measurements if measurement.operator is operator)
-        reasons = operator.obstacles(first.shape, getattr(torch, first.dtype), device)
-        missing = {name: reason for name, reason in reasons.items() if reason and name not in BACKENDS}
-        lines += [f'- `{operator.name}`, `{name}`: {reason}' for name, reason in missing.items()]
+def alternatives(obstacles: Mapping[tuple[str, str], str]) -> str:
+    """List the alternatives that cannot run, with the reasons; backends have a section of their own.
+
+    Args:
+        obstacles: Reasons by operator and implementation.
+    """
+    lines = [f'- `{op}`, `{name}`: {reason}' for (op, name), reason in obstacles.items() if name not in BACKENDS]
     return '\n'.join(['## Alternatives that cannot run', *lines, '']) if lines else ''
 
 
