@@ -35,15 +35,15 @@ def judge(outcomes: Mapping[str, Outcome]) -> list[Goal]:
     return [
         _goal(
             f'the fused scan is at least {LEAST_SPEED_UP:g} times as fast as the chain',
-            [_compare(operators, shape, which, 'seconds') for shape in SHAPES for which in PASSES],
+            [_compare(operators, shape, which, _speed_up) for shape in SHAPES for which in PASSES],
             lambda ratio: ratio >= LEAST_SPEED_UP,
             '{:.2f} x',
         ),
         _goal(
             f'the fused scan takes at most {MOST_MEMORY:g} of the memory of the chain',
-            [_compare(operators, shape, PASSES[1], 'peak') for shape in SHAPES],
-            lambda ratio: 1 / ratio <= MOST_MEMORY,
-            '{:.2f} x less',
+            [_compare(operators, shape, PASSES[1], _memory) for shape in SHAPES],
+            lambda ratio: ratio <= MOST_MEMORY,
+            '{:.2f}',
         ),
         _goal(
             f'the forward pass reaches {LEAST_OF_EXP:.0%} of the exponentials per second of the GPU',
@@ -74,25 +74,32 @@ def _goal(name: str, values: Sequence[_Value], reached: Callable[[float], bool],
     for label, value in values:
         if isinstance(value, str):
             reasons.setdefault(value, []).append(label)
-    parts = [f'{form.format(value)} ({label})' for label, value in numbers.items()]
-    parts += [f'{reason} ({"; ".join(labels)})' if numbers else reason for reason, labels in reasons.items()]
+    parts = [f'({label}) {form.format(value)}' for label, value in numbers.items()]
+    parts += [f'({"; ".join(labels)}) {reason}' if numbers else reason for reason, labels in reasons.items()]
     measured = '; '.join(parts)
     if not all(map(reached, numbers.values())):
         return Goal(name, 'missed', measured)
     return Goal(name, 'not measured' if reasons else 'passed', measured)
 
 
-def _compare(outcome: Outcome, shape: tuple[int, int], which: str, quantity: str) -> _Value:
-    """Return the quantity of the chain divided by ours."""
+def _speed_up(ours: dict, chain: dict) -> float:
+    return chain['seconds'] / ours['seconds']
+
+
+def _memory(ours: dict, chain: dict) -> float:
+    return ours['peak'] / chain['peak']
+
+
+def _compare(outcome: Outcome, shape: tuple[int, int], which: str, ratio: Callable[[dict, dict], float]) -> _Value:
+    """Compare the records of the fused scan and of the chain."""
     label = f'{shape[0]}, {shape[1]}, {which}'
     found = [_record(outcome, shape, which, name) for name in (OURS, CHAIN)]
     missing = next((record for record in found if isinstance(record, str)), None)
     if missing is not None:
         return label, missing
-    ours, chain = (record[quantity] for record in found)
     if any(record['host_bound'] for record in found):
         label += ', with launches'
-    return label, chain / ours
+    return label, ratio(*found)
 
 
 def _of_exp(outcome: Outcome, shape: tuple[int, int]) -> _Value:

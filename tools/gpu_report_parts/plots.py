@@ -2,13 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from .goals import LEAST_OF_EXP, LEAST_SPEED_UP, PASSES
 from .outcomes import Outcome
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 # Of each operator, our implementation and the alternative.
 RIVALS = {
@@ -82,7 +78,8 @@ def _draw_operators(records: Sequence[dict]):
     left.set(title='Speed-up', xlabel=f'times as fast as the alternative ({goal})')
     if bars:
         figure.legend(loc='outside lower left', fontsize=8, ncols=2)
-    _bars(right, list(shares), [100 * share for share in shares.values()])
+    bars_of_exp = right.bar(list(shares), [100 * share for share in shares.values()])
+    right.bar_label(bars_of_exp, fmt='%.0f %%', fontsize=8)
     right.axhline(100 * LEAST_OF_EXP, color='0.2', linestyle='--', linewidth=1)
     right.set(title='Forward pass of the scan', xlabel='batch, tokens', ylabel='% of the exp ceiling (dashed: goal)')
     right.set_ylim(0, max(100, *(110 * share for share in shares.values())) if shares else 100)
@@ -93,19 +90,15 @@ def _draw_networks(records: Sequence[dict]):
     timed = [record for record in records if 'training' in record]
     if not timed:
         return None
-    figure, axes = _figure(11, 4, 2)
+    figure, axes = _figure(11, 1.5 + 0.3 * len(timed), 2)
+    names = [record['network'].removeprefix('timm:').removesuffix('_patch16_224') for record in timed]
+    colours = ['C1' if record['network'].startswith('timm:') else 'C0' for record in timed]
     for axis, phase in zip(axes, ('inference', 'training'), strict=True):
-        colours = ['C1' if record['network'].startswith('timm:') else 'C0' for record in timed]
-        names = [record['network'].removeprefix('timm:').removesuffix('_patch16_224') for record in timed]
-        _bars(axis, names, [record[phase] for record in timed], colours)
-        axis.tick_params('x', rotation=35)
-        axis.set(ylabel='images per second', title=f'{phase.capitalize()} (orange: timm)')
+        axis.bar_label(axis.barh(names, [record[phase] for record in timed], color=colours), fmt=' %.0f', fontsize=8)
+        axis.invert_yaxis()
+        axis.margins(x=0.12)
+        axis.set(xlabel='images per second', title=f'{phase.capitalize()} (orange: timm)')
     return figure
-
-
-def _bars(axis: 'Axes', names: Sequence[str], values: Sequence[float], colours: Sequence[str] | None = None) -> None:
-    axis.bar_label(axis.bar(names, values, color=colours), fmt='%.3g', fontsize=8)
-    axis.margins(y=0.12)
 
 
 def _draw_training(outcomes: Mapping[str, Outcome]):
