@@ -85,8 +85,8 @@ def stages(wheels: Path | None, packages: Path) -> list[Stage]:
             environment={'FORCE_CUDA': '1'},
         ),
         Stage('tests', 'tests on the GPU', 480, _tests, read_tests, modules=('pytest',)),
-        *(_sanitizer(tool, limit) for tool, limit in (('memcheck', 100), ('racecheck', 120), ('synccheck', 100))),
-        Stage('operators', 'operators against alternatives', 480, _operators, read_operators),
+        *(_sanitizer(tool, limit) for tool, limit in (('memcheck', 120), ('racecheck', 130), ('synccheck', 100))),
+        Stage('operators', 'operators against alternatives', 460, _operators, read_operators),
         Stage(
             'networks',
             'networks against DeiT of timm',

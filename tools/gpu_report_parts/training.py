@@ -115,6 +115,7 @@ def main() -> None:
     torch.manual_seed(0)
     make = classifier if task == 'classifier' else detector
     model, loss_of = make(config, batch, side, device)
+    model.init_weights()  # DINO leaves some weights uninitialised before
     facts = train(model, loss_of, arguments.steps, CLIP[task], device)
     facts |= dict(config=config.stem, batch=batch, side=side, images_per_second=batch / facts['seconds_per_step'])
     facts['peak_bytes'] = torch.cuda.max_memory_allocated(device) if device.type == 'cuda' else None
