@@ -3,14 +3,13 @@
 Shapes: B batch, L tokens, C channels, H and W rows and columns of a feature map.
 """
 
-import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmdefocus.ops import rms_norm
 
-from .precision import at_least_float32
+from .precision import at_least_float32, operand_dtype
 
 
 class RMSNorm(nn.RMSNorm):
@@ -31,10 +30,7 @@ class RMSNorm(nn.RMSNorm):
         super().__init__(channels, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        device = x.device.type
-        is_autocast = device != 'meta' and self.weight.dtype == torch.float32 and torch.is_autocast_enabled(device)
-        dtype = torch.get_autocast_dtype(device) if is_autocast else self.weight.dtype
-        return rms_norm(x, self.weight, self.eps, dtype)
+        return rms_norm(x, self.weight, self.eps, operand_dtype(self.weight))
 
 
 class LayerNorm(nn.LayerNorm):

@@ -11,12 +11,12 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def as_operand(tensor: Tensor) -> Tensor:
-    """Convert a tensor once that autocast would convert for each product; without autocast, return it as it is."""
+def operand_dtype(tensor: Tensor) -> torch.dtype:
+    """Return the dtype of ``tensor`` as a factor of a matrix product: that of autocast or, without it, its own."""
     device = tensor.device.type
-    if device == 'meta' or not torch.is_autocast_enabled(device):
-        return tensor
-    return tensor.to(torch.get_autocast_dtype(device))
+    if tensor.dtype == torch.float64 or device == 'meta' or not torch.is_autocast_enabled(device):
+        return tensor.dtype
+    return torch.get_autocast_dtype(device)
 
 
 def autocast_off(device: torch.device) -> AbstractContextManager:
