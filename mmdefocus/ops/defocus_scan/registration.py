@@ -47,11 +47,12 @@ def _save(ctx, inputs, output):
 
 
 def _backward(ctx, grad_y, grad_last_state, *_):
-    tensors, saved = ScanTensors(*ctx.saved_tensors[:11]), ctx.saved_tensors[11:]
+    saved = ctx.saved_tensors  # once: with activation checkpointing, a second access raises an error
+    tensors, results = ScanTensors(*saved[:11]), saved[11:]
     grad_y = torch.zeros_like(tensors.u) if grad_y is None else grad_y
     options = (ctx.delta_scale, ctx.group_size, ctx.eps)
     backward = torch.ops.mmdefocus.defocus_scan_backward
-    *gradients, grad_freq, grad_initial_state = backward(grad_y, grad_last_state, *tensors, *options, *saved)
+    *gradients, grad_freq, grad_initial_state = backward(grad_y, grad_last_state, *tensors, *options, *results)
     grad_freq = None if tensors.freq is None else grad_freq
     grad_initial_state = None if tensors.initial_state is None else grad_initial_state
     return *gradients, grad_freq, None, grad_initial_state, None, None, None
