@@ -224,6 +224,15 @@ sys.exit(gpu_report.main(['--out', {str(tmp_path / 'out')!r}]))
     assert (found['machine'], found['build']) == ('passed', 'not measured')
 
 
+def test_report_without_matplotlib(report, monkeypatch, capsys):
+    monkeypatch.setattr(gpu_report.importlib.util, 'find_spec', lambda name: None)
+    monkeypatch.setattr(gpu_report, 'draw', None)
+    status, out = report(all_good())
+    assert status == 0
+    assert '\nno plots: matplotlib is not installed' in capsys.readouterr().out
+    assert (out / 'report.md').exists()
+
+
 def test_outcomes_are_read_back(tmp_path):
     outcome = Outcome('failed', 'why', {'losses': [1.0, None]}, 1.5, '2030-01-31 12:00:00', 'abc')
     outcome.save(tmp_path)
