@@ -367,7 +367,11 @@ def test_double_backward():
         ({'freq': torch.zeros(3, 4, device='meta')}, ValueError, 'q is on cpu but freq is on meta'),
         ({'backend': 'fast'}, ValueError, "expected backend to be None or one of .*, got 'fast'"),
         ({'backend': 'triton'}, RuntimeError, "'triton' cannot run: its kernels run on GPU tensors, got .* on cpu"),
-        ({'backend': 'cpp'}, RuntimeError, "'cpp' does not have this operator; those that do: triton, reference"),
+        (
+            {'backend': 'cuda'},
+            RuntimeError,
+            "'cuda' does not have this operator; those that do: triton, cpp, reference",
+        ),
         ({'k': torch.zeros(2, 3, 70, 8, dtype=torch.int64)}, TypeError, 'expected k as float16, .* got torch.int64'),
         ({'decay': torch.zeros(3, 4).double()}, TypeError, 'q is torch.float32 but decay is torch.float64'),
         ({'decay': 0.1}, TypeError, 'expected decay to be a tensor, got float'),
@@ -385,4 +389,6 @@ def test_the_environment_variable_chooses_the_reference(monkeypatch):
     monkeypatch.setenv('MMDEFOCUS_BACKEND', 'reference')
     assert torch.equal(bandpass_attention(**arguments), reference)
     monkeypatch.setenv('MMDEFOCUS_BACKEND', 'cpp')
+    assert torch.equal(bandpass_attention(**arguments), default)
+    monkeypatch.setenv('MMDEFOCUS_BACKEND', 'cuda')  # a backend of other operators
     assert torch.equal(bandpass_attention(**arguments), default)

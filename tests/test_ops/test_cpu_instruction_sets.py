@@ -6,6 +6,9 @@ import sys
 
 import pytest
 import torch
+from test_bandpass_kernels import OPERATORS as BANDPASS_OPERATORS
+from test_bandpass_kernels import assert_same as assert_same_bandpass
+from test_bandpass_kernels import make as make_bandpass
 from test_causal_conv1d import assert_same as assert_same_convolution
 from test_causal_conv1d import make as make_convolution
 from test_defocus_scan import assert_same as assert_same_defocus_scan
@@ -31,6 +34,9 @@ def check_kernels():
                 make_defocus_scan(channels=128, length=34, state=state, dtype=dtype), 'cpp', group_size=64
             )
             assert_same_selective_scan(make_selective_scan(length=67, state=state, dtype=dtype))
+        for name in BANDPASS_OPERATORS:
+            for channels, values in ((64, 33), (6, 5)):
+                assert_same_bandpass(name, make_bandpass(1, 3, 145, channels, values, dtype))
         assert_same_convolution(make_convolution(length=145, dtype=dtype), 'silu')
     for dtype in (torch.float16, torch.bfloat16):
         check_half_types('cpp', dtype)

@@ -288,7 +288,7 @@ def test_double_backward():
         return torch.autograd.grad(y.square().sum(), arguments['decay'], create_graph=True)[0].sum()
 
     assert torch.autograd.grad(derivative('reference'), arguments['q'])[0].any()
-    with pytest.raises(RuntimeError, match=r"bandpass_attention: .* double backward; use backend='reference'"):
+    with pytest.raises(RuntimeError, match=r"fused_retention: .* double backward; use backend='reference'"):
         torch.autograd.grad(derivative(None), arguments['q'])
 
 
@@ -304,7 +304,12 @@ def test_double_backward():
             ValueError,
             r'initial_state of shape .* = \(2, 3, 5, 8\), got \(2, 3, 8, 5\)',
         ),
-        ({'backend': 'cpp'}, RuntimeError, "'cpp' does not have this operator; those that do: reference"),
+        ({'backend': 'cuda'}, RuntimeError, "'cuda' does not have this operator; those that do: cpp, reference"),
+        (
+            {'backend': 'cpp', 'form': 'parallel'},
+            RuntimeError,
+            "'cpp' cannot run: its kernels compute form='chunkwise', got 'parallel'",
+        ),
         ({'initial_state': torch.zeros(2, 3, 5, 8).double()}, TypeError, 'initial_state is torch.float64'),
     ],
 )
@@ -320,4 +325,6 @@ def test_the_environment_variable_chooses_the_reference(monkeypatch):
     monkeypatch.setenv('MMDEFOCUS_BACKEND', 'reference')
     assert torch.equal(retention(**arguments), reference)
     monkeypatch.setenv('MMDEFOCUS_BACKEND', 'cpp')
+    assert torch.equal(retention(**arguments), default)
+    monkeypatch.setenv('MMDEFOCUS_BACKEND', 'cuda')  # a backend of other operators
     assert torch.equal(retention(**arguments), default)

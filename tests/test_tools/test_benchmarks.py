@@ -28,8 +28,8 @@ IMPLEMENTATIONS = {
     'selective_scan': [*COMPILED, 'reference'],
     'causal_conv1d': [*COMPILED, 'reference', 'torch'],
     'mixer': [*COMPILED, 'reference', *CHAINS],
-    'bandpass_attention': ['blocks', 'reference'],
-    'retention': ['chunkwise', 'reference'],
+    'bandpass_attention': [*COMPILED, 'blocks', 'reference'],
+    'retention': [*COMPILED, 'chunkwise', 'reference'],
     'neighbourhood_attention': ['tiles', 'reference'],
 }
 # The mixer also rounds intermediate results to the half type.

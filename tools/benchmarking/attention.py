@@ -15,6 +15,8 @@ from benchmarking.scans import frequencies, normal
 from torch import Tensor
 
 from mmdefocus.ops import bandpass_attention, retention
+from mmdefocus.ops.bandpass.attention import attention_in_blocks
+from mmdefocus.ops.bandpass.retention import retention_by_form
 
 HEAD = 64
 # Largest number of query-key pairs for the reference, which stores about 1.6 kB per pair.
@@ -39,6 +41,19 @@ def make_attention(value_dims: int, shape: Shape, dtype: torch.dtype, device: to
         'freq': frequencies(heads(shape), HEAD // 2, device=device),
     }
     return {name: x.requires_grad_() for name, x in tensors.items()}
+
+
+def blocks(q: Tensor, k: Tensor, v: Tensor, decay: Tensor, freq: Tensor) -> Tensor:
+    """Compute band-pass attention in plain PyTorch."""
+    query, key, value = (x.to(decay.dtype).contiguous() for x in (q, k, v))
+    return attention_in_blocks(query * HEAD**-0.5, key, value, decay, freq).to(q.dtype)
+
+
+def chunkwise(q: Tensor, k: Tensor, v: Tensor, decay: Tensor, freq: Tensor) -> Tensor:
+    """Compute retention in plain PyTorch."""
+    query, key, value = (x.to(decay.dtype).contiguous() for x in (q, k, v))
+    state = query.new_zeros(*q.shape[:2], v.shape[-1], HEAD)
+    return retention_by_form(query * HEAD**-0.5, key, value, decay, freq, state, 'chunkwise')[0].to(q.dtype)
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -77,7 +92,8 @@ BANDPASS_ATTENTION = Operator(
     like='v',
     implementations={
         'triton': partial(bandpass_attention, backend='triton'),
-        'blocks': bandpass_attention,
+        'cpp': partial(bandpass_attention, backend='cpp'),
+        'blocks': blocks,
         'reference': partial(bandpass_attention, backend='reference'),
         'fla': attention_by_fla,
     },
@@ -97,7 +113,8 @@ RETENTION = Operator(
     make=partial(make_attention, 2 * HEAD),
     like='v',
     implementations={
-        'chunkwise': retention,
+        'cpp': partial(retention, backend='cpp'),
+        'chunkwise': chunkwise,
         'reference': partial(retention, backend='reference'),
         'fla': retention_by_fla,
     },

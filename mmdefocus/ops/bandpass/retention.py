@@ -11,16 +11,16 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
-from mmdefocus.ops.backends import requested_backend
+from mmdefocus.ops.backends import can_run_cpp, requested_backend
 from mmdefocus.ops.validation import check_shape, compute_dtype
 
 from .arguments import check_arguments
+from .blocks import split_into_blocks
+from .fused import CHUNK, kernel_arguments
 from .reference import retention_reference
 from .registration import attend
 from .rotary import apply_rotary
 from .tiles import decay_factors, scale_by_distance
-
-_CHUNK = 64
 
 
 def _in_chunks(
@@ -28,33 +28,28 @@ def _in_chunks(
 ) -> tuple[Tensor, Tensor]:
     """Compute linear attention within chunks of ``size`` tokens, and pass a state from chunk to chunk."""
     length = q.shape[2]
+    tokens = (split_into_blocks(x, size).transpose(1, 2).contiguous() for x in (q, k, v, self_logits))
+    query, key, value, own = tokens  # (B, G, H, C, ·)
+    folded = (x.flatten(0, 1) for x in (query, key, value, own))
+    intra_chunk = attend(*folded, decay, causal=True, softmax=False)[0].view_as(value)
     factors = decay_factors(decay, size)
-    outputs = []
-    # The remainder is a shorter chunk of its own.
-    whole = length - length % size
-    for start, stop, width in ((0, whole, size), (whole, length, length - whole)):
-        if start < stop:
-            tensors = (x[:, :, start:stop].unflatten(2, (-1, width)).transpose(1, 2) for x in (q, k, v, self_logits))
-            query, key, value, own = (x.contiguous() for x in tensors)  # (B, G, H, C, ·)
-            y, state = _equal_chunks(query, key, value, own, decay, factors, state)
-            outputs.append(y.transpose(1, 2).flatten(2, 3))
-    return torch.cat(outputs, dim=2), state
+    # Contribution of each chunk but the last one to the state after it.
+    local_states = value[:, :-1].mT @ scale_by_distance(key[:, :-1], factors, 1 - size)  # (B, G - 1, H, V, d)
+    states = _pass_states(torch.cat((state[:, None], local_states), 1), decay * size)  # before each chunk
+    y = intra_chunk + scale_by_distance(query, factors, 1) @ states.mT
+    last = (length - 1) % size + 1  # tokens of the last chunk
+    last_state = v[:, :, -last:].mT @ scale_by_distance(k[:, :, -last:], factors, 1 - last)
+    return y.transpose(1, 2).flatten(2, 3)[:, :, :length], _decay_state(states[:, -1], factors, last) + last_state
 
 
-def _equal_chunks(
-    q: Tensor, k: Tensor, v: Tensor, self_logits: Tensor, decay: Tensor, factors: Tensor, state: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Compute retention of chunks (B, G, H, C, d) or, for v, (B, G, H, C, V)."""
-    (batch, chunks), size = q.shape[:2], q.shape[3]
-    folded = (x.flatten(0, 1) for x in (q, k, v, self_logits))
-    intra_chunk = attend(*folded, decay, causal=True, softmax=False)[0].unflatten(0, (batch, chunks))
-    # Contribution of each chunk to the state after its last token.
-    local_states = v.mT @ scale_by_distance(k, factors, 1 - size)  # (B, G, H, V, d)
-    initial_states = []
-    for local_state in local_states.unbind(1):
-        initial_states.append(state)
-        state = _decay_state(state, factors, size) + local_state
-    return intra_chunk + scale_by_distance(q, factors, 1) @ torch.stack(initial_states, dim=1).mT, state
+def _pass_states(states: Tensor, decay: Tensor) -> Tensor:
+    """Compute S_g = exp(-decay) S_{g-1} + states_g for all chunks g of (B, G, H, V, d), in log2(G) steps."""
+    step = 1
+    while step < states.shape[1]:
+        earlier = states[:, :-step] * torch.exp(-step * decay)[:, None]
+        states = torch.cat((states[:, :step], states[:, step:] + earlier), 1)
+        step *= 2
+    return states
 
 
 def _token_by_token(
@@ -146,8 +141,9 @@ def retention(
         return_last_state: Whether to return the final state, too. It is differentiable, and as the ``initial_state`` of
             a second call it continues the sequence.
         scale: 1 / sqrt(d) by default.
-        backend: 'reference' for the loop that defines the result; MMDEFOCUS_BACKEND=reference selects it, too. By
-            default ``form`` in plain PyTorch, on any device.
+        backend: 'cpp' for the C++ kernels, which compute in chunks; 'reference' for the loop that defines the result,
+            whatever ``form`` says. None: the backend that ``MMDEFOCUS_BACKEND`` names, if it is one of these; else the
+            C++ kernels for 'chunkwise' on a CPU, or ``form`` in plain PyTorch.
 
     Returns:
         (B, H, L, V), of the type of ``q``; with ``return_last_state``, also the final state (B, H, V, d) in float32
@@ -163,36 +159,66 @@ def retention(
     tensors = {'q': q, 'k': k, 'v': v, 'decay': decay, 'freq': freq, 'initial_state': initial_state}
     compute = compute_dtype(op, tensors)
     check_arguments(op, q, k, v, decay, freq)
-    batch, heads, length, channels = q.shape
+    batch, heads, _, channels = q.shape
     state_shape = (batch, heads, v.shape[-1], channels)
     check_shape(op, 'initial_state', initial_state, state_shape, '(batch, heads, value channels, channels)')
     if form not in _FORMS:
         raise ValueError(f'{op}: expected form to be one of {", ".join(_FORMS)}, got {form!r}')
-    use_reference = requested_backend(backend, q.device, implemented=('reference',)) is not None
+    unsupported = {'cpp': None if form == 'chunkwise' else f"its kernels compute form='chunkwise', got {form!r}"}
+    backend = requested_backend(backend, q.device, compute, ('cpp', 'reference'), unsupported)
     scale = channels**-0.5 if scale is None else scale
-
-    # Autocast would move the products back into half types; the meta device has no autocast to switch off.
-    with nullcontext() if q.is_meta else torch.autocast(q.device.type, enabled=False):
-        query, key, value = (x.to(compute).contiguous() for x in (q, k, v))
-        query = query * scale
-        decay = query.new_zeros(heads, channels // 2) if decay is None else decay.to(compute)
-        state = query.new_zeros(state_shape) if initial_state is None else initial_state.to(compute)
-        if use_reference:
-            freq = torch.zeros_like(decay) if freq is None else freq.to(compute)
-            y, last_state = retention_reference(query, key, value, decay, freq, state)
-        else:
-            self_logits = (query * key).sum(-1, keepdim=True)  # (B, H, L, 1)
-            # The last token is at position 0: a state counts its phases from the token that it follows.
-            query, key = apply_rotary(torch.stack((query, key)), freq, 1 - length).unbind()
-            state = _rotate_state(state, freq, -length)
-            decay = decay.repeat_interleave(2, dim=1)  # (H, d)
-            if form == 'recurrent':
-                y, last_state = _token_by_token(query, key, value, self_logits, decay, state)
+    if backend == 'cpp' or (backend is None and form == 'chunkwise' and can_run_cpp(q.device, compute) is None):
+        y, last_state = _by_kernels(q, k, v, decay, freq, initial_state, return_last_state, scale, compute)
+    else:
+        # Autocast would move the products back into half types; the meta device has no autocast to switch off.
+        with nullcontext() if q.is_meta else torch.autocast(q.device.type, enabled=False):
+            query, key, value = (x.to(compute).contiguous() for x in (q, k, v))
+            query = query * scale
+            decay = query.new_zeros(heads, channels // 2) if decay is None else decay.to(compute)
+            state = query.new_zeros(state_shape) if initial_state is None else initial_state.to(compute)
+            if backend == 'reference':
+                freq = torch.zeros_like(decay) if freq is None else freq.to(compute)
+                y, last_state = retention_reference(query, key, value, decay, freq, state)
             else:
-                size = length if form == 'parallel' else min(_CHUNK, length)
-                y, last_state = _in_chunks(query, key, value, self_logits, decay, state, size)
+                y, last_state = retention_by_form(query, key, value, decay, freq, state, form)
     y = y.to(q.dtype)
     return (y, last_state) if return_last_state else y
+
+
+def _by_kernels(q, k, v, decay, freq, initial_state, return_last_state, scale, compute) -> tuple[Tensor, Tensor]:
+    tensors, parameters = kernel_arguments(q, k, v, decay, freq, compute)
+    state = None
+    if initial_state is not None:
+        state = _rotate_state(initial_state.to(compute), freq, -q.shape[2])
+        if decay is not None:  # from the token that it follows to the first token
+            state = state * torch.exp(-decay.to(compute)).repeat_interleave(2, dim=1)[:, None]
+    inputs = (*tensors, *parameters, state)
+    save_states = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
+    y, last_state, _ = torch.ops.mmdefocus.fused_retention(*inputs, scale, return_last_state, save_states)
+    return y, last_state
+
+
+def retention_by_form(
+    q: Tensor, k: Tensor, v: Tensor, decay: Tensor, freq: Tensor | None, state: Tensor, form: Form
+) -> tuple[Tensor, Tensor]:
+    """Compute :func:`retention` in plain PyTorch.
+
+    Args:
+        q, k, v: Contiguous, float32 or float64; ``q`` includes the scale.
+        decay, freq, state, form: As there; ``state`` is the initial state.
+
+    Returns:
+        (B, H, L, V), and the final state (B, H, V, d).
+    """
+    length = q.shape[2]
+    self_logits = (q * k).sum(-1, keepdim=True)  # (B, H, L, 1)
+    # The last token is at position 0: a state counts its phases from the token that it follows.
+    q, k = apply_rotary(torch.stack((q, k)), freq, 1 - length).unbind()
+    state = _rotate_state(state, freq, -length)
+    decay = decay.repeat_interleave(2, dim=1)  # (H, d)
+    if form == 'recurrent':
+        return _token_by_token(q, k, v, self_logits, decay, state)
+    return _in_chunks(q, k, v, self_logits, decay, state, length if form == 'parallel' else min(CHUNK, length))
 
 
 def _rotate_state(state: Tensor, freq: Tensor | None, position: int) -> Tensor:

@@ -7,6 +7,7 @@
 #include <torch/library.h>
 
 #include "common/segments.h"
+#include "cpu/bandpass/arguments.h"
 #include "cpu/common/blocks.h"
 #include "cuda/causal_conv1d/limits.h"
 #include "cuda/defocus_scan/limits.h"
@@ -18,6 +19,8 @@ namespace {
 c10::Dict<std::string, int64_t> kernel_constants() {
   c10::Dict<std::string, int64_t> constants;
   constants.insert("cpu_scan_chunk", mmdefocus::cpu::kChunk);
+  constants.insert("cpu_bandpass_tile", mmdefocus::cpu::kTile);
+  constants.insert("cpu_bandpass_padding", mmdefocus::cpu::kPadding);
   constants.insert("cuda_scan_chunk", mmdefocus::cuda::kChunk);
   constants.insert("cuda_max_state", mmdefocus::cuda::kMaxState);
   constants.insert("cuda_max_group_size", mmdefocus::cuda::kBlockChannels);
@@ -75,6 +78,27 @@ TORCH_LIBRARY(mmdefocus, m) {
   m.def(
       "deformable_sampling_backward(Tensor grad, Tensor value, Tensor shapes, Tensor locations, Tensor weights) -> "
       "(Tensor grad_value, Tensor grad_locations, Tensor grad_weights)");
+  // q, k (B, H, L, d) and v (B, H, L, V) of one floating type; decay and freq (H, d / 2) float32, or float64 for
+  // float64. Returns y (B, H, L, V), and the logarithm of the sum of exponentials of every query (B, H, L).
+  m.def(
+      "fused_bandpass_attention(Tensor q, Tensor k, Tensor v, Tensor? decay, Tensor? freq, bool causal, float scale) "
+      "-> (Tensor y, Tensor lse)");
+  // The gradient of an argument that is None is an empty tensor.
+  m.def(
+      "fused_bandpass_attention_backward(Tensor grad_y, Tensor q, Tensor k, Tensor v, Tensor? decay, Tensor? freq, "
+      "Tensor y, Tensor lse, bool causal, float scale) -> "
+      "(Tensor grad_q, Tensor grad_k, Tensor grad_v, Tensor grad_decay, Tensor grad_freq)");
+  // Tensors as above. initial_state (B, H, V, d) float32, or float64 for float64, is decayed to the first token and
+  // rotated to the position of the last one. Returns y and, if wanted, the state after the last token, and the states
+  // before every tile of cpu_bandpass_tile tokens, which the backward pass needs: (B, H, ceil(L / cpu_bandpass_tile),
+  // V, d) with V and d padded to multiples of cpu_bandpass_padding.
+  m.def(
+      "fused_retention(Tensor q, Tensor k, Tensor v, Tensor? decay, Tensor? freq, Tensor? initial_state, float scale, "
+      "bool return_last_state, bool save_states) -> (Tensor y, Tensor last_state, Tensor states)");
+  m.def(
+      "fused_retention_backward(Tensor? grad_y, Tensor? grad_last_state, Tensor q, Tensor k, Tensor v, Tensor? decay, "
+      "Tensor? freq, Tensor states, bool has_initial_state, float scale) -> (Tensor grad_q, Tensor grad_k, "
+      "Tensor grad_v, Tensor grad_decay, Tensor grad_freq, Tensor grad_initial_state)");
   // Name of the kernels that run on this processor: baseline, avx2 or avx512.
   m.def("cpu_instruction_set() -> str");
   m.def("kernel_constants() -> Dict(str, int)", &kernel_constants);

@@ -1,6 +1,7 @@
 // The kernels, compiled once per instruction set, and the choice between them at run time.
 #pragma once
 
+#include "cpu/bandpass/arguments.h"
 #include "cpu/causal_conv1d/arguments.h"
 #include "cpu/defocus_scan/arguments.h"
 #include "cpu/rms_norm/arguments.h"
@@ -14,6 +15,8 @@ struct Kernels {
   SelectiveKernels<double> selective_double;
   DefocusKernels<float> defocus_float;
   DefocusKernels<double> defocus_double;
+  BandpassKernels<float> bandpass_float;
+  BandpassKernels<double> bandpass_double;
   ConvKernels conv_float, conv_double;
   NormKernels<float> norm_float;
   NormKernels<double> norm_double;
