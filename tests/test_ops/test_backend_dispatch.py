@@ -131,7 +131,7 @@ def test_attention_hands_the_kernels_what_it_was_given(monkeypatch):
     q, k, v = torch.randn(3, B, H, L, 2 * P).bfloat16()
     decay, freq = torch.rand(2, H, P)
     y = bandpass_attention(q, k, v, decay, freq, causal=False, scale=0.5, backend='triton')
-    assert asked == [('triton', torch.device('cpu'), torch.float32, ('triton', 'reference'))]
+    assert asked == [('triton', torch.device('cpu'), torch.float32, ('triton', 'cpp', 'reference'))]
     ((query, key, value, self_logits, rates, causal),) = given
     assert {query.dtype, key.dtype, value.dtype, y.dtype} == {torch.bfloat16}
     assert torch.equal(query, apply_rotary(0.5 * q.float(), freq).bfloat16())

@@ -1,9 +1,15 @@
-"""Registration of ``mmdefocus::rms_norm`` with torch: fake kernels and autograd. Schemas: csrc/registration.cpp."""
+"""Registration of ``mmdefocus::rms_norm`` with torch: fake kernels, autograd and FLOP formulas.
+
+Schemas: csrc/registration.cpp.
+"""
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mmdefocus.ops.backends import can_run_cpp
+from mmdefocus.ops.flops import register_formula
 
 
 def _fake(x, weight, eps, dtype):
@@ -43,3 +49,12 @@ if can_run_cpp() is None:
     torch.library.register_fake('mmdefocus::rms_norm', _fake)
     torch.library.register_fake('mmdefocus::rms_norm_backward', _fake_backward)
     torch.library.register_autograd('mmdefocus::rms_norm', _backward, setup_context=_save)
+
+
+def rms_norm_flops(*_: Any, **__: Any) -> int:
+    """Return 0, as torch counts its own norms."""
+    return 0
+
+
+for _op in ('rms_norm', 'rms_norm_backward'):
+    register_formula(_op, rms_norm_flops)
