@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmdefocus.models.linear_halves import linear_halves
 from mmdefocus.models.mixers import MambaMixer
 from mmdefocus.models.precision import at_least_float32, autocast_off
 from mmdefocus.ops import causal_conv1d, selective_scan
@@ -42,7 +43,7 @@ class MambaMaps(LayerMaps):
         self.conv, self.gate = 'conv' in include, 'gate' in include
         # As in MambaMixer.forward, but with the convolution before its SiLU, too.
         with call.autocast_of_call():
-            x, gate = (F.linear(call.x, weight) for weight in mixer.in_proj.weight.chunk(2))
+            x, gate = linear_halves(call.x, mixer.in_proj.weight)
             kernel, bias = mixer.conv1d.weight.squeeze(1), mixer.conv1d.bias
             u = causal_conv1d(x.mT, kernel, bias, activation='silu').mT
             dt, b, c = mixer.x_proj(u).split((mixer.dt_rank, mixer.state_dims, mixer.state_dims), dim=-1)

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from mmdefocus.ops import causal_conv1d, defocus_scan
 
+from ..linear_halves import linear_halves
 from ..positions import initial_frequencies
-from ..precision import at_least_float32, autocast_off, operand_dtype
+from ..precision import at_least_float32, autocast_off
 from .token_mixer import TokenMixer
 
 DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4
@@ -84,9 +85,7 @@ class MambaMixer(TokenMixer):
 
     def forward(self, x: Tensor, positions: Tensor, delta_scale: float) -> Tensor:
         """Mix the tokens; see :meth:`TokenMixer.forward`. ``delta_scale`` divides the step size Δ."""
-        x = x.to(operand_dtype(x))  # once, for both products
-        # Two matrix products instead of a split of one: the backward pass of a split copies both halves.
-        u, gate = (F.linear(x, weight) for weight in self.in_proj.weight.chunk(2))  # (B, L, E)
+        u, gate = linear_halves(x, self.in_proj.weight)  # (B, L, E)
         u = causal_conv1d(
             u.transpose(1, 2), self.conv1d.weight.squeeze(1), self.conv1d.bias, activation='silu'
         ).transpose(1, 2)
