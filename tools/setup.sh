@@ -302,7 +302,7 @@ main() {
         install_stack
     fi
     ADVICE="the operators of mmdefocus could not be compiled; the lines above show the compiler error"
-    step "compile and install mmdefocus (about 1 min)" install_mmdefocus
+    step "compile and install mmdefocus (about 2 min)" install_mmdefocus
     fingerprint >"$STAMP"
     rm -rf "$BUILD/tmp"
     printf 'set-up is complete after %d s: %s\n' $((SECONDS - began)) "$VENV"

@@ -84,9 +84,9 @@ def stages(wheels: Path | None, packages: Path) -> list[Stage]:
             read_status,
             environment={'FORCE_CUDA': '1'},
         ),
-        Stage('tests', 'tests on the GPU', 480, _tests, read_tests, modules=('pytest',)),
+        Stage('tests', 'tests on the GPU', 460, _tests, read_tests, modules=('pytest',)),
         *(_sanitizer(tool, limit) for tool, limit in (('memcheck', 120), ('racecheck', 130), ('synccheck', 100))),
-        Stage('operators', 'operators against alternatives', 460, _operators, read_operators),
+        Stage('operators', 'operators against alternatives', 440, _operators, read_operators),
         Stage(
             'networks',
             'networks against DeiT of timm',
@@ -110,7 +110,7 @@ def _wheels(wheels: Path, packages: Path) -> Stage:
         options = ('--no-index', '--no-deps', '--no-compile', '--target', str(packages))
         return [*PYTHON, '-m', 'pip', 'install', *options, *files]
 
-    return Stage('wheels', f'install the wheels of {wheels}', 120, command, read_status)
+    return Stage('wheels', f'install the wheels of {wheels}', 60, command, read_status)
 
 
 def _program(name: str, *words: str) -> Callable[[Path], list[str]]:
