@@ -23,18 +23,20 @@ ARCH = {
     'group_size': 64,
 }
 CLASSES = 5
-PRODUCTS = {'mm', 'addmm', 'convolution'}
+PRODUCTS = {'mm', 'bmm', 'addmm', 'convolution'}
 MOVES = {
     '_to_copy',
     '_unsafe_view',
     'cat',
     'clone',
     'detach',
+    'expand',
     'slice',
     'split',
     'split_with_sizes',
     't',
     'transpose',
+    'unbind',
     'view',
 }
 

@@ -7,9 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmdefocus.ops import retention
+from mmdefocus.ops import retention, rms_norm
 
-from ..precision import at_least_float32
 from .bandpass import Bandpass
 from .token_mixer import TokenMixer
 
@@ -62,7 +61,7 @@ class RetentionMixer(TokenMixer):
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         decay, freq = (None, None) if self.band_pass is None else self.band_pass(positions, delta_scale)
-        y = at_least_float32(retention(q, k, v, decay, freq)).transpose(1, 2)  # (B, L, H, channels of the head)
-        y = F.rms_norm(y, y.shape[-1:], eps=NORM_EPS).flatten(2)  # (B, L, E)
+        y = retention(q, k, v, decay, freq).transpose(1, 2)  # (B, L, H, channels of the head)
         gate = self.gate_proj(x)
-        return self.out_proj(y.to(gate.dtype) * F.silu(gate))
+        y = rms_norm(y, y.new_ones(y.shape[-1]), NORM_EPS, gate.dtype).flatten(2)  # (B, L, E)
+        return self.out_proj(y * F.silu(gate))
