@@ -318,6 +318,50 @@ def test_networks_in_inference_and_training(load, tmp_path):
     assert 'Batch 1, 32 x 32 pixels, float32' in text
 
 
+def test_networks_in_turns_with_the_parts_of_their_steps(load, monkeypatch, capsys):
+    benchmark = load('benchmark')
+    order = []
+    take_turn = benchmark.Measured.take_turn
+    monkeypatch.setattr(
+        benchmark.Measured, 'take_turn', lambda self, machine: (order.append(self.label), take_turn(self, machine))
+    )
+    networks = [str(DIGITS), str(DIGITS.with_name('defocus_vit_nano_digits.py'))]
+    options = ['--side', '32', '--batch', '1', '--seconds', '1e-9', '--turns', '2', '--profile']
+    assert benchmark.main(['--networks', *networks, *options]) == 0
+    mamba, vit = (path.rpartition('/')[2].removesuffix('.py') for path in networks)
+    assert order == [mamba, vit] * 2
+    out = capsys.readouterr().out
+    header, *rows = cells(out.partition('## Parts of a step')[2])
+    assert [(row[0], row[1]) for row in rows] == [
+        (mamba, 'inference'),
+        (mamba, 'training'),
+        (vit, 'inference'),
+        (vit, 'training'),
+    ]
+    for row in (dict(zip(header, row, strict=True)) for row in rows):
+        assert float(row['ms']) == pytest.approx(sum(float(row[name]) for name in header[3:]), abs=0.05)
+        assert all(float(row[name]) > 0 for name in ('products', 'token mixing', 'norms, activations', 'rest'))
+        assert (float(row['causal convolution']) > 0) == (row['network'] == mamba)
+        assert (float(row['optimiser']) > 0) == (row['step'] == 'training')
+
+
+def test_operators_belong_to_the_parts_of_their_names(load):
+    part_of = load('benchmarking.network_profile').part_of
+    parts = {
+        'products': ('aten::mm', 'aten::addmm', 'aten::bmm', 'aten::mkldnn_convolution', 'aten::convolution_backward'),
+        'token mixing': (
+            'mmdefocus::defocus_scan_backward',
+            'mmdefocus::fused_retention',
+            'aten::_scaled_dot_product_flash_attention_for_cpu',
+        ),
+        'causal convolution': ('mmdefocus::causal_conv1d',),
+        'norms, activations': ('mmdefocus::rms_norm', 'aten::native_layer_norm', 'aten::gelu_backward'),
+        'copies': ('aten::copy_', 'aten::cat'),
+        'rest': ('aten::add', 'aten::sum', 'aten::empty'),
+    }
+    assert {part: tuple(name for name in names if part_of(name) == part) for part, names in parts.items()} == parts
+
+
 def test_only_networks_that_are_built_for_a_size_are_told_the_side(load, monkeypatch):
     """FCViT and PoolFormer know none, and that of DAT determines the sizes of tables."""
     benchmark = load('benchmark')
