@@ -23,7 +23,8 @@ def linear_halves(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         Two contiguous tensors (..., E), dtype of ``x`` or of autocast.
     """
     x, weight = (tensor.to(operand_dtype(tensor)) for tensor in (x, weight))
-    if torch.compiler.is_compiling():  # Inductor plans the copies itself
+    # Compilers plan the copies themselves; traces, such as those that count FLOPs, do not see into the function.
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
         first, second = (F.linear(x, half) for half in weight.chunk(2))
     else:
         first, second = _LinearHalves.apply(x.flatten(0, -2), weight)

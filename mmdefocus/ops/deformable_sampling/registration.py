@@ -5,14 +5,13 @@ The operator is ``mmdefocus::deformable_sampling``, which the extension declares
 Shapes: B batch, V positions of all maps, H heads, C channels of a head, Q queries, L maps, P samples per map.
 """
 
-from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mmdefocus.ops.backends import can_run_cpp, disallow_double_backward
-from mmdefocus.ops.flops import Shape, register_formula
+from mmdefocus.ops.flops import register_formula
 from mmdefocus.ops.validation import check_rank, check_shape, check_types
 
 
@@ -53,17 +52,10 @@ if can_run_cpp() is None:
     disallow_double_backward('deformable_sampling')
 
 
-def deformable_sampling_flops(value: Shape, shapes: Shape, locations: Shape, weights: Shape, **_: Any) -> int:
-    """Return the FLOPs of four weighted rows per sample, 8 B Q H L P C."""
-    return 8 * prod(weights) * value[-1]
+def deformable_sampling_flops(*_: Any, **__: Any) -> int:
+    """Return 0, as torch counts its own sampling."""
+    return 0
 
 
-def deformable_sampling_backward_flops(
-    grad: Shape, value: Shape, shapes: Shape, locations: Shape, weights: Shape, **_: Any
-) -> int:
-    """Return the FLOPs of the gradients: a product and a sum per row, 16 B Q H L P C."""
-    return 16 * prod(weights) * value[-1]
-
-
-register_formula('deformable_sampling', deformable_sampling_flops)
-register_formula('deformable_sampling_backward', deformable_sampling_backward_flops)
+for _op in ('deformable_sampling', 'deformable_sampling_backward'):
+    register_formula(_op, deformable_sampling_flops)
