@@ -252,3 +252,19 @@ def test_convolution_does_not_depend_on_the_schedule(ops):
     ops.seed(1)
     for result, other in zip(run_conv(arguments, 'silu', 'cuda'), expected, strict=True):
         assert torch.equal(result, other)
+
+
+def test_accesses_to_shared_rows_use_every_bank_once(ops):
+    """Of 32 banks. A warp loads 16 bytes per lane by quarters, 8 bytes by halves, and 4 bytes at once."""
+    positions, row = ops.row_layout()
+    by_rows = [(8 * torch.arange(8) + half)[:, None] + torch.arange(4) for half in (0, 4)]
+    by_states = [first + torch.arange(32) for first in (0, 32)]
+    for accessed in (*by_rows, *by_states):
+        assert (positions[accessed] % 32).unique().numel() == 32
+    for first in range(0, 64, 8):  # the sums for the norm: eight channels of four steps
+        places = torch.arange(4)[:, None] * row + positions[first + torch.arange(8)]
+        assert (places % 32).unique().numel() == 32
+    assert positions.unique().numel() == 64
+    assert positions.max() < row
+    assert (positions[::4] % 4 == 0).all(), 'loads of 16 bytes are aligned'
+    assert (positions.view(-1, 4).diff() == 1).all(), 'and of neighbouring channels'

@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 #include <torch/library.h>
 
+#include "cuda/defocus_scan/tile.h"
 #include "cuda/operators.h"
 
 namespace {
@@ -24,12 +25,20 @@ at::Tensor reverse_in_shared_memory(bool with_barrier) {
   return out;
 }
 
+// Returns the places of the channels in a row of shared memory, and the length of a row.
+std::tuple<at::Tensor, int64_t> row_layout() {
+  const at::Tensor positions = at::empty({mmdefocus::cuda::kBlockChannels}, at::kLong);
+  for (int c = 0; c < mmdefocus::cuda::kBlockChannels; ++c) positions[c] = mmdefocus::cuda::row_position(c);
+  return {positions, mmdefocus::cuda::kRowFloats};
+}
+
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(mmdefocus_emulated, m) {
   m.def("seed(int value) -> ()", [](int64_t value) { emulation::seed(static_cast<unsigned>(value)); });
   m.def("set_multiprocessors(int count) -> ()",
         [](int64_t count) { emulation::multiprocessors = static_cast<int>(count); });
+  m.def("row_layout() -> (Tensor, int)", &row_layout);
   m.def("reverse_in_shared_memory(bool with_barrier) -> Tensor", &reverse_in_shared_memory);
 }
 

@@ -107,8 +107,8 @@ __global__ void __launch_bounds__(Layout<kStates>::kThreads)
 #pragma unroll 4
     for (int step = kChunk - 1; step >= 0; --step) {
       float delta[kThreadChannels], gradient[kThreadChannels], C[kThreadStates];
-      load_floats(delta, &shared.delta[step][mapping.channel]);
-      load_floats(gradient, &shared.grad_scan[step][mapping.channel]);
+      load_floats(delta, &shared.delta[step][mapping.position]);
+      load_floats(gradient, &shared.grad_scan[step][mapping.position]);
       load_floats(C, &shared.rotated[step][kStates + mapping.state]);
 #pragma unroll
       for (int c = 0; c < kThreadChannels; ++c) {

@@ -69,7 +69,8 @@ __device__ __forceinline__ void sum_products(GradientShared<kStates>& shared, co
   for (int i = threadIdx.x / 8; i < kChunk * groups; i += Layout<kStates>::kThreads / 8) {
     const int step = i / groups, group = i % groups;
     float sum = 0.0f;
-    for (int c = lane; c < sizes.group_size; c += 8) sum += shared.grad_scan[step][group * sizes.group_size + c];
+    for (int c = lane; c < sizes.group_size; c += 8)
+      sum += shared.grad_scan[step][row_position(group * sizes.group_size + c)];
     sum = sum_of_eight_lanes(sum);
     if (lane == 0) shared.correction[step][group] = shared.inverse_rms[step][group] * sum * sizes.inverse_group_size;
   }
@@ -91,14 +92,14 @@ __device__ __forceinline__ void reverse_shared_norms(GradientShared<kStates>& sh
     const int step = Mapping::step(p);
     if (step >= kChunk) continue;
     float gradients[kPackChannels], inverse_rms[kPackChannels], correction[kPackChannels];
-    load_floats(gradients, &shared.grad_y[step][Mapping::channel()]);
+    load_floats(gradients, &shared.grad_y[step][Mapping::position()]);
     broadcast_groups(inverse_rms, shared.inverse_rms[step], Mapping::channel(), sizes.group_size);
     broadcast_groups(correction, shared.correction[step], Mapping::channel(), sizes.group_size);
 #pragma unroll
     for (int i = 0; i < kPackChannels; ++i) {
       gradients[i] = inverse_rms[i] * gradients[i] - correction[i] * normed[p][i];
     }
-    store_floats(&shared.grad_scan[step][Mapping::channel()], gradients);
+    store_floats(&shared.grad_scan[step][Mapping::position()], gradients);
   }
 }
 
@@ -132,7 +133,7 @@ __device__ __forceinline__ void reverse_norms(GradientShared<kStates>& shared, c
       gradients[i] = grad_y[p][i] * silu(z[p][i]);
       products[i] = gradients[i] * normed[p][i];
     }
-    store_floats(&shared.grad_y[step][Mapping::channel()], gradients);
+    store_floats(&shared.grad_y[step][Mapping::position()], gradients);
     const bool present = first_step + step < slice.end && channel < slice.first_channel + slice.channels;
     if (present) visit(step, u[p], z[p], grad_y[p], normed[p]);
     if (sizes.group_shift > 0) {
@@ -146,7 +147,7 @@ __device__ __forceinline__ void reverse_norms(GradientShared<kStates>& shared, c
 #pragma unroll
       for (int i = 0; i < kPackChannels; ++i) products[i] = norm * (gradients[i] - mean * normed[p][i]);
     }
-    store_floats(&shared.grad_scan[step][Mapping::channel()], products);
+    store_floats(&shared.grad_scan[step][Mapping::position()], products);
   }
   if (sizes.group_shift == 0) reverse_shared_norms(shared, inputs.inverse_rms, normed, slice, first_step, sizes);
 }
@@ -164,8 +165,8 @@ __device__ __forceinline__ void store_checkpoints(BackwardShared<kStates>& share
 #pragma unroll
     for (int step = first; step < first + kRegisterSteps; ++step) {
       float delta[kThreadChannels], drive[kThreadChannels], B[kThreadStates];
-      load_floats(delta, &shared.delta[step][mapping.channel]);
-      load_floats(drive, &shared.drive[step][mapping.channel]);
+      load_floats(delta, &shared.delta[step][mapping.position]);
+      load_floats(drive, &shared.drive[step][mapping.position]);
       load_floats(B, &shared.rotated[step][mapping.state]);
       step_states(h, rates, delta, drive, B);
     }
@@ -193,8 +194,8 @@ __device__ __forceinline__ void reverse_steps(BackwardShared<kStates>& shared, S
 #pragma unroll
     for (int k = 0; k < kRegisterSteps; ++k) {
       float delta[kThreadChannels], drive[kThreadChannels], B[kThreadStates];
-      load_floats(delta, &shared.delta[first + k][mapping.channel]);
-      load_floats(drive, &shared.drive[first + k][mapping.channel]);
+      load_floats(delta, &shared.delta[first + k][mapping.position]);
+      load_floats(drive, &shared.drive[first + k][mapping.position]);
       load_floats(B, &shared.rotated[first + k][mapping.state]);
 #pragma unroll
       for (int c = 0; c < kThreadChannels; ++c) {
@@ -211,9 +212,9 @@ __device__ __forceinline__ void reverse_steps(BackwardShared<kStates>& shared, S
       const int step = first + k;
       float delta[kThreadChannels], drive[kThreadChannels], grad_y[kThreadChannels];
       float B[kThreadStates], C[kThreadStates];
-      load_floats(delta, &shared.delta[step][mapping.channel]);
-      load_floats(drive, &shared.drive[step][mapping.channel]);
-      load_floats(grad_y, &shared.grad_scan[step][mapping.channel]);
+      load_floats(delta, &shared.delta[step][mapping.position]);
+      load_floats(drive, &shared.drive[step][mapping.position]);
+      load_floats(grad_y, &shared.grad_scan[step][mapping.position]);
       load_floats(B, &shared.rotated[step][mapping.state]);
       load_floats(C, &shared.rotated[step][kStates + mapping.state]);
       float channel_sums[2 * kThreadChannels] =
@@ -238,7 +239,7 @@ __device__ __forceinline__ void reverse_steps(BackwardShared<kStates>& shared, S
       __syncwarp();  // all lanes have read the drive and grad_y that the sums overwrite
       if (state_lane < 2 * kThreadChannels) {
         Tile<kChunk>& tile = state_lane < kThreadChannels ? shared.drive : shared.grad_scan;
-        tile[step][mapping.channel + state_lane % kThreadChannels] = channel_sums[0];
+        tile[step][mapping.position + state_lane % kThreadChannels] = channel_sums[0];
       }
       float* grad_rotated = shared.grad_rotated(step, threadIdx.x / 32);
 #pragma unroll
@@ -280,10 +281,10 @@ __device__ __forceinline__ void store_activation_gradients(const BackwardInputs<
     const RowPack<T> dt =
         load_pack<kPackChannels>(inputs.scan.dt.at(slice.batch, first_step + step, channel), count, sizes.aligned);
     float delta[kPackChannels], grad_drive[kPackChannels], grad_decay[kPackChannels], gradients[kPackChannels];
-    load_floats(delta, &shared.delta[step][Mapping::channel()]);
-    load_floats(grad_drive, &shared.drive[step][Mapping::channel()]);
-    load_floats(grad_decay, &shared.grad_scan[step][Mapping::channel()]);
-    load_floats(gradients, &shared.grad_y[step][Mapping::channel()]);
+    load_floats(delta, &shared.delta[step][Mapping::position()]);
+    load_floats(grad_drive, &shared.drive[step][Mapping::position()]);
+    load_floats(grad_decay, &shared.grad_scan[step][Mapping::position()]);
+    load_floats(gradients, &shared.grad_y[step][Mapping::position()]);
     RowPack<T> grad_u, grad_dt;
 #pragma unroll
     for (int i = 0; i < kPackChannels; ++i) {

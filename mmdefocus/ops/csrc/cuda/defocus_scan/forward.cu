@@ -46,7 +46,7 @@ __device__ __forceinline__ void compute_inverse_rms(float (&inverse_rms)[kForwar
     const int step = i / groups, group = i % groups;
     float squares = 0.0f;
     for (int c = lane; c < sizes.group_size; c += 8) {
-      const float value = y[step][group * sizes.group_size + c];
+      const float value = y[step][row_position(group * sizes.group_size + c)];
       squares += value * value;
     }
     squares = sum_of_eight_lanes(squares);
@@ -112,7 +112,7 @@ __global__ void __launch_bounds__(Layout<kStates>::kThreads, kResidentThreads<T>
       const int step = Mapping::step(p);
       if (step >= kForwardSteps) continue;
       float y[kPackChannels];
-      load_floats(y, &shared.drive[step][Mapping::channel()]);
+      load_floats(y, &shared.drive[step][Mapping::position()]);
       const bool present = first + step < slice.end && count > 0;
       const int64_t place =
           (static_cast<int64_t>(slice.batch) * sizes.length + first + step) * sizes.channels + channel;
@@ -169,8 +169,8 @@ __global__ void __launch_bounds__(Layout<kStates>::kThreads)
 #pragma unroll 2
     for (int step = 0; step < kForwardSteps; ++step) {
       float delta[kThreadChannels], drive[kThreadChannels], B[kThreadStates];
-      load_floats(delta, &shared.delta[step][mapping.channel]);
-      load_floats(drive, &shared.drive[step][mapping.channel]);
+      load_floats(delta, &shared.delta[step][mapping.position]);
+      load_floats(drive, &shared.drive[step][mapping.position]);
       load_floats(B, &shared.rotated[step][mapping.state]);
       step_states(h, rates, delta, drive, B);
 #pragma unroll

@@ -18,6 +18,7 @@
 #include "cuda/common/device.cuh"
 #include "cuda/common/warp_sums.cuh"
 #include "cuda/common/pack.cuh"
+#include "cuda/defocus_scan/tile.h"
 
 namespace mmdefocus::cuda {
 
@@ -25,15 +26,9 @@ constexpr int kThreadChannels = 2;
 constexpr int kThreadStates = 4;
 constexpr int kPackChannels = 8;
 constexpr int kRowPacks = kBlockChannels / kPackChannels;
-// Rows are padded by eight floats. The sums for the norm let a warp read eight neighbouring channels of four
-// neighbouring steps: rows of 72 floats begin eight banks apart, so these accesses cover all 32 banks once, where rows
-// of 64 floats would begin at the same bank.
-constexpr int kRowFloats = kBlockChannels + 8;
 
 template <typename T>
 using RowPack = Pack<T, kPackChannels>;
-template <int kSteps>
-using Tile = float[kSteps][kRowFloats];
 using States = float[kThreadChannels][kThreadStates];
 
 // By states, kStateLanes neighbouring lanes share two channels, and the warps of the block share its 64 channels.
@@ -74,17 +69,19 @@ struct RowMapping {
   static constexpr int kPacks = (kSteps * kRowPacks + kThreads - 1) / kThreads;
 
   __device__ static __forceinline__ int channel() { return threadIdx.x % kRowPacks * kPackChannels; }
+  __device__ static __forceinline__ int position() { return row_position(channel()); }
   __device__ static __forceinline__ int step(int pack) { return (threadIdx.x + pack * kThreads) / kRowPacks; }
 };
 
-// By states: the first channel and state of a thread.
+// By states: the first channel and state of a thread, and the position of that channel in the rows of tiles.
 template <int kStates>
 struct StateMapping {
-  int channel, state;
+  int channel, position, state;
 
   __device__ __forceinline__ StateMapping() {
     constexpr int kLanes = Layout<kStates>::kStateLanes;
     channel = threadIdx.x / kLanes * kThreadChannels;
+    position = row_position(channel);
     state = threadIdx.x % kLanes * kThreadStates;
   }
 };
@@ -196,8 +193,8 @@ __device__ __forceinline__ void compute_drives(Tile<kSteps>& delta, Tile<kSteps>
       deltas[i] = present ? softplus(dt[p][i] + bias[i]) * sizes.inverse_delta_scale : 0.0f;
       drives[i] = deltas[i] * u[p][i];
     }
-    store_floats(&delta[step][Mapping::channel()], deltas);
-    store_floats(&drive[step][Mapping::channel()], drives);
+    store_floats(&delta[step][Mapping::position()], deltas);
+    store_floats(&drive[step][Mapping::position()], drives);
   }
 }
 
@@ -245,8 +242,8 @@ __device__ __forceinline__ void scan_steps(States& h, const States& rates, int f
     for (int k = 0; k < kBatchedSteps; ++k) {
       const int step = begin + k;
       float deltas[kThreadChannels], drives[kThreadChannels], B[kThreadStates], C[kThreadStates];
-      load_floats(deltas, &delta[step][mapping.channel]);
-      load_floats(drives, &drive[step][mapping.channel]);
+      load_floats(deltas, &delta[step][mapping.position]);
+      load_floats(drives, &drive[step][mapping.position]);
       load_floats(B, &rotated[step][mapping.state]);
       load_floats(C, &rotated[step][kStates + mapping.state]);
       step_states(h, rates, deltas, drives, B);
@@ -261,7 +258,7 @@ __device__ __forceinline__ void scan_steps(States& h, const States& rates, int f
     reduce_scatter<kLanes, 1>(sums, threadIdx.x);
     const int k = threadIdx.x % kLanes;
     __syncwarp();  // all lanes have read the drives that y overwrites
-    y[begin + k / kThreadChannels][mapping.channel + k % kThreadChannels] = sums[0];
+    y[begin + k / kThreadChannels][mapping.position + k % kThreadChannels] = sums[0];
   }
 }
 
