@@ -171,3 +171,38 @@ def test_the_optimiser_steps():
         measured = next(row for row in report if (row['network'], row['AdamW']) == (network, 'fused'))
         numbers = [measured['groups'], measured['ms'], measured['merged groups'], measured['merged ms']]
         assert list(rows[title].values())[1:] == [f'{float(number):.3g}' for number in numbers]
+
+
+def test_networks_relative_to_deit():
+    networks = {
+        'De-focus Mamba': 'defocus_mamba_base',
+        'De-focus ViT': 'defocus_vit_base',
+        'De-focus RetNet': 'defocus_retnet_base',
+    }
+    shown = [row for row in tables((BENCHMARKS / 'README.md').read_text()) if 'De-focus Mamba' in row]
+    assert len(shown) == 4
+    for row in shown:
+        (report,) = re.findall(r'\(([\w-]+\.md)\)', row['images'])
+        speeds = {
+            found['network']: [float(found[f'{step} images/s']) for step in ('inference', 'training')]
+            for found in tables((BENCHMARKS / report).read_text())
+            if 'inference images/s' in found
+        }
+        deit = speeds['timm:deit_base_patch16_224']
+        for title, name in networks.items():
+            ratios = [own / other for own, other in zip(speeds[name], deit, strict=True)] if name in speeds else []
+            assert row[title] == (' / '.join(f'{ratio:.2f}' for ratio in ratios) or '–')
+
+
+def test_parts_of_the_steps_of_networks():
+    page = text('docs/benchmarks/README.md')
+    rows = tables(section((BENCHMARKS / '2026-11-23-cpu-networks.md').read_text(), 'Parts of a step, in ms'))
+    parts = {(row.pop('network'), row.pop('step')): {part: float(ms) for part, ms in row.items()} for row in rows}
+    mamba, deit = 'defocus_mamba_base', 'timm:deit_base_patch16_224'
+    for network, name in ((mamba, 'De-focus Mamba'), (deit, 'DeiT')):
+        step = parts[network, 'inference']
+        assert f'{step["products"]:.0f} of {step["ms"]:.0f} ms of {name}' in page
+    rest = [parts[network, 'inference']['ms'] - parts[network, 'inference']['products'] for network in (mamba, deit)]
+    assert f'takes {rest[0]:.0f} ms; attention, norms and the rest of DeiT take {rest[1]:.0f} ms' in page
+    mixing = [parts[network, 'training']['token mixing'] for network in (mamba, deit)]
+    assert f'the scan and its gradient take {mixing[0]:.0f} ms, attention {mixing[1]:.0f} ms' in page
