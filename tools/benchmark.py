@@ -140,8 +140,10 @@ class Measured:
 def measure(names: Sequence[str], arguments: argparse.Namespace, machine: Machine) -> list[Result]:
     """Measure networks in turns, which needs memory for all of them at once."""
     networks = [Measured(name, arguments) for name in names]
-    for _ in range(arguments.turns):
+    for turn in range(1, arguments.turns + 1):
         for network in networks:
+            if arguments.turns > 1:
+                print(f'turn {turn} of {arguments.turns}: {network.label}', flush=True)
             network.take_turn(machine)
     return [network.result(arguments.profile) for network in networks]
 

@@ -318,19 +318,16 @@ def test_networks_in_inference_and_training(load, tmp_path):
     assert 'Batch 1, 32 x 32 pixels, float32' in text
 
 
-def test_networks_in_turns_with_the_parts_of_their_steps(load, monkeypatch, capsys):
+def test_networks_in_turns_with_the_parts_of_their_steps(load, capsys):
     benchmark = load('benchmark')
-    order = []
-    take_turn = benchmark.Measured.take_turn
-    monkeypatch.setattr(
-        benchmark.Measured, 'take_turn', lambda self, machine: (order.append(self.label), take_turn(self, machine))
-    )
     networks = [str(DIGITS), str(DIGITS.with_name('defocus_vit_nano_digits.py'))]
     options = ['--side', '32', '--batch', '1', '--seconds', '1e-9', '--turns', '2', '--profile']
     assert benchmark.main(['--networks', *networks, *options]) == 0
     mamba, vit = (path.rpartition('/')[2].removesuffix('.py') for path in networks)
-    assert order == [mamba, vit] * 2
     out = capsys.readouterr().out
+    assert [line for line in out.splitlines() if line.startswith('turn')] == [
+        f'turn {turn} of 2: {name}' for turn in (1, 2) for name in (mamba, vit)
+    ]
     header, *rows = cells(out.partition('## Parts of a step')[2])
     assert [(row[0], row[1]) for row in rows] == [
         (mamba, 'inference'),
