@@ -6,6 +6,11 @@ _base_ = [
     '../runtimes/detection.py',
 ]
 
+# Scores that predict the IoU rank boxes better in a short training.
+model = dict(
+    bbox_head=dict(loss_cls=dict(_delete_=True, type='QualityFocalLoss', use_sigmoid=True, beta=2.0, loss_weight=2.0))
+)
+
 max_epochs = 4
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=max_epochs)
 val_cfg = dict(type='ValLoop')
