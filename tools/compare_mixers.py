@@ -91,6 +91,10 @@ TASKS = {
             'param_scheduler.0.end': 100,
             'param_scheduler.1.T_max': 1,
             'param_scheduler.1.end': 1,
+            # The loss of the published study, which is older than the quality focal loss of the recipe.
+            'model.bbox_head.loss_cls': dict(
+                _delete_=True, type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=2.0
+            ),
             'train_dataloader.dataset.pipeline.2.scale': SCALE,
             'val_dataloader.dataset.pipeline.1.scale': SCALE,
             'test_dataloader.dataset.pipeline.1.scale': SCALE,

@@ -9,10 +9,10 @@ CONFIG=configs/dino/defocus_mamba_nano_digits.py
 DATA=data/digits
 WORK=work_dirs/demo
 PICTURES=$WORK/pictures
-# AMP=1 trains and evaluates in mixed precision, where the machine has it.
-precision=()
-if [[ -n ${AMP:-} ]]; then
-    precision=(--amp)
+# Trains and evaluates in mixed precision, where the machine has it; AMP=0 in float32.
+precision=(--amp)
+if [[ ${AMP:-1} == 0 ]]; then
+    precision=()
 fi
 PYTHON=${PYTHON:-python}
 # Makes idle OpenMP threads release their core sooner: no loss on an idle machine, and several times faster training
