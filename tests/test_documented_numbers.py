@@ -191,7 +191,7 @@ def test_networks_relative_to_deit():
         deit = speeds['timm:deit_base_patch16_224']
         for title, name in networks.items():
             ratios = [own / other for own, other in zip(speeds[name], deit, strict=True)] if name in speeds else []
-            assert row[title] == (' / '.join(f'{ratio:.2f}' for ratio in ratios) or '–')
+            assert row[title] == (' / '.join(f'{ratio:.2f}' for ratio in ratios) or '\N{EN DASH}')
 
 
 def test_parts_of_the_steps_of_networks():
