@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from benchmarking import json_lines
 from benchmarking.gpu_timing import Timing
-from benchmarking.machine import Machine, keep_freed_memory
+from benchmarking.machine import Machine, keep_freed_memory, return_freed_memory
 from benchmarking.network_profile import PARTS, time_by_part
 from benchmarking.network_steps import Network, Steps
 from benchmarking.report import backends, dated_report, table
@@ -108,10 +108,12 @@ class Measured:
             self.steps.optimizer.zero_grad()
             if phase not in self.peaks:
                 self.peaks[phase] = self.steps.held_bytes() + machine.peak_bytes(step)
+            return_freed_memory()
 
     def result(self, profile: bool) -> Result:
         """Return what the report says, with the time by parts if asked for."""
         parts = time_by_part(self.steps) if profile and self.defect is None else []
+        return_freed_memory()
         return Result(self._row(), self._record(), [(self.label, *row) for row in parts])
 
     def _row(self) -> tuple[str, ...]:

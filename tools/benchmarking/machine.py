@@ -167,15 +167,25 @@ def size_in_bytes(tensor: torch.Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
+def _glibc() -> ctypes.CDLL | None:
+    """Return the C library if it is glibc on Linux."""
+    return ctypes.CDLL(None) if sys.platform.startswith('linux') and platform.libc_ver()[0] == 'glibc' else None
+
+
 def keep_freed_memory() -> None:
     """Make glibc keep freed memory for reuse; otherwise every large result costs page faults.
 
     Call this at the start of a program: the setting cannot be undone.
     """
-    if sys.platform.startswith('linux') and platform.libc_ver()[0] == 'glibc':
-        libc = ctypes.CDLL(None)
+    if (libc := _glibc()) is not None:
         libc.mallopt(-4, 0)  # M_MMAP_MAX
         libc.mallopt(-1, -1)  # M_TRIM_THRESHOLD
+
+
+def return_freed_memory() -> None:
+    """Give the freed memory that glibc keeps back to the system: large networks in turns would fragment it."""
+    if (libc := _glibc()) is not None:
+        libc.malloc_trim(0)
 
 
 def processor() -> str:
